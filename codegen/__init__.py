@@ -1,0 +1,1 @@
+"""Targets: each turns a kernel description of `einkorn.ir.loops` into something that runs."""

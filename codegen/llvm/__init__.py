@@ -1,0 +1,1 @@
+"""The `llvm` target: kernels as LLVM text, written directly, compiled one object per kernel."""

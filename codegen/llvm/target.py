@@ -1,0 +1,49 @@
+"""The `llvm` target: kernel -> LLVM text -> object -> address, each found again when asked again."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from einkorn.codegen.llvm import loops
+from einkorn.codegen.llvm.objects import assembly, host_features, load
+from einkorn.codegen.llvm.templates import TEMPLATES
+from einkorn.codegen.llvm.templates.dot import tile_shape
+from einkorn.ir import dtypes
+from einkorn.ir.loops import Kernel, LoopKernel
+from einkorn.ir.machine import Machine
+
+
+class LlvmTarget:
+    """Kernels for this machine's CPU."""
+
+    def __init__(self) -> None:
+        self._addresses: dict[Kernel, int] = {}
+
+    @cached_property
+    def machine(self) -> Machine:
+        """Vector width and matmul tiles of this CPU."""
+        lanes = host_features().lanes
+        accumulators = [d for d in dtypes.ALL if d.itemsize > 2 or not d.is_float]
+        return Machine(
+            lanes, {d: tile_shape(d, lanes) for d in accumulators if d is not dtypes.bool_}
+        )
+
+    def text(self, kernel: Kernel) -> str:
+        """The LLVM module of a kernel, with one function named "kernel"."""
+        if isinstance(kernel, LoopKernel):
+            return loops.generate(kernel)
+        return TEMPLATES[type(kernel)](kernel, self.machine.lanes)
+
+    def assembly(self, kernel: Kernel) -> str:
+        """The machine code of a kernel, for people."""
+        return assembly(self.text(kernel))
+
+    def address(self, kernel: Kernel) -> int:
+        """The address of the compiled kernel."""
+        known = self._addresses.get(kernel)
+        if known is None:
+            known = self._addresses[kernel] = load(self.text(kernel), "kernel")
+        return known
+
+
+LLVM = LlvmTarget()

@@ -1,0 +1,141 @@
+"""Copying matrix operands into the panels that the packed micro-kernel reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einkorn.codegen.llvm.text import Value, Writer
+from einkorn.codegen.llvm.vectors import (
+    accumulator,
+    ceil_div,
+    divmod_,
+    element,
+    load,
+    masked_load,
+    param,
+    pointer,
+    register,
+    round_down,
+    signature,
+    smaller,
+    store,
+)
+from einkorn.ir.dtypes import DType
+from einkorn.ir.loops import Pack
+
+_SQUARE = 4
+_INTERLEAVE = ((0, 4, 1, 5), (2, 6, 3, 7))
+_K_BLOCK = 256  # as much of a panel stays in the first-level cache while its rows are written
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """One panel: `valid` rows of the source from address `source`, then zeros up to `width`."""
+
+    dtype: DType
+    width: int
+    source: Value
+    target: Value
+    valid: Value
+    k: Value
+    row_stride: Value
+    k_stride: Value
+
+
+def pack(kernel: Pack, lanes: int) -> str:
+    """LLVM text of Pack.
+
+    for panel in range(begin, end):
+        if adjacent rows: dst[k][:] = `width` elements of src, for every k
+        else:             squares of 4 rows and 4 k where k is adjacent, then single elements
+    """
+    w = Writer()
+    dtype, width = kernel.dtype, kernel.width
+    with w.function("kernel", signature()) as (pointers, params, begin, end, _):
+        source, target = pointer(w, pointers, 0), pointer(w, pointers, 1)
+        rows, k, *strides = (param(w, params, i) for i in range(1, 6))
+        with w.loop(begin, end) as loop:
+            batch, index = divmod_(w, loop.index, ceil_div(w, rows, width))
+            first = w.mul(index, w.i64(width))
+            start = w.add(w.mul(batch, strides[0]), w.mul(first, strides[1]))
+            wide_width = w.mul(k, w.i64(width))
+            panel = _Panel(
+                dtype,
+                width,
+                element(w, dtype, source, start),
+                element(w, accumulator(dtype), target, w.mul(loop.index, wide_width)),
+                smaller(w, w.sub(rows, first), w.i64(width)),
+                k,
+                strides[1],
+                strides[2],
+            )
+            with w.if_else(w.icmp("eq", panel.row_stride, w.i64(1))) as branches:
+                _copy_rows(w, panel)
+                branches.otherwise()
+                _copy_transposed(w, panel)
+    return w.module()
+
+
+def _copy_rows(w: Writer, panel: _Panel) -> None:
+    """dst[k][:] = src[:, k] with adjacent rows: a vector for each k, masked in the last panel."""
+    first = w.i64(0)
+    with w.if_else(w.icmp("eq", panel.valid, w.i64(panel.width))) as branches:
+        with w.loop(w.i64(0), panel.k) as k:
+            column = load(w, panel.dtype, _source(w, panel, first, k.index), panel.width)
+            _write(w, panel, column, first, k.index)
+        branches.otherwise()
+        mask = w.tail_mask(panel.valid, panel.width)
+        with w.loop(w.i64(0), panel.k) as k:
+            column = masked_load(w, panel.dtype, _source(w, panel, first, k.index), mask)
+            _write(w, panel, column, first, k.index)
+
+
+def _copy_transposed(w: Writer, panel: _Panel) -> None:
+    """dst[k][r] = src[r, k]
+
+    squares of 4 rows and 4 adjacent k;  the last rows of these k;  the other k;  zeros
+    """
+    adjacent = w.icmp("eq", panel.k_stride, w.i64(1))
+    full_k = w.select(adjacent, round_down(w, panel.k, _SQUARE), w.i64(0))
+    full_rows = round_down(w, panel.valid, _SQUARE)
+    with w.loop(w.i64(0), full_k, _K_BLOCK) as block:
+        stop = smaller(w, full_k, w.add(block.index, w.i64(_K_BLOCK)))
+        with w.loop(w.i64(0), full_rows, _SQUARE) as row, w.loop(block.index, stop, _SQUARE) as k:
+            _copy_square(w, panel, row.index, k.index)
+    _copy_elements(w, panel, (full_rows, panel.valid), (w.i64(0), full_k))
+    _copy_elements(w, panel, (w.i64(0), panel.valid), (full_k, panel.k))
+    with w.loop(panel.valid, w.i64(panel.width)) as row, w.loop(w.i64(0), panel.k) as k:
+        zero = w.const(register(accumulator(panel.dtype)), 0)
+        _write(w, panel, zero, row.index, k.index)
+
+
+def _copy_square(w: Writer, panel: _Panel, row: Value, k: Value) -> None:
+    """Load four rows, interleave i with i + 2 twice, store four columns."""
+    rows = [
+        load(w, panel.dtype, _source(w, panel, w.add(row, w.i64(i)), k), _SQUARE)
+        for i in range(_SQUARE)
+    ]
+    for _ in range(2):
+        pairs = zip(rows[:2], rows[2:])
+        rows = [w.shuffle(a, b, order) for a, b in pairs for order in _INTERLEAVE]
+    for i, column in enumerate(rows):
+        _write(w, panel, column, row, w.add(k, w.i64(i)))
+
+
+def _copy_elements(
+    w: Writer, panel: _Panel, rows: tuple[Value, Value], ks: tuple[Value, Value]
+) -> None:
+    with w.loop(*rows) as row, w.loop(*ks) as k:
+        value = load(w, panel.dtype, _source(w, panel, row.index, k.index))
+        _write(w, panel, value, row.index, k.index)
+
+
+def _source(w: Writer, panel: _Panel, row: Value, k: Value) -> Value:
+    offset = w.add(w.mul(row, panel.row_stride), w.mul(k, panel.k_stride))
+    return element(w, panel.dtype, panel.source, offset)
+
+
+def _write(w: Writer, panel: _Panel, value: Value, row: Value, k: Value) -> None:
+    wide = accumulator(panel.dtype)
+    at = w.add(w.mul(k, w.i64(panel.width)), row)
+    store(w, wide, value, element(w, wide, panel.target, at))

@@ -1,0 +1,376 @@
+"""Elementwise functions of the array namespace: arithmetic, comparison, logic, exponentials."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from einkorn.convert import as_tensor, in_dtype, is_weak, meet
+from einkorn.ir.dtypes import DType, bool_, float32
+from einkorn.ir.errors import DTypeError
+from einkorn.ir.ops import Op
+from einkorn.recording import Value, apply, apply_elementwise
+
+if TYPE_CHECKING:
+    from einkorn.tensor import Tensor
+
+
+def _unary(op: Op, x: Any) -> Tensor:
+    return apply(op, as_tensor(x, op.name.lower()))
+
+
+def _floating(op: Op, x: Any) -> Tensor:
+    """Apply a function of floats; integers and bool are converted to float32 first."""
+    tensor = as_tensor(x, op.name.lower())
+    return apply(op, tensor if tensor.dtype.is_float else astype(tensor, float32))
+
+
+def _binary(op: Op, x: Any, y: Any) -> Tensor:
+    return apply_elementwise(op, *meet(op.name.lower(), x, y))
+
+
+def _numbers(op: Op, x: Any, y: Any) -> Tensor:
+    """Arithmetic; bool has none."""
+    a, b = meet(op.name.lower(), x, y)
+    if a.dtype is bool_:
+        raise DTypeError(
+            f"{op.name.lower()}: bool has no arithmetic; use &, |, ^ or cast with .astype('int32')"
+        )
+    return _weak_if(apply_elementwise(op, a, b), x, y)
+
+
+def _weak_if(value: Tensor, *operands: Any) -> Tensor:
+    """Mark a result of Python numbers alone as weak: it is still the number of a scalar input."""
+    value._weak = all(map(is_weak, operands)) and any(isinstance(x, Value) for x in operands)
+    return value
+
+
+def astype(x: Any, dtype: DType, /, *, copy: bool = True) -> Tensor:
+    """Convert to `dtype`. Float to integer rounds toward zero, saturates, and gives 0 for NaN."""
+    return in_dtype("astype", as_tensor(x, "astype"), dtype)
+
+
+# -- arithmetic ------------------------------------------------------------------------------------
+
+
+def add(x1: Any, x2: Any, /) -> Tensor:
+    """x1 + x2."""
+    return _numbers(Op.ADD, x1, x2)
+
+
+def subtract(x1: Any, x2: Any, /) -> Tensor:
+    """x1 - x2."""
+    return _numbers(Op.SUB, x1, x2)
+
+
+def multiply(x1: Any, x2: Any, /) -> Tensor:
+    """x1 * x2."""
+    return _numbers(Op.MUL, x1, x2)
+
+
+def divide(x1: Any, x2: Any, /) -> Tensor:
+    """x1 / x2, correctly rounded; integers are converted to float32 first."""
+    a, b = meet("divide", x1, x2)
+    if not a.dtype.is_float:
+        a, b = astype(a, float32), astype(b, float32)
+    return _weak_if(apply_elementwise(Op.DIV, a, b), x1, x2)
+
+
+def floor_divide(x1: Any, x2: Any, /) -> Tensor:
+    """floor(x1 / x2); 0 where an integer divisor is 0."""
+    return _numbers(Op.FLOOR_DIV, x1, x2)
+
+
+def remainder(x1: Any, x2: Any, /) -> Tensor:
+    """The remainder of x1 / x2 with the divisor's sign; 0 where an integer divisor is 0."""
+    return _numbers(Op.REMAINDER, x1, x2)
+
+
+def pow(x1: Any, x2: Any, /) -> Tensor:
+    """x1 ** x2. A Python int as exponent multiplies; any other exponent is the power function."""
+    if type(x2) is int and not is_weak(x1):
+        return apply(Op.INTEGER_POW, as_tensor(x1, "pow"), exponent=x2)
+    a, b = meet("pow", x1, x2)
+    if not a.dtype.is_float:
+        raise DTypeError(
+            f"pow: {a.dtype} to the power of a tensor is not supported; use a Python int as "
+            "exponent, or cast the base with .astype('float32')"
+        )
+    return apply_elementwise(Op.POW, a, b)
+
+
+def maximum(x1: Any, x2: Any, /) -> Tensor:
+    """The larger of each pair; NaN if either is NaN, and 0.0 counts above -0.0."""
+    return _binary(Op.MAXIMUM, x1, x2)
+
+
+def minimum(x1: Any, x2: Any, /) -> Tensor:
+    """The smaller of each pair; NaN if either is NaN, and -0.0 counts below 0.0."""
+    return _binary(Op.MINIMUM, x1, x2)
+
+
+def negative(x: Any, /) -> Tensor:
+    """-x."""
+    return _weak_if(_unary(Op.NEG, x), x)
+
+
+def positive(x: Any, /) -> Tensor:
+    """x itself."""
+    return as_tensor(x, "positive")
+
+
+def abs(x: Any, /) -> Tensor:
+    """The absolute value."""
+    return _unary(Op.ABS, x)
+
+
+def sign(x: Any, /) -> Tensor:
+    """-1, 0 or 1 by the sign; NaN stays NaN."""
+    return _unary(Op.SIGN, x)
+
+
+def square(x: Any, /) -> Tensor:
+    """x * x."""
+    tensor = as_tensor(x, "square")
+    return multiply(tensor, tensor)
+
+
+def reciprocal(x: Any, /) -> Tensor:
+    """1 / x."""
+    return divide(1, x)
+
+
+def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
+    """x limited to [min, max]; a bound may be None."""
+    tensor = as_tensor(x, "clip")
+    if min is not None:
+        tensor = maximum(tensor, min)
+    return tensor if max is None else minimum(tensor, max)
+
+
+# -- roots, exponentials, trigonometry -------------------------------------------------------------
+
+
+def sqrt(x: Any, /) -> Tensor:
+    """The square root, correctly rounded."""
+    return _floating(Op.SQRT, x)
+
+
+def rsqrt(x: Any, /) -> Tensor:
+    """1 / sqrt(x)."""
+    return _floating(Op.RSQRT, x)
+
+
+def exp(x: Any, /) -> Tensor:
+    """e ** x."""
+    return _floating(Op.EXP, x)
+
+
+def expm1(x: Any, /) -> Tensor:
+    """e ** x - 1, accurate near 0."""
+    return _floating(Op.EXPM1, x)
+
+
+def log(x: Any, /) -> Tensor:
+    """The natural logarithm."""
+    return _floating(Op.LOG, x)
+
+
+def log1p(x: Any, /) -> Tensor:
+    """log(1 + x), accurate near 0."""
+    return _floating(Op.LOG1P, x)
+
+
+def sin(x: Any, /) -> Tensor:
+    """The sine of x in radians."""
+    return _floating(Op.SIN, x)
+
+
+def cos(x: Any, /) -> Tensor:
+    """The cosine of x in radians."""
+    return _floating(Op.COS, x)
+
+
+def tan(x: Any, /) -> Tensor:
+    """The tangent of x in radians."""
+    return _floating(Op.TAN, x)
+
+
+def tanh(x: Any, /) -> Tensor:
+    """The hyperbolic tangent."""
+    return _floating(Op.TANH, x)
+
+
+def erf(x: Any, /) -> Tensor:
+    """The error function."""
+    return _floating(Op.ERF, x)
+
+
+# -- rounding and tests ----------------------------------------------------------------------------
+
+
+def _round(op: Op, x: Any) -> Tensor:
+    tensor = as_tensor(x, op.name.lower())
+    return apply(op, tensor) if tensor.dtype.is_float else tensor
+
+
+def floor(x: Any, /) -> Tensor:
+    """The largest whole number not above x."""
+    return _round(Op.FLOOR, x)
+
+
+def ceil(x: Any, /) -> Tensor:
+    """The smallest whole number not below x."""
+    return _round(Op.CEIL, x)
+
+
+def round(x: Any, /) -> Tensor:
+    """The nearest whole number; halves go to the even one."""
+    return _round(Op.ROUND, x)
+
+
+def trunc(x: Any, /) -> Tensor:
+    """x without its fraction."""
+    return _round(Op.TRUNC, x)
+
+
+def isfinite(x: Any, /) -> Tensor:
+    """Whether x is neither infinite nor NaN."""
+    return _unary(Op.ISFINITE, x)
+
+
+def isnan(x: Any, /) -> Tensor:
+    """Whether x is NaN."""
+    tensor = as_tensor(x, "isnan")
+    return not_equal(tensor, tensor)
+
+
+def isinf(x: Any, /) -> Tensor:
+    """Whether x is infinite."""
+    tensor = as_tensor(x, "isinf")
+    return bitwise_and(bitwise_invert(isfinite(tensor)), bitwise_invert(isnan(tensor)))
+
+
+# -- comparison and logic --------------------------------------------------------------------------
+
+
+def equal(x1: Any, x2: Any, /) -> Tensor:
+    """x1 == x2."""
+    return _comparison(Op.EQ, x1, x2)
+
+
+def not_equal(x1: Any, x2: Any, /) -> Tensor:
+    """x1 != x2."""
+    return _comparison(Op.NE, x1, x2)
+
+
+def less(x1: Any, x2: Any, /) -> Tensor:
+    """x1 < x2."""
+    return _comparison(Op.LT, x1, x2)
+
+
+def less_equal(x1: Any, x2: Any, /) -> Tensor:
+    """x1 <= x2."""
+    return _comparison(Op.LE, x1, x2)
+
+
+def greater(x1: Any, x2: Any, /) -> Tensor:
+    """x1 > x2."""
+    return _comparison(Op.GT, x1, x2)
+
+
+def greater_equal(x1: Any, x2: Any, /) -> Tensor:
+    """x1 >= x2."""
+    return _comparison(Op.GE, x1, x2)
+
+
+def _comparison(op: Op, x1: Any, x2: Any) -> Tensor:
+    return apply_elementwise(op, *meet(op.name.lower(), x1, x2))
+
+
+def bitwise_and(x1: Any, x2: Any, /) -> Tensor:
+    """x1 & x2."""
+    return _binary(Op.AND, x1, x2)
+
+
+def bitwise_or(x1: Any, x2: Any, /) -> Tensor:
+    """x1 | x2."""
+    return _binary(Op.OR, x1, x2)
+
+
+def bitwise_xor(x1: Any, x2: Any, /) -> Tensor:
+    """x1 ^ x2."""
+    return _binary(Op.XOR, x1, x2)
+
+
+def bitwise_invert(x: Any, /) -> Tensor:
+    """~x."""
+    return _unary(Op.NOT, x)
+
+
+def bitwise_left_shift(x1: Any, x2: Any, /) -> Tensor:
+    """x1 << x2; 0 for counts outside the width."""
+    return _binary(Op.SHIFT_LEFT, x1, x2)
+
+
+def bitwise_right_shift(x1: Any, x2: Any, /) -> Tensor:
+    """x1 >> x2, keeping the sign."""
+    return _binary(Op.SHIFT_RIGHT, x1, x2)
+
+
+def _as_bool(x: Any) -> Tensor:
+    return astype(as_tensor(x, "logical"), bool_)
+
+
+def logical_and(x1: Any, x2: Any, /) -> Tensor:
+    """Whether both are not zero."""
+    return bitwise_and(_as_bool(x1), _as_bool(x2))
+
+
+def logical_or(x1: Any, x2: Any, /) -> Tensor:
+    """Whether one is not zero."""
+    return bitwise_or(_as_bool(x1), _as_bool(x2))
+
+
+def logical_xor(x1: Any, x2: Any, /) -> Tensor:
+    """Whether exactly one is not zero."""
+    return bitwise_xor(_as_bool(x1), _as_bool(x2))
+
+
+def logical_not(x: Any, /) -> Tensor:
+    """Whether x is zero."""
+    return bitwise_invert(_as_bool(x))
+
+
+def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
+    """x1 where the condition holds, else x2; all three broadcast."""
+    return apply_elementwise(Op.SELECT, _as_bool(condition), *meet("where", x1, x2))
+
+
+# -- activations -----------------------------------------------------------------------------------
+
+
+def relu(x: Any, /) -> Tensor:
+    """x where x > 0, else 0; the gradient at 0 is 0."""
+    tensor = as_tensor(x, "relu")
+    return where(greater(tensor, 0), tensor, 0)
+
+
+def sigmoid(x: Any, /) -> Tensor:
+    """1 / (1 + exp(-x))."""
+    return _floating(Op.SIGMOID, x)
+
+
+def silu(x: Any, /) -> Tensor:
+    """x * sigmoid(x), also called swish (Hendrycks & Gimpel, 2016)."""
+    return _floating(Op.SILU, x)
+
+
+def gelu(x: Any, /) -> Tensor:
+    """x * Phi(x) with the exact normal distribution (Hendrycks & Gimpel, 2016)."""
+    return _floating(Op.GELU, x)
+
+
+def softplus(x: Any, /) -> Tensor:
+    """log(1 + exp(x))."""
+    return _floating(Op.SOFTPLUS, x)
+

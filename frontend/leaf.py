@@ -1,0 +1,253 @@
+"""Leaves: mutable cells of state that tensors are computed from and compiled steps write to.
+
+A leaf owns its storage and only einkorn writes to it. Handing the storage out (a recording, a NumPy
+view) marks it lent; whoever writes next takes fresh storage, so what was handed out never changes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from einkorn.convert import as_tensor, to_array
+from einkorn.ir.dtypes import as_dtype
+from einkorn.ir.errors import DTypeError, ShapeError, StateError
+from einkorn.ir.node import placeholder
+from einkorn.ir.ops import Op
+from einkorn.ir.types import TensorType
+from einkorn.recording import Record, Value, apply, current_trace
+from einkorn.runtime.executable import address_of, aligned_bytes
+from einkorn.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+MSG_IN_PLACE = (
+    "a leaf is not changed by an operator: `{name} {op}= y` would only rebind the name; write "
+    "{name}.value = {name} {op} y"
+)
+
+_ids = itertools.count(1)
+
+
+def new_storage(type: TensorType) -> Array:
+    """Uninitialised, aligned memory for a leaf."""
+    return aligned_bytes(type.nbytes)[: type.nbytes].view(type.dtype.numpy).reshape(type.shape)
+
+
+class Leaf(Tensor):
+    """A cell that holds a tensor. `leaf.value = a` copies a in: same shape and dtype.
+
+    Attributes:
+        trainable: whether gradients flow to it; only floats can be.
+        name: for printed IR; a Module sets its path when it has none.
+        id: a number no other leaf has.
+    """
+
+    __slots__ = ("_address", "_grad", "_lent", "_spare", "_trainable", "id", "name")
+
+    def __init__(
+        self, value: Any, dtype: Any = None, *, trainable: bool = False, name: str = ""
+    ) -> None:
+        wanted = None if dtype is None else as_dtype(dtype)
+        array = to_array(np.asarray(value) if isinstance(value, Value) else value, wanted, "leaf")
+        self._type = TensorType(as_dtype(array.dtype), array.shape)
+        if trainable and not self._type.dtype.is_float:
+            raise DTypeError(f"only floating-point leaves can be trained, got {self._type}")
+        self._node = self._record = self._own = self._trace = self._spare = self._grad = None
+        self._weak = False
+        self._store(new_storage(self._type))
+        np.copyto(self._array, array)  # type: ignore[arg-type] # just stored
+        self._trainable, self.name, self.id = trainable, name, next(_ids)
+
+    # -- storage -------------------------------------------------------------------------------
+
+    def _store(self, storage: Array) -> None:
+        self._array, self._address, self._lent = storage, address_of(storage), False
+
+    def _lend(self) -> None:
+        self._lent = True
+
+    def _new_version(self) -> None:
+        self._record = self._own = None
+
+    def _fresh(self) -> Array:
+        """Storage for the next value: the spare one when there is one."""
+        spare, self._spare = self._spare, None
+        return new_storage(self._type) if spare is None else spare
+
+    def _replace(self, storage: Array) -> None:
+        """Make `storage`, already written, the value."""
+        if not self._lent:
+            self._spare = self._array
+        self._store(storage)
+        self._new_version()
+
+    def _write(self, array: Array) -> None:
+        if self._lent:
+            fresh = self._fresh()
+            np.copyto(fresh, array)
+            self._replace(fresh)
+        else:
+            np.copyto(self._array, array)  # type: ignore[arg-type] # a leaf always has storage
+            self._new_version()
+
+    def _tracked(self) -> Record | None:
+        if not self._trainable:
+            return None
+        if self._record is None:
+            self._record = Record(placeholder(self._type), self._array, leaf=self)
+        return self._record
+
+    # -- value and gradient --------------------------------------------------------------------
+
+    @property
+    def value(self) -> Any:
+        """The value as a read-only array; inside a trace a tensor without gradient."""
+        if current_trace.get() is not None:
+            return apply(Op.STOP_GRADIENT, self)
+        return self.numpy()
+
+    @value.setter
+    def value(self, new: Any) -> None:
+        trace = current_trace.get()
+        tensor = self._checked(new, traced=trace is not None)
+        if trace is not None:
+            trace.assign(self, tensor)
+        else:
+            self._write(tensor._eager())
+
+    def _checked(self, new: Any, traced: bool) -> Tensor:
+        """The new value as a Tensor of this leaf's type."""
+        what = f"leaf {self.name or self.id}"
+        if isinstance(new, (bool, int, float, list, tuple)):
+            new = to_array(new, self.dtype, what)
+        tensor = as_tensor(new, what)
+        if tensor._type.dtype is not self.dtype:
+            raise DTypeError(
+                f"{what} holds {self._type}, got {tensor._type}; cast it with "
+                f".astype('{self.dtype}') first"
+            )
+        if tensor._type.shape != self.shape:
+            raise ShapeError(
+                f"{what} holds {self._type}, got {tensor._type}; a leaf keeps its shape, make a new "
+                "one for another"
+            )
+        return tensor
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that backward() has added up, or None."""
+        trace = current_trace.get()
+        return self._grad if trace is None else trace.grad_of(self)
+
+    @grad.setter
+    def grad(self, new: Tensor | None) -> None:
+        trace = current_trace.get()
+        if new is not None and new._type != self._type:
+            raise ShapeError(f"the gradient of {self._type} must have its type, got {new._type}")
+        if trace is not None:
+            trace.set_grad(self, new)
+        else:
+            self._grad = new
+
+    def zero_grad(self) -> None:
+        """Set the gradient to None."""
+        self.grad = None
+
+    @property
+    def trainable(self) -> bool:
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, on: bool) -> None:
+        if on and not self.dtype.is_float:
+            raise DTypeError(f"only floating-point leaves can be trained, got {self._type}")
+        if on != self._trainable:
+            self._trainable = on
+            self._new_version()
+            structure_changed()
+
+    @property
+    def requires_grad(self) -> bool:
+        """The same as `trainable`."""
+        return self._trainable
+
+    @requires_grad.setter
+    def requires_grad(self, on: bool) -> None:
+        self.trainable = on
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        return f"{text[:-1]}, name={self.name!r})" if self.name else text
+
+    def __copy__(self) -> Leaf:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Leaf:
+        twin = type(self)(self._eager(), trainable=self._trainable, name=self.name)
+        memo[id(self)] = twin
+        return twin
+
+    def _refuse(self, op: str) -> StateError:
+        return StateError(MSG_IN_PLACE.format(name=self.name or "leaf", op=op))
+
+    def __iadd__(self, other: Any) -> Any:
+        raise self._refuse("+")
+
+    def __isub__(self, other: Any) -> Any:
+        raise self._refuse("-")
+
+    def __imul__(self, other: Any) -> Any:
+        raise self._refuse("*")
+
+    def __itruediv__(self, other: Any) -> Any:
+        raise self._refuse("/")
+
+    def __ipow__(self, other: Any) -> Any:
+        raise self._refuse("**")
+
+    def __imatmul__(self, other: Any) -> Any:
+        raise self._refuse("@")
+
+
+class Parameter(Leaf):
+    """A trainable leaf."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, value: Any, dtype: Any = None, *, trainable: bool = True, name: str = ""
+    ) -> None:
+        super().__init__(value, dtype, trainable=trainable, name=name)
+
+
+def tensor(value: Any, dtype: Any = None, *, trainable: bool | None = None, name: str = "") -> Leaf:
+    """A new leaf holding `value`; floats are trainable unless told otherwise.
+
+    Args:
+        value: an array, Tensor, number or nested list.
+        dtype: the dtype to convert to; that of the value by default.
+        trainable: whether gradients flow to it.
+        name: for printed IR.
+    """
+    leaf = Leaf(value, dtype, name=name)
+    leaf._trainable = leaf.dtype.is_float if trainable is None else trainable
+    if leaf._trainable and not leaf.dtype.is_float:
+        raise DTypeError(f"only floating-point leaves can be trained, got {leaf._type}")
+    return leaf
+
+
+_epoch = itertools.count(1)
+_current_epoch = [0]
+
+
+def structure_changed() -> None:
+    """Tell compiled functions that a module they read was changed: they look at it again."""
+    _current_epoch[0] = next(_epoch)
+
+
+def structure_epoch() -> int:
+    """A number that changes whenever a module that was traced is changed."""
+    return _current_epoch[0]

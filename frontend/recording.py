@@ -1,0 +1,308 @@
+"""Values, recordings and the one way in which an op is applied to them.
+
+A `Value` is what users know as a Tensor. In eager mode it has an array, and a `Record` when it
+depends on something tracked; while a function is traced it has a node of that trace instead.
+`apply` and `apply_elementwise` run the op now and record it, or add it to the trace.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import numpy as np
+
+from einkorn.ir.dtypes import DType
+from einkorn.ir.errors import EinkornError, ShapeError, StateError
+from einkorn.ir.graph import Origin
+from einkorn.ir.node import Node, constant, make, placeholder
+from einkorn.ir.ops import OPS, Op
+from einkorn.ir.types import TensorType
+from einkorn.runtime.eager import run_cast, run_op
+
+if TYPE_CHECKING:
+    from einkorn.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+MSG_FREED = (
+    "the recording behind this value was freed by an earlier backward(); call "
+    "backward(retain_graph=True) the first time to use it again"
+)
+MSG_ESCAPED = (
+    "this tensor was made while {trace} was being traced and has no value outside of it; return it "
+    "from the function, or assign it to a leaf with leaf.value = ..."
+)
+
+
+class Record:
+    """One recorded value: its node, its array, and the records it was made from.
+
+    Attributes:
+        node: what was computed, in terms of the records' nodes.
+        array: its value; None when freed.
+        parents: the records of the operands.
+        leaf: the leaf whose value this is, if it is one.
+        known: values of further nodes behind `node`, when it stands for more than one op.
+    """
+
+    __slots__ = ("__weakref__", "array", "known", "leaf", "node", "parents")
+
+    def __init__(
+        self,
+        node: Node,
+        array: Array | None,
+        parents: tuple[Record, ...] = (),
+        leaf: Any = None,
+        known: dict[Node, Array] | None = None,
+    ) -> None:
+        self.node, self.array, self.parents = node, array, parents
+        self.leaf, self.known = leaf, known
+
+
+class Region:
+    """An eager call of a compiled function: it sees its operands under names of its own.
+
+    The names become the params of a `call` node, so that gradients add up inside the region first,
+    exactly as they do when the function is compiled.
+
+    Attributes:
+        brought: for each record of the outside the one that stands for it inside.
+    """
+
+    def __init__(self, outer: Region | None) -> None:
+        self.outer = outer
+        self.brought: dict[Record, Record] = {}
+        self._inside: WeakSet[Record] = WeakSet()
+
+    def bring(self, record: Record) -> Record:
+        """The record inside this region for one that may come from outside."""
+        if record in self._inside or record.node.op is Op.CONST:
+            return record
+        if record not in self.brought:
+            outside = record if self.outer is None else self.outer.bring(record)
+            inside = Record(placeholder(record.node.tensor), record.array)
+            self.brought[outside] = self.brought[record] = inside
+            self._inside.add(inside)
+        return self.brought[record]
+
+    def add(self, record: Record) -> Record:
+        """Note that a record was made inside."""
+        self._inside.add(record)
+        return record
+
+
+current_region: ContextVar[Region | None] = ContextVar("einkorn_region", default=None)
+current_trace: ContextVar[Any] = ContextVar("einkorn_trace", default=None)
+_recording: ContextVar[bool] = ContextVar("einkorn_recording", default=True)
+
+
+class Value:
+    """The base of Tensor: a type, and an array or a node."""
+
+    __slots__ = ("__weakref__", "_array", "_node", "_own", "_record", "_trace", "_type", "_weak")
+
+    _result_class: type[Any]  # Tensor: the class of results, set when it is defined
+
+    def __init_subclass__(cls, results: bool = False) -> None:
+        super().__init_subclass__()
+        if results:
+            Value._result_class = cls
+
+    _type: TensorType
+    _array: Array | None
+    _node: Node | None
+    _record: Record | None
+    _own: Record | None
+    _trace: Any
+    _weak: bool
+
+    def _eager(self) -> Array:
+        """The array of an eager value."""
+        if self._array is None:
+            raise EinkornError(MSG_ESCAPED.format(trace=self._trace.name))
+        return self._array
+
+    def _tracked(self) -> Record | None:
+        """The record of a value that depends on something tracked."""
+        return self._record
+
+    def _as_record(self) -> Record:
+        """A record of this value, made as a constant when it is not tracked."""
+        record = self._tracked()
+        if record is not None:
+            return record
+        if self._own is None:
+            node = self._node if self._node is not None else placeholder(self._type)
+            self._own = Record(node, self._eager())
+        return self._own
+
+    def _lend(self) -> None:
+        """Say that the array is now shared with something that outlives this call."""
+
+
+def result(
+    type: TensorType,
+    array: Array | None = None,
+    node: Node | None = None,
+    record: Record | None = None,
+    trace: Any = None,
+    weak: bool = False,
+) -> Tensor:
+    """A new Tensor that is not a leaf."""
+    cls = Value._result_class
+    value = cls.__new__(cls)
+    value._type, value._array, value._node = type, array, node
+    value._record, value._own, value._trace, value._weak = record, None, trace, weak
+    return value
+
+
+def traced(node: Node, trace: Any, weak: bool = False) -> Tensor:
+    """A Tensor that stands for a node of `trace`."""
+    trace.note(node)
+    return result(node.tensor, node=node, trace=trace, weak=weak)
+
+
+def scalar(dtype: DType, number: Any) -> Tensor:
+    """A constant scalar, rounded once to `dtype`."""
+    node = constant(dtype, number)
+    return result(node.tensor, array=np.asarray(number).astype(dtype.numpy), node=node)
+
+
+@contextmanager
+def no_grad() -> Generator[None]:
+    """Within the block nothing is recorded for differentiation."""
+    token = _recording.set(False)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def is_recording() -> bool:
+    """Whether ops on tracked values are recorded here."""
+    return _recording.get()
+
+
+# -- applying ops ----------------------------------------------------------------------------------
+
+
+def apply(op: Op, *operands: Value, **attrs: Any) -> Tensor:
+    """The result of one op; operands must already agree as its shape rule demands."""
+    trace = current_trace.get()
+    if trace is not None:
+        return _in_trace(trace, op, [trace.node_of(x) for x in operands], attrs)
+    types = [x._type for x in operands]
+    type = OPS[op].infer(*types, **attrs)
+    arrays = [x._eager() for x in operands]
+    if op is Op.CAST:
+        array = run_cast(arrays[0], types[0], attrs["dtype"])
+    else:
+        array = run_op(op, types, arrays, attrs)
+    if OPS[op].view:
+        for x in operands:
+            x._lend()
+    return _recorded(op, operands, attrs, type, array)
+
+
+def apply_elementwise(op: Op, *operands: Value, **attrs: Any) -> Tensor:
+    """The result of an elementwise op on operands of one dtype whose shapes broadcast."""
+    trace = current_trace.get()
+    shape = broadcast_shape(op, [x._type for x in operands])
+    if trace is not None:
+        nodes = [spread(trace.node_of(x), shape) for x in operands]
+        return _in_trace(trace, op, nodes, attrs)
+    types = [x._type for x in operands]
+    type = OPS[op].infer(*(t if t.shape == shape else t.with_shape(shape) for t in types), **attrs)
+    array = run_op(op, types, [x._eager() for x in operands], attrs)
+    return _recorded(op, operands, attrs, type, array, shape)
+
+
+def _in_trace(trace: Any, op: Op, nodes: list[Node], attrs: dict[str, Any]) -> Tensor:
+    node = make(op, *nodes, **attrs)
+    if not _recording.get() and node.dtype.is_float:
+        trace.note(node)
+        node = make(Op.STOP_GRADIENT, node)
+    return traced(node, trace)
+
+
+def _recorded(
+    op: Op,
+    operands: Sequence[Value],
+    attrs: dict[str, Any],
+    type: TensorType,
+    array: Array,
+    shape: tuple[int, ...] | None = None,
+) -> Tensor:
+    """Wrap an eager result, with a record when an operand is tracked."""
+    if not (_recording.get() and any(x._tracked() is not None for x in operands)):
+        return result(type, array)
+    records = tuple(x._as_record() for x in operands)
+    region = current_region.get()
+    if region is not None:
+        records = tuple(map(region.bring, records))
+    nodes = [record.node if shape is None else spread(record.node, shape) for record in records]
+    node = make(op, *nodes, **attrs)
+    for x in operands:
+        x._lend()
+    record = Record(node, array, records)
+    return result(type, array, record=record if region is None else region.add(record))
+
+
+def spread(node: Node, shape: tuple[int, ...]) -> Node:
+    """The node broadcast to a shape; itself when it has that shape."""
+    return node if node.shape == shape else make(Op.BROADCAST, node, shape=shape)
+
+
+def broadcast_shape(op: Op, types: Sequence[TensorType]) -> tuple[int, ...]:
+    """The common shape of operands; ShapeError naming them when there is none."""
+    first = types[0].shape
+    if all(type.shape == first for type in types):
+        return first
+    try:
+        return np.broadcast_shapes(*(type.shape for type in types))
+    except ValueError:
+        got = " and ".join(map(str, types))
+        raise ShapeError(
+            f"{op.name.lower()}: {got} do not broadcast: counted from the last axis, sizes must "
+            "be equal or 1; use reshape or x[:, None] to line them up"
+        ) from None
+
+
+def user_origin(module: str = "") -> Origin | None:
+    """The innermost frame outside of einkorn."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not (name == "einkorn" or name.startswith("einkorn.")):
+            return Origin(frame.f_code.co_filename, frame.f_lineno, module)
+        frame = frame.f_back
+    return None
+
+
+def tape(roots: Iterable[Record]) -> list[Record]:
+    """Every record behind the roots, roots included; StateError when one was freed."""
+    found: list[Record] = []
+    seen: set[int] = set()
+    stack = list(roots)
+    while stack:
+        record = stack.pop()
+        if id(record) in seen:
+            continue
+        seen.add(id(record))
+        if record.array is None:
+            raise StateError(MSG_FREED)
+        found.append(record)
+        stack.extend(record.parents)
+    return found
+
+
+def free(records: Iterable[Record]) -> None:
+    """Let go of everything that results recorded; leaves and constants keep their values."""
+    for record in records:
+        if record.parents:
+            record.array, record.parents, record.known = None, (), None

@@ -1,0 +1,394 @@
+"""`Tensor`: an array with operators, methods and, when something tracked made it, its recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from einkorn.convert import as_operand, check_dtype
+from einkorn.functions import elementwise as ew
+from einkorn.functions import linear_algebra as la
+from einkorn.functions import manipulation as mv
+from einkorn.functions import statistical as st
+from einkorn.functions.indexing import Indexer, getitem
+from einkorn.ir.dtypes import DType
+from einkorn.ir.errors import DTypeError, ShapeError, StateError, TraceError
+from einkorn.ir.graph import Graph
+from einkorn.ir.node import toposort
+from einkorn.ir.ops import Op
+from einkorn.recording import Value, apply
+
+Shape = tuple[int, ...]
+Axis = int | tuple[int, ...] | None
+
+MSG_IMMUTABLE = (
+    "a Tensor cannot be changed in place: write  x = x.at[{index}].set(value)  instead of  "
+    "x[{index}] = value"
+)
+MSG_CONCRETE = (
+    "{what} needs the value of a tensor, but inside {trace} (compiled) it only exists when the "
+    "step runs{where}. Use ek.where(condition, a, b) to choose by value; return the tensor, or "
+    "assign it to a leaf, to see its value after the call; or run the function under "
+    "`with ek.eager():`."
+)
+
+
+class Tensor(Value, results=True):
+    """An immutable array of one dtype. Make one with `ek.asarray`, a leaf with `ek.tensor`."""
+
+    __slots__ = ()
+    __array_priority__ = 1000
+    __hash__ = object.__hash__
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        raise StateError("make tensors with ek.asarray(values), leaves with ek.tensor(values)")
+
+    # -- what it is ----------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> DType:
+        return self._type.dtype
+
+    @property
+    def shape(self) -> Shape:
+        return self._type.shape
+
+    @property
+    def ndim(self) -> int:
+        return self._type.rank
+
+    @property
+    def size(self) -> int:
+        return self._type.size
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        import einkorn  # the namespace is the package itself, complete only after its import
+
+        return einkorn
+
+    # -- values --------------------------------------------------------------------------------
+
+    def _concrete(self, what: str) -> np.ndarray[Any, Any]:
+        """The array; TraceError inside a trace, naming what asked for it."""
+        if self._array is None and self._trace is not None and self._trace.active:
+            where = self._trace.where(self._node)
+            raise TraceError(
+                MSG_CONCRETE.format(what=what, trace=self._trace.name, where=where)
+            )
+        return self._eager()
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The value as a read-only NumPy array."""
+        array = self._concrete(".numpy()").view()
+        array.flags.writeable = False
+        self._lend()
+        return array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self._concrete("np.asarray(t)")
+        if dtype is not None and np.dtype(dtype) != array.dtype:
+            return array.astype(dtype)
+        return array.copy() if copy else self.numpy()
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        array = self._concrete("__dlpack__").view()
+        self._lend()
+        return array.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def item(self) -> Any:
+        """The value of a tensor of one element as a Python number."""
+        if self.size != 1:
+            raise ShapeError(f"item() needs a tensor of one element, got {self._type}")
+        return self._concrete(".item()").reshape(())[()].item()
+
+    def tolist(self) -> Any:
+        return self._concrete(".tolist()").tolist()
+
+    def _one(self, what: str) -> Any:
+        if self.size != 1:
+            raise ShapeError(f"{what} needs a tensor of one element, got {self._type}")
+        return self._concrete(what).reshape(())[()]
+
+    def __bool__(self) -> bool:
+        return bool(self._one("bool(t), as `if t:` and `while t:` use it,"))
+
+    def __float__(self) -> float:
+        return float(self._one("float(t)"))
+
+    def __int__(self) -> int:
+        return int(self._one("int(t)"))
+
+    def __index__(self) -> int:
+        value = self._one("a tensor as an index")
+        if not self.dtype.is_integer:
+            raise DTypeError(f"only integer tensors can be an index, got {self._type}")
+        return int(value)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise DTypeError("a tensor of rank 0 has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[k] for k in range(len(self)))
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        if self._array is None:
+            return f"{kind}({self._type}, traced in {self._trace.name})"
+        body = np.array2string(self._array, separator=", ", prefix=f"{kind}(", threshold=200)
+        return f"{kind}({body}, dtype={self.dtype})"
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return getitem(self, index)
+
+    def __setitem__(self, index: object, value: object) -> None:
+        raise StateError(MSG_IMMUTABLE.format(index=repr(index).replace("slice(None, None, None)", ":")))
+
+    @property
+    def at(self) -> Indexer:
+        """`x.at[index].set(v)` and `.add(v)`: a copy of x with the chosen elements changed."""
+        return Indexer(self)
+
+    # -- differentiation -----------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the value depends on something tracked."""
+        return self._tracked() is not None or self._array is None
+
+    def detach(self) -> Tensor:
+        """The same value with no gradient flowing back through it."""
+        return apply(Op.STOP_GRADIENT, self)
+
+    def backward(self, gradient: Any = None, *, retain_graph: bool = False) -> None:
+        """Add the gradient of this value to `.grad` of every trainable leaf behind it.
+
+        Args:
+            gradient: the cotangent, of this tensor's shape; 1 for a scalar by default.
+            retain_graph: keep the recording, for another backward.
+        """
+        from einkorn.differentiation import backward  # it needs leaves, which are tensors
+
+        backward(self, gradient, retain_graph)
+
+    def graph(self) -> Graph:
+        """The IR recorded so far behind this value."""
+        record = self._as_record()
+        sources = [n for n in toposort([record.node]) if n.op is Op.INPUT]
+        return Graph("recorded", (), tuple(sources), (record.node,))
+
+    # -- methods -------------------------------------------------------------------------------
+
+    def astype(self, dtype: Any) -> Tensor:
+        """The values converted to `dtype`; float to integer rounds toward zero and saturates."""
+        return ew.astype(self, check_dtype(dtype))
+
+    def to(self, target: Any) -> Tensor:
+        """Convert to a dtype, or move to a device ("cpu")."""
+        if isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda"):
+            if target != "cpu":
+                raise DTypeError(f"device {target!r} is not available; there is 'cpu'")
+            return self
+        return self.astype(target)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        return mv.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """Permute the axes; reversed by default."""
+        if not axes or axes == (None,):
+            return mv.permute_dims(self, tuple(reversed(range(self.ndim))))
+        return mv.permute_dims(self, axes[0] if len(axes) == 1 else axes)
+
+    def squeeze(self, axis: Axis = None) -> Tensor:
+        ones = tuple(k for k, n in enumerate(self.shape) if n == 1)
+        return mv.squeeze(self, ones if axis is None else axis)
+
+    def flatten(self) -> Tensor:
+        return mv.reshape(self, (-1,))
+
+    @property
+    def T(self) -> Tensor:
+        """The last two axes exchanged."""
+        return mv.matrix_transpose(self)
+
+    @property
+    def mT(self) -> Tensor:
+        return mv.matrix_transpose(self)
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return st.sum(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return st.mean(self, axis=axis, keepdims=keepdims)
+
+    def var(self, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+        return st.var(self, axis=axis, correction=correction, keepdims=keepdims)
+
+    def std(self, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+        return st.std(self, axis=axis, correction=correction, keepdims=keepdims)
+
+    def prod(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return st.prod(self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return st.max(self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return st.min(self, axis=axis, keepdims=keepdims)
+
+    def any(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return st.any(self, axis=axis, keepdims=keepdims)
+
+    def all(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return st.all(self, axis=axis, keepdims=keepdims)
+
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        return st.argmax(self, axis=axis, keepdims=keepdims)
+
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        return st.argmin(self, axis=axis, keepdims=keepdims)
+
+    def cumsum(self, axis: int | None = None) -> Tensor:
+        return st.cumulative_sum(self, axis=axis)
+
+    def exp(self) -> Tensor:
+        return ew.exp(self)
+
+    def log(self) -> Tensor:
+        return ew.log(self)
+
+    def sqrt(self) -> Tensor:
+        return ew.sqrt(self)
+
+    def tanh(self) -> Tensor:
+        return ew.tanh(self)
+
+    def sigmoid(self) -> Tensor:
+        return ew.sigmoid(self)
+
+    def relu(self) -> Tensor:
+        return ew.relu(self)
+
+    def softmax(self, axis: int = -1) -> Tensor:
+        return st.softmax(self, axis=axis)
+
+    # -- operators -----------------------------------------------------------------------------
+
+    def __neg__(self) -> Tensor:
+        return ew.negative(self)
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return ew.abs(self)
+
+    def __invert__(self) -> Tensor:
+        return ew.bitwise_invert(self)
+
+    def __add__(self, other: Any) -> Tensor:
+        return ew.add(self, other) if as_operand(other) else NotImplemented
+
+    def __radd__(self, other: Any) -> Tensor:
+        return ew.add(other, self) if as_operand(other) else NotImplemented
+
+    def __sub__(self, other: Any) -> Tensor:
+        return ew.subtract(self, other) if as_operand(other) else NotImplemented
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return ew.subtract(other, self) if as_operand(other) else NotImplemented
+
+    def __mul__(self, other: Any) -> Tensor:
+        return ew.multiply(self, other) if as_operand(other) else NotImplemented
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return ew.multiply(other, self) if as_operand(other) else NotImplemented
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return ew.divide(self, other) if as_operand(other) else NotImplemented
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return ew.divide(other, self) if as_operand(other) else NotImplemented
+
+    def __floordiv__(self, other: Any) -> Tensor:
+        return ew.floor_divide(self, other) if as_operand(other) else NotImplemented
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return ew.floor_divide(other, self) if as_operand(other) else NotImplemented
+
+    def __mod__(self, other: Any) -> Tensor:
+        return ew.remainder(self, other) if as_operand(other) else NotImplemented
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return ew.remainder(other, self) if as_operand(other) else NotImplemented
+
+    def __pow__(self, other: Any) -> Tensor:
+        return ew.pow(self, other) if as_operand(other) else NotImplemented
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return ew.pow(other, self) if as_operand(other) else NotImplemented
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return la.matmul(self, other) if as_operand(other) else NotImplemented
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return la.matmul(other, self) if as_operand(other) else NotImplemented
+
+    def __and__(self, other: Any) -> Tensor:
+        return ew.bitwise_and(self, other) if as_operand(other) else NotImplemented
+
+    def __rand__(self, other: Any) -> Tensor:
+        return ew.bitwise_and(other, self) if as_operand(other) else NotImplemented
+
+    def __or__(self, other: Any) -> Tensor:
+        return ew.bitwise_or(self, other) if as_operand(other) else NotImplemented
+
+    def __ror__(self, other: Any) -> Tensor:
+        return ew.bitwise_or(other, self) if as_operand(other) else NotImplemented
+
+    def __xor__(self, other: Any) -> Tensor:
+        return ew.bitwise_xor(self, other) if as_operand(other) else NotImplemented
+
+    def __rxor__(self, other: Any) -> Tensor:
+        return ew.bitwise_xor(other, self) if as_operand(other) else NotImplemented
+
+    def __lshift__(self, other: Any) -> Tensor:
+        return ew.bitwise_left_shift(self, other) if as_operand(other) else NotImplemented
+
+    def __rlshift__(self, other: Any) -> Tensor:
+        return ew.bitwise_left_shift(other, self) if as_operand(other) else NotImplemented
+
+    def __rshift__(self, other: Any) -> Tensor:
+        return ew.bitwise_right_shift(self, other) if as_operand(other) else NotImplemented
+
+    def __rrshift__(self, other: Any) -> Tensor:
+        return ew.bitwise_right_shift(other, self) if as_operand(other) else NotImplemented
+
+    def __eq__(self, other: object) -> Any:
+        return ew.equal(self, other) if as_operand(other) else NotImplemented
+
+    def __ne__(self, other: object) -> Any:
+        return ew.not_equal(self, other) if as_operand(other) else NotImplemented
+
+    def __lt__(self, other: Any) -> Tensor:
+        return ew.less(self, other) if as_operand(other) else NotImplemented
+
+    def __le__(self, other: Any) -> Tensor:
+        return ew.less_equal(self, other) if as_operand(other) else NotImplemented
+
+    def __gt__(self, other: Any) -> Tensor:
+        return ew.greater(self, other) if as_operand(other) else NotImplemented
+
+    def __ge__(self, other: Any) -> Tensor:
+        return ew.greater_equal(self, other) if as_operand(other) else NotImplemented

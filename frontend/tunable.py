@@ -1,0 +1,56 @@
+"""Settings of einkorn's own objects, as compiled functions see them.
+
+A `Tunable` number (a learning rate, a dropout rate) is read at every call of a compiled step, so a
+new value takes effect at once and never retraces. A `Mode` (training or not) is a guard: another
+value leads to another trace.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from einkorn.recording import current_trace
+
+# The path of the module whose forward is running: "model/hidden".
+module_path: ContextVar[str] = ContextVar("einkorn_module_path", default="")
+
+
+class Tunable:
+    """A data descriptor for a numeric setting; the value lives in the object's `__dict__`.
+
+    A float is a run-time input of a compiled step. Anything else (None, an int, a callable, a
+    tensor) is guarded by identity, or by value for ints.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        try:
+            value = instance.__dict__[self.name]
+        except KeyError:
+            raise AttributeError(f"{type(instance).__name__} has no {self.name} yet") from None
+        trace = current_trace.get()
+        return value if trace is None else trace.setting(instance, self.name, value)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        trace = current_trace.get()
+        if trace is not None:
+            trace.refuse_write(instance, self.name)
+        instance.__dict__[self.name] = value
+
+
+class Mode(Tunable):
+    """A data descriptor for a flag that chooses what is traced."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__.get(self.name)
+        trace = current_trace.get()
+        if trace is not None:
+            trace.guard(instance, self.name, value)
+        return value

@@ -1,0 +1,29 @@
+"""The one family of errors that einkorn raises on purpose."""
+
+
+class EinkornError(Exception):
+    """The base of every error raised on purpose."""
+
+
+class ShapeError(EinkornError, ValueError):
+    """Shapes, axes or sizes that an operation does not accept."""
+
+
+class DTypeError(EinkornError, TypeError):
+    """dtypes, or kinds of values, that an operation does not accept."""
+
+
+class BoundsError(EinkornError, IndexError):
+    """An index outside its axis."""
+
+
+class IRError(EinkornError):
+    """An operation was built, rewritten, parsed or verified in a form the IR does not allow."""
+
+
+class TraceError(EinkornError):
+    """Code under `@ek.compile` asked for something that only exists when the step runs."""
+
+
+class StateError(EinkornError):
+    """A leaf, module or recording was used in a way that its state forbids."""

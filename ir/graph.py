@@ -1,0 +1,152 @@
+"""`Graph`: a traced function as data, and what belongs to the trace rather than to its nodes.
+
+Inputs and captures are `input` nodes. An update says that a captured (or passed) leaf holds another
+value when the step has ended. Names, source lines and module paths live in side tables here,
+because an interned node may stand for several places of the user's program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, cast
+
+from einkorn.ir.node import Node, substitute, toposort
+from einkorn.ir.ops import Op
+from einkorn.ir.text import print_graph
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a node came from: the user's file and line, and the module path ("model/hidden")."""
+
+    file: str
+    line: int
+    module: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file.rsplit('/', 1)[-1]}:{self.line}"
+        return f"{self.module}  {place}" if self.module else place
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Graph:
+    """A function from inputs and captures to outputs and updates.
+
+    Attributes:
+        name: a Python identifier.
+        inputs: one `input` node for each argument.
+        captures: one `input` node for each value taken from outside.
+        outputs: the results.
+        updates: pairs of an input or capture and the value it holds afterwards.
+        names: readable names of inputs and captures: "x", "model.hidden.w".
+        origins: where nodes came from; a node may be missing.
+    """
+
+    name: str
+    inputs: tuple[Node, ...]
+    captures: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    updates: tuple[tuple[Node, Node], ...] = ()
+    names: Mapping[Node, str] = field(default_factory=dict[Node, str])
+    origins: Mapping[Node, Origin] = field(default_factory=dict[Node, Origin])
+
+    @property
+    def params(self) -> tuple[Node, ...]:
+        """Inputs, then captures: the operands of a `call` of this graph."""
+        return (*self.inputs, *self.captures)
+
+    @property
+    def results(self) -> tuple[Node, ...]:
+        """Outputs, then the new values of updates: what the graph has to compute."""
+        return (*self.outputs, *(value for _, value in self.updates))
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every node that the results need, inputs first, in depth-first postorder."""
+        return tuple(toposort(self.results))
+
+    @property
+    def regions(self) -> tuple[Graph, ...]:
+        """Every graph that this one calls, callees before callers, then this one itself."""
+        order: list[Graph] = []
+        seen: set[Graph] = {self}
+        stack: list[tuple[Graph, Iterator[Graph]]] = [(self, iter(self.callees))]
+        while stack:
+            graph, pending = stack[-1]
+            found = next((callee for callee in pending if callee not in seen), None)
+            if found is None:
+                order.append(graph)
+                stack.pop()
+            else:
+                seen.add(found)
+                stack.append((found, iter(found.callees)))
+        return tuple(order)
+
+    @property
+    def callees(self) -> list[Graph]:
+        """The graphs that `call` nodes of this graph name, in the order of `nodes`."""
+        return [node.attr("graph") for node in self.nodes if node.op is Op.CALL]
+
+    def with_results(self, results: Iterable[Node], **changes: Any) -> Graph:
+        """The graph with other results, in the order of `results`."""
+        new = tuple(results)
+        split = len(self.outputs)
+        updates = tuple((leaf, value) for (leaf, _), value in zip(self.updates, new[split:]))
+        return replace(self, outputs=new[:split], updates=updates, **changes)
+
+    def map(self, rewrite: Callable[[Node], Node]) -> Graph:
+        """The graph rebuilt, `rewrite` applied to every node after its inputs were rewritten."""
+        env: dict[Node, Node] = {}
+        origins = dict(self.origins)
+        for node in self.nodes:
+            rebuilt = substitute([node], {x: env[x] for x in node.inputs})[0]
+            env[node] = rewrite(rebuilt)
+            if node in origins:
+                origins.setdefault(env[node], origins[node])
+        return self.with_results((env[node] for node in self.results), origins=origins)
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of the structure: equal for graphs that compute the same in the same way."""
+        number = {node: -1 - k for k, node in enumerate(self.params)}
+        rows: list[Any] = [[str(node.type) for node in self.params], len(self.inputs)]
+        for k, node in enumerate(self.nodes):
+            if node in number:
+                continue
+            number[node] = k
+            attrs = [(name, _attr_key(value)) for name, value in node.attrs]
+            inputs = [number[x] for x in node.inputs]
+            rows.append((k, node.op.name, inputs, attrs if node.op is not Op.ALIAS else ()))
+        rows.append([number[node] for node in self.results])
+        rows.append([number[leaf] for leaf, _ in self.updates])
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+    def name_of(self, node: Node) -> str:
+        """The readable name of an input or capture."""
+        return self.names.get(node, "")
+
+    def __str__(self) -> str:
+        return print_graph(self)
+
+    def __repr__(self) -> str:
+        return f"<graph {self.name}: {len(self.nodes)} nodes>"
+
+    def to_networkx(self) -> Any:
+        """The graph as a networkx.MultiDiGraph: nodes carry op, type, attrs; edges the position."""
+        import networkx  # loaded on first use: it costs 0.1 s
+
+        result = cast(Any, networkx.MultiDiGraph(name=self.name))
+        for node in self.nodes:
+            result.add_node(
+                node, op=node.op.name.lower(), type=str(node.type), attrs=dict(node.attrs)
+            )
+            for position, operand in enumerate(node.inputs):
+                result.add_edge(operand, node, position=position)
+        return result
+
+
+def _attr_key(value: Any) -> str:
+    return value.key if isinstance(value, Graph) else repr(value)

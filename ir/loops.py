@@ -1,0 +1,209 @@
+"""Kernels: what passes hand to codegen. Target-neutral, hashable, and free of sizes.
+
+A kernel is a loop nest over an expression, or a template for something a loop nest cannot say.
+Extents and strides are run-time parameters, so equal layers, the last batch, eager mode and other
+programs share one kernel. Every kernel has the same native signature
+
+    void kernel(ptr pointers, ptr params, i64 begin, i64 end, ptr status)
+
+with `pointers` the addresses of its buffers and `params` 64-bit integers, in the order that each
+class states; [begin, end) is the part of its work items to do. Splitting the work anywhere, among
+any number of threads, changes no bit. Strides count elements. No extent is zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einkorn.ir.dtypes import DType
+from einkorn.ir.ops import Op
+
+COLUMN_CHUNK = 64  # columns in one work item of a column reduction or a scatter
+RANDOM_CHUNK = 64  # elements in one work item of Philox
+ROW_BLOCK = 4096  # elements in one block of a row reduction (semantics: ir/ops.py)
+COLUMN_BLOCK = 256  # rows in one block of a column reduction (semantics: ir/ops.py)
+PARTIALS = 16  # partial results of a row reduction, chains of a skinny dot (semantics: ir/ops.py)
+SKINNY = 4  # min(M, N) up to which a dot uses interleaved chains (semantics: ir/ops.py)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a loop nest reads or writes one buffer.
+
+    Attributes:
+        dtype: what is stored.
+        inner: the stride along the innermost axis: "unit" (1), "zero" (0) or "any".
+    """
+
+    dtype: DType
+    inner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expr:
+    """One step of the scalar expression of a loop nest.
+
+    `inputs` are value numbers: first the loads in order, then the steps in order.
+
+    Attributes:
+        op: an elementwise op, CONST, or IOTA: the index along the last axis.
+        inputs: value numbers of the operands.
+        dtype: the dtype of the result.
+        attrs: the op's attributes (`exponent` of integer_pow, `bits` of const).
+    """
+
+    op: Op
+    inputs: tuple[int, ...]
+    dtype: DType
+    attrs: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoopKernel:
+    """A loop nest: for every index, load, evaluate the expression, then store or reduce.
+
+    pointers: loads, then stores. params: `rank` extents, then for each load and each store `rank`
+    strides. The last axis is the vector axis.
+
+    reduction None: every store writes its value at every index. Work items are the indices of the
+        last axis for rank 1 (split at multiples of PARTIALS), else the rows before it, flattened.
+    reduction "rows": the last axis is reduced. Work items are the indices before it, flattened
+        (one for rank 1). One store, whose last stride is ignored.
+    reduction "columns": rank >= 2, the last axis but one is reduced. Work items are the flattened
+        indices before it times the chunks of COLUMN_CHUNK columns of the last axis (chunk fastest).
+        One store, whose stride for the reduced axis is ignored.
+
+    Attributes:
+        rank: the number of axes, at least 1.
+        loads: how each operand is read.
+        body: the expression steps.
+        stores: for each result its access and value number.
+        reduction: None, "rows" or "columns".
+        combine: the op that reduces: SUM, PROD, MAX or MIN. Half types accumulate in float32.
+    """
+
+    rank: int
+    loads: tuple[Access, ...]
+    body: tuple[Expr, ...]
+    stores: tuple[tuple[Access, int], ...]
+    reduction: str | None = None
+    combine: Op | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RandomBits:
+    """Philox4x32-10: u32 element i is word i % 4 of block i // 4.
+
+    pointers: key (u64), draw counter (u64), out. params: n elements. Work items: chunks of
+    RANDOM_CHUNK elements.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class RowSoftmax:
+    """softmax, log_softmax or logsumexp of dense rows.
+
+    pointers: x, out. params: rows, n, x row stride, out row stride (1 for logsumexp's elements).
+    Elements of a row are adjacent. Work items: rows.
+    """
+
+    op: Op
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """cumsum over the middle axis of dense [outer, n, inner]: y[0] = x[0], y[i] = y[i-1] + x[i].
+
+    pointers: x, out. params: outer, n, inner. Work items: outer * inner lines, inner fastest.
+    Half types accumulate in float32.
+    """
+
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class ArgReduce:
+    """argmax or argmin over the middle axis of dense [outer, n, inner], the first of equals.
+
+    NaN counts as the largest (smallest for argmin); -0.0 equals 0.0, as in NumPy.
+    pointers: x, out (i64 [outer, inner]). params: outer, n, inner. Work items: outer * inner.
+    """
+
+    op: Op
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """out[o, i, :] = x[o, indices[i], :] for dense [outer, size, inner].
+
+    A negative index counts from the end once; beyond that the index is clamped and bit 0 of the
+    status word is set (atomically). pointers: x, indices, out. params: outer, size, count, inner.
+    Work items: outer * count.
+    """
+
+    itemsize: int
+    index: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """out[o, indices[i], :] op= updates[o, i, :], i in order; `out` already holds x.
+
+    Indices as in Gather. pointers: indices, updates, out. params: outer, size, count, inner.
+    Work items: outer * chunks of COLUMN_CHUNK of the inner axis (chunk fastest).
+    op is SCATTER_ADD or SCATTER_SET; never a half type for SCATTER_ADD.
+    """
+
+    op: Op
+    dtype: DType
+    index: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Copy a matrix operand into panels: dst[batch][panel][k][width], zero beyond the last row.
+
+    Rows are the M axis of the left operand or the N axis of the right one. Half types are widened
+    to float32. pointers: src, dst. params: batch, rows, k, and the source's strides for them.
+    Work items: batch * ceil(rows / width) panels.
+    """
+
+    dtype: DType
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackedDot:
+    """out[b, m, n] = fma chain over k of packed panels, one micro-tile of tile_m x tile_n each.
+
+    `dtype` is that of the packed panels (float32 for half types), `out` that of the result.
+    pointers: packed left, packed right, out. params: batch, m, n, k, out strides (b, m, n).
+    Work items: batch * ceil(m / tile_m) * ceil(n / tile_n) tiles (n fastest). `inner` is the
+    class of the out stride along n: "unit" or "any".
+    """
+
+    dtype: DType
+    out: DType
+    tile_m: int
+    tile_n: int
+    inner: str
+
+
+@dataclass(frozen=True, slots=True)
+class SkinnyDot:
+    """out[b, m, n] with PARTIALS interleaved fma chains over k, joined by the tree of ir/ops.py.
+
+    Both operands have adjacent k. Half types are widened to float32 as they are read.
+    pointers: a, b, out. params: batch, m, n, k, a strides (b, m), b strides (b, n),
+    out strides (b, m, n). Work items: batch * m * n, n fastest.
+    """
+
+    dtype: DType
+
+
+Template = (
+    RandomBits | RowSoftmax | Scan | ArgReduce | Gather | Scatter | Pack | PackedDot | SkinnyDot
+)
+Kernel = LoopKernel | Template

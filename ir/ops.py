@@ -1,0 +1,275 @@
+"""The ops: what each computes, to the bit, and every target-independent fact about it.
+
+Semantics. "Equal" below means equal to the last bit, all NaNs counting as one value.
+
+Shapes and dtypes
+    Operands of an elementwise op agree in shape and dtype; `broadcast` and `cast` are ops of their
+    own. Integers wrap around (two's complement). Every op rounds its result to its dtype, fused or
+    not: float16 and bfloat16 ops compute in float32 and round once to nearest-even. Accumulation
+    inside one `sum`, `dot`, `cumsum` or softmax of a half type is in float32.
+Floating-point environment
+    IEEE 754, round to nearest even, subnormals kept, no exceptions raised. Every native entry sets
+    the control register so and restores it, in every thread.
+No contraction across ops, no reassociation
+    A multiply and an add in the graph are two roundings. `div` and `sqrt` are correctly rounded.
+    Fused multiply-add and estimates live only inside primitives whose numerics are our own.
+Contraction (`dot`)
+    Each output element is one chain of fused multiply-adds over k = 0, 1, ... starting from +0.
+    When min(M, N) <= 4 there are 16 interleaved chains instead: product k goes to chain k mod 16,
+    every chain starts from +0, and the chains are joined by the tree below. The rule depends on
+    (M, N) alone. An empty contraction gives +0.
+Reduction over trailing axes (rows; the reduced axes, flattened, are one row)
+    Within a block of 4096 elements, element i is added to partial i mod 16, in index order; each
+    partial starts from the neutral element. The partials are joined by the tree: partial j gets
+    j + 8 added (j < 8), then j + 4, then j + 2, then j + 1. Block results are combined in sequence,
+    starting from the neutral element.
+Reduction over other axes (columns; reduced axes flattened in index order are the rows of a column)
+    Sequential in blocks of 256 rows, each starting from the neutral element; block results are
+    combined in sequence, starting from the neutral element.
+Mixed reductions reduce their trailing axes first, then the others. Axes of one element do not
+    count as axes.
+    The neutral element of a float sum is -0.0, so appending neutral elements changes nothing; a
+    sum over nothing is +0. Products start from 1; maximum from -inf, minimum from +inf.
+Primitives with their own numerics
+    exp, log, expm1, log1p, sin, cos, tan, tanh, erf, pow, rsqrt, sigmoid, silu, gelu, softplus:
+    one implementation, at most 2 ulp, special values as C99. softmax, log_softmax and logsumexp:
+    subtract the row's maximum, then exp, then the row reduction above.
+min, max, integers
+    maximum and minimum are IEEE 754-2019: NaN if either is NaN, -0.0 < +0.0. x // 0 and x % 0 are
+    0 for integers; the remainder takes the divisor's sign; shifts by the width or more, or by a
+    negative count, give 0 (-1 for a signed right shift of a negative number). Float to integer saturates, NaN
+    gives 0. Float x // y is floor(x / y) and x % y is x - (x // y) * y with one rounding, moved
+    into [0, |y|) with the divisor's sign; exact while |x / y| < 2**23.
+    integer_pow multiplies by repeated squaring, most significant bit first; a negative exponent
+    gives 1 / x**n.
+Indices
+    gather and scatter read and write inside the axis only: a negative index counts from the end
+    once; anything further out is clamped and reported as a BoundsError before any state changes.
+    Repeated scatter indices apply in index order.
+Randomness
+    random_bits is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+    2011): element i is word i mod 4 of the block with key `key` and counter (i // 4, draw).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+import numpy as np
+
+from einkorn.ir import numpy_rules as ref
+from einkorn.ir import shape_rules as shape
+
+
+class Op(Enum):
+    """The closed set of primitive ops."""
+
+    # Sources.
+    INPUT = auto()
+    CONST = auto()
+    IOTA = auto()
+    RANDOM_BITS = auto()
+    # Elementwise, one operand.
+    NEG = auto()
+    ABS = auto()
+    SIGN = auto()
+    SQRT = auto()
+    RSQRT = auto()
+    EXP = auto()
+    EXPM1 = auto()
+    LOG = auto()
+    LOG1P = auto()
+    SIN = auto()
+    COS = auto()
+    TAN = auto()
+    TANH = auto()
+    ERF = auto()
+    SIGMOID = auto()
+    SILU = auto()
+    GELU = auto()
+    SOFTPLUS = auto()
+    FLOOR = auto()
+    CEIL = auto()
+    ROUND = auto()
+    TRUNC = auto()
+    NOT = auto()
+    ISFINITE = auto()
+    CAST = auto()
+    INTEGER_POW = auto()
+    ALIAS = auto()
+    STOP_GRADIENT = auto()
+    # Elementwise, two operands and more.
+    ADD = auto()
+    SUB = auto()
+    MUL = auto()
+    DIV = auto()
+    FLOOR_DIV = auto()
+    REMAINDER = auto()
+    POW = auto()
+    MAXIMUM = auto()
+    MINIMUM = auto()
+    AND = auto()
+    OR = auto()
+    XOR = auto()
+    SHIFT_LEFT = auto()
+    SHIFT_RIGHT = auto()
+    EQ = auto()
+    NE = auto()
+    LT = auto()
+    LE = auto()
+    GT = auto()
+    GE = auto()
+    SELECT = auto()
+    # Movement.
+    RESHAPE = auto()
+    BROADCAST = auto()
+    TRANSPOSE = auto()
+    SLICE = auto()
+    FLIP = auto()
+    PAD = auto()
+    CONCAT = auto()
+    # Reductions and scans.
+    SUM = auto()
+    PROD = auto()
+    MAX = auto()
+    MIN = auto()
+    ARGMAX = auto()
+    ARGMIN = auto()
+    CUMSUM = auto()
+    SOFTMAX = auto()
+    LOG_SOFTMAX = auto()
+    LOGSUMEXP = auto()
+    # Indexing and contraction.
+    GATHER = auto()
+    SCATTER_ADD = auto()
+    SCATTER_SET = auto()
+    DOT = auto()
+    # Several results and regions.
+    PROJECT = auto()
+    GRAD = auto()
+    CALL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class OpDef:
+    """Every target-independent fact about one op. Gradients and kernels live in their own tables.
+
+    Attributes:
+        infer: types, attrs -> result type; raises when the op does not accept them.
+        numpy: arrays, attrs -> array: the reference. None for sources and regions.
+        elementwise: result element i depends on element i of each operand alone.
+        view: the result can share its operand's memory, read with other strides.
+        exact: NumPy gives the same bits as every target, so eager mode and `fold` may call it.
+        commutative: the operands may be exchanged without changing a bit.
+        refuses: it can stop a step when it runs (an index out of range).
+    """
+
+    infer: Callable[..., Any]
+    numpy: Callable[..., Any] | None = None
+    elementwise: bool = False
+    view: bool = False
+    exact: bool = False
+    commutative: bool = False
+    refuses: bool = False
+
+
+def _unary(numpy: Callable[..., Any], infer: Callable[..., Any] = shape.floating) -> OpDef:
+    return OpDef(infer, numpy, elementwise=True)
+
+
+def _exact(
+    numpy: Callable[..., Any], infer: Callable[..., Any] = shape.numeric, commutative: bool = False
+) -> OpDef:
+    return OpDef(infer, numpy, elementwise=True, exact=True, commutative=commutative)
+
+
+def _compare(numpy: Callable[..., Any], commutative: bool = False) -> OpDef:
+    return _exact(numpy, shape.comparison, commutative)
+
+
+def _move(infer: Callable[..., Any], numpy: Callable[..., Any], view: bool = True) -> OpDef:
+    return OpDef(infer, numpy, view=view, exact=True)
+
+
+OPS: dict[Op, OpDef] = {
+    Op.INPUT: OpDef(shape.source),
+    Op.CONST: OpDef(shape.const, ref.const, exact=True),
+    Op.IOTA: OpDef(shape.iota, ref.iota, exact=True),
+    Op.RANDOM_BITS: OpDef(shape.random_bits, ref.random_bits),
+    Op.NEG: _exact(np.negative),
+    Op.ABS: _exact(np.abs),
+    Op.SIGN: _unary(np.sign, shape.numeric),
+    Op.SQRT: _exact(np.sqrt, shape.floating),
+    Op.RSQRT: _unary(ref.rsqrt),
+    Op.EXP: _unary(np.exp),
+    Op.EXPM1: _unary(np.expm1),
+    Op.LOG: _unary(np.log),
+    Op.LOG1P: _unary(np.log1p),
+    Op.SIN: _unary(np.sin),
+    Op.COS: _unary(np.cos),
+    Op.TAN: _unary(np.tan),
+    Op.TANH: _unary(np.tanh),
+    Op.ERF: _unary(ref.erf),
+    Op.SIGMOID: _unary(ref.sigmoid),
+    Op.SILU: _unary(ref.silu),
+    Op.GELU: _unary(ref.gelu),
+    Op.SOFTPLUS: _unary(ref.softplus),
+    Op.FLOOR: _unary(np.floor),
+    Op.CEIL: _unary(np.ceil),
+    Op.ROUND: _unary(np.rint),
+    Op.TRUNC: _unary(np.trunc),
+    Op.NOT: _exact(np.invert, shape.bitwise),
+    Op.ISFINITE: _unary(np.isfinite, shape.predicate),
+    Op.CAST: OpDef(shape.cast, ref.cast, elementwise=True),
+    Op.INTEGER_POW: OpDef(shape.integer_pow, ref.integer_pow, elementwise=True),
+    Op.ALIAS: OpDef(shape.alias, ref.alias, elementwise=True, view=True, exact=True),
+    Op.STOP_GRADIENT: OpDef(shape.elementwise, ref.identity, elementwise=True, view=True, exact=True),
+    Op.ADD: _exact(np.add, commutative=True),
+    Op.SUB: _exact(np.subtract),
+    Op.MUL: _exact(np.multiply, commutative=True),
+    Op.DIV: _exact(np.divide, shape.floating),
+    Op.FLOOR_DIV: _unary(ref.floor_div, shape.numeric),
+    Op.REMAINDER: _unary(ref.remainder, shape.numeric),
+    Op.POW: _unary(np.power, shape.floating),
+    Op.MAXIMUM: OpDef(shape.elementwise, ref.maximum, elementwise=True, commutative=True),
+    Op.MINIMUM: OpDef(shape.elementwise, ref.minimum, elementwise=True, commutative=True),
+    Op.AND: _exact(np.bitwise_and, shape.bitwise, commutative=True),
+    Op.OR: _exact(np.bitwise_or, shape.bitwise, commutative=True),
+    Op.XOR: _exact(np.bitwise_xor, shape.bitwise, commutative=True),
+    Op.SHIFT_LEFT: _unary(ref.shift_left, shape.shift),
+    Op.SHIFT_RIGHT: _unary(ref.shift_right, shape.shift),
+    Op.EQ: _compare(np.equal, commutative=True),
+    Op.NE: _compare(np.not_equal, commutative=True),
+    Op.LT: _compare(np.less),
+    Op.LE: _compare(np.less_equal),
+    Op.GT: _compare(np.greater),
+    Op.GE: _compare(np.greater_equal),
+    Op.SELECT: OpDef(shape.select, np.where, elementwise=True, exact=True),
+    Op.RESHAPE: _move(shape.reshape, np.reshape),
+    Op.BROADCAST: _move(shape.broadcast, np.broadcast_to),
+    Op.TRANSPOSE: _move(shape.transpose, np.transpose),
+    Op.SLICE: _move(shape.slice_, ref.slice_),
+    Op.FLIP: _move(shape.flip, ref.flip),
+    Op.PAD: _move(shape.pad, ref.pad, view=False),
+    Op.CONCAT: _move(shape.concat, ref.concat, view=False),
+    Op.SUM: OpDef(shape.reduction, ref.sum),
+    Op.PROD: OpDef(shape.reduction, ref.prod),
+    Op.MAX: OpDef(shape.ordered_reduction, ref.max),
+    Op.MIN: OpDef(shape.ordered_reduction, ref.min),
+    Op.ARGMAX: OpDef(shape.arg_reduction, np.argmax),
+    Op.ARGMIN: OpDef(shape.arg_reduction, np.argmin),
+    Op.CUMSUM: OpDef(shape.scan, ref.cumsum),
+    Op.SOFTMAX: OpDef(shape.last_axis, ref.softmax),
+    Op.LOG_SOFTMAX: OpDef(shape.last_axis, ref.log_softmax),
+    Op.LOGSUMEXP: OpDef(shape.last_axis_reduction, ref.logsumexp),
+    Op.GATHER: OpDef(shape.gather, ref.gather, refuses=True),
+    Op.SCATTER_ADD: OpDef(shape.scatter_add, ref.scatter_add, refuses=True),
+    Op.SCATTER_SET: OpDef(shape.scatter, ref.scatter_set, refuses=True),
+    Op.DOT: OpDef(shape.dot, ref.dot),
+    Op.PROJECT: OpDef(shape.project),
+    Op.GRAD: OpDef(shape.grad),
+    Op.CALL: OpDef(shape.call),
+}

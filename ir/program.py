@@ -1,0 +1,115 @@
+"""Programs: a step as data, run by one native driver.
+
+A `Program` is a table of instructions over slots (buffers whose base address is known when the
+step is called) and one arena. It has no addresses, so it can be shared, printed and stored; the
+runtime turns it into the native layout below.
+
+Native layout, all 64-bit words. The driver is `i64 run(ptr block)` and returns the status word.
+
+    block[COUNT]         number of instructions
+    block[INSTRUCTIONS]  -> INSTRUCTION_WORDS words for each instruction
+    block[BINDS]         number of binds
+    block[BIND_TABLE]    -> for each bind: address of the word to fill, slot number, byte offset
+    block[SLOTS]         -> base address of each slot
+    block[STATUS]        cleared at the start; kernels set bits in it
+    block[THREADS]       threads wanted; 1 runs in the calling thread alone
+    block[TEAM]          -> the thread team, or 0
+    block[COUNTERS]      -> COUNTER_WORDS words for each instruction, cleared at the start
+
+    instruction[KERNEL]    address of the kernel; 0 is a commit point
+    instruction[POINTERS]  -> addresses of its buffers, filled through binds
+    instruction[PARAMS]    -> its parameters
+    instruction[WORK]      number of work items
+    instruction[CHUNK]     work items claimed at once
+    instruction[AFTER]     how many leading instructions must be finished before it starts
+
+A commit point waits for all instructions before it; if the status word is not zero by then, the
+driver stops there, before the first write to state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einkorn.ir.loops import Kernel
+from einkorn.ir.types import TensorType
+
+COUNT, INSTRUCTIONS, BINDS, BIND_TABLE, SLOTS, STATUS, THREADS, TEAM, COUNTERS = range(9)
+BLOCK_WORDS = 16
+KERNEL, POINTERS, PARAMS, WORK, CHUNK, AFTER = range(6)
+INSTRUCTION_WORDS = 8
+COUNTER_WORDS = 16  # `next` and `done`, each on a cache line of its own
+
+STATUS_INDEX = 1  # a gather or scatter index was out of range
+
+ARENA = 0  # the slot of the arena
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """Where a kernel finds a buffer: a slot and the byte offset in it."""
+
+    slot: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One kernel launch, or a commit point (kernel None).
+
+    Attributes:
+        kernel: what to run.
+        operands: its buffers, in the order of the kernel's `pointers`.
+        params: its parameters.
+        work: the number of work items.
+        chunk: work items claimed at once by a thread; `work <= chunk` runs on one thread.
+        after: how many leading instructions must be finished before it starts.
+        cost: estimated nanoseconds on one thread.
+        label: what it computes, for people: op names and the user's line.
+    """
+
+    kernel: Kernel | None
+    operands: tuple[Operand, ...]
+    params: tuple[int, ...]
+    work: int
+    chunk: int
+    after: int
+    cost: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A buffer that is bound at each call.
+
+    Attributes:
+        role: "arena", "input", "capture", "output" or "update".
+        index: which input, capture, output or update of the graph.
+        type: its type; None for the arena.
+    """
+
+    role: str
+    index: int
+    type: TensorType | None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A compiled step without addresses.
+
+    Attributes:
+        name: the name of the graph.
+        slots: slot 0 is the arena.
+        instructions: in order of execution.
+        arena_bytes: the size of the arena.
+        cost: estimated nanoseconds on one thread.
+        in_place: indices of updates whose new value may be written over the old one; the others
+            need storage of their own until the step has ended.
+    """
+
+    name: str
+    slots: tuple[Slot, ...]
+    instructions: tuple[Instruction, ...]
+    arena_bytes: int
+    cost: float
+    in_place: frozenset[int] = frozenset()

@@ -1,0 +1,310 @@
+"""Shape rules: the type of an op's result from its operands' types and attributes.
+
+Each rule raises a ShapeError, DTypeError or IRError that names what it got and what it wanted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from einkorn.ir.dtypes import DType, bool_, int64, uint32, uint64
+from einkorn.ir.errors import BoundsError, DTypeError, IRError, ShapeError
+from einkorn.ir.types import TensorType, TupleType, Type
+
+Axes = tuple[int, ...]
+
+
+def _kinds(type: TensorType, kinds: str, wanted: str) -> TensorType:
+    if type.dtype.kind not in kinds:
+        raise DTypeError(f"needs {wanted}, got {type}")
+    return type
+
+
+def _same(*types: TensorType) -> TensorType:
+    if any(type != types[0] for type in types):
+        got = " and ".join(map(str, types))
+        raise ShapeError(
+            f"operands must agree in shape and dtype, got {got}; broadcast or cast one"
+        )
+    return types[0]
+
+
+def _axis_list(axes: Axes, rank: int) -> Axes:
+    if any(not 0 <= axis < rank for axis in axes):
+        raise ShapeError(f"axes {axes} are out of range for rank {rank}")
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"axes {axes} name an axis twice")
+    return axes
+
+
+def _sizes(shape: Axes) -> Axes:
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"sizes must not be negative, got {shape}")
+    return shape
+
+
+# -- elementwise -----------------------------------------------------------------------------------
+
+
+def elementwise(*types: TensorType) -> TensorType:
+    return _same(*types)
+
+
+def numeric(*types: TensorType) -> TensorType:
+    return _kinds(_same(*types), "fiu", "numbers; cast bool with .astype('int32') first")
+
+
+def signed(x: TensorType) -> TensorType:
+    return _kinds(x, "fi", "signed numbers")
+
+
+def floating(*types: TensorType) -> TensorType:
+    return _kinds(_same(*types), "f", "floating-point numbers; use .astype('float32') first")
+
+
+def bitwise(*types: TensorType) -> TensorType:
+    return _kinds(_same(*types), "iub", "integers or bool")
+
+
+def shift(*types: TensorType) -> TensorType:
+    return _kinds(_same(*types), "iu", "integers")
+
+
+def integer_pow(x: TensorType, exponent: int) -> TensorType:
+    if exponent < 0 and not x.dtype.is_float:
+        raise DTypeError(
+            f"an integer to the negative power {exponent} is not an integer; cast first"
+        )
+    return _kinds(x, "fiu", "numbers")
+
+
+def comparison(*types: TensorType) -> TensorType:
+    return _same(*types).with_dtype(bool_)
+
+
+def predicate(x: TensorType) -> TensorType:
+    return x.with_dtype(bool_)
+
+
+def select(condition: TensorType, yes: TensorType, no: TensorType) -> TensorType:
+    result = _same(yes, no)
+    if condition != result.with_dtype(bool_):
+        raise ShapeError(f"the condition must be {result.with_dtype(bool_)}, got {condition}")
+    return result
+
+
+def cast(x: TensorType, dtype: DType) -> TensorType:
+    return x.with_dtype(dtype)
+
+
+def alias(x: TensorType, id: int) -> TensorType:
+    return x
+
+
+# -- sources ---------------------------------------------------------------------------------------
+
+
+def source(dtype: DType, shape: Axes, id: int) -> TensorType:
+    return TensorType(dtype, _sizes(shape))
+
+
+def const(dtype: DType, bits: int) -> TensorType:
+    if not 0 <= bits < (2 if dtype is bool_ else 1 << dtype.bits):
+        raise IRError(f"{bits:#x} does not fit the {dtype.bits} bits of {dtype}")
+    return TensorType(dtype, ())
+
+
+def iota(size: int, dtype: DType) -> TensorType:
+    if dtype.kind == "b" or size < 0:
+        raise DTypeError(f"needs a size of at least 0 and a number dtype, got {size} and {dtype}")
+    return TensorType(dtype, (size,))
+
+
+def random_bits(key: TensorType, counter: TensorType, shape: Axes) -> TensorType:
+    for name, type in (("key", key), ("counter", counter)):
+        if type != TensorType(uint64, ()):
+            raise DTypeError(f"the {name} must be u64[], got {type}")
+    return TensorType(uint32, _sizes(shape))
+
+
+# -- movement --------------------------------------------------------------------------------------
+
+
+def reshape(x: TensorType, shape: Axes) -> TensorType:
+    result = x.with_shape(shape)
+    if result.size != x.size or any(n < 0 for n in shape):
+        raise ShapeError(f"cannot reshape {x} ({x.size} elements) to {shape}")
+    return result
+
+
+def broadcast(x: TensorType, shape: Axes) -> TensorType:
+    tail = _sizes(shape)[len(shape) - x.rank :]
+    if x.rank > len(shape) or any(a not in (b, 1) for a, b in zip(x.shape, tail)):
+        raise ShapeError(f"cannot broadcast {x} to shape {shape}")
+    return x.with_shape(shape)
+
+
+def transpose(x: TensorType, axes: Axes) -> TensorType:
+    if len(axes) != x.rank:
+        raise ShapeError(f"axes {axes} must list every axis of {x} once")
+    _axis_list(axes, x.rank)
+    return x.with_shape(tuple(x.shape[axis] for axis in axes))
+
+
+def slice_(x: TensorType, starts: Axes, stops: Axes, steps: Axes) -> TensorType:
+    if not len(starts) == len(stops) == len(steps) == x.rank:
+        raise ShapeError(f"starts, stops and steps need one entry for each axis of {x}")
+    for n, start, stop, step in zip(x.shape, starts, stops, steps):
+        if not 0 <= start <= stop <= n or step < 1:
+            raise BoundsError(f"slice {start}:{stop}:{step} does not fit an axis of {n} in {x}")
+    sizes = (-(-(stop - start) // step) for start, stop, step in zip(starts, stops, steps))
+    return x.with_shape(tuple(sizes))
+
+
+def flip(x: TensorType, axes: Axes) -> TensorType:
+    _axis_list(axes, x.rank)
+    return x
+
+
+def pad(x: TensorType, value: TensorType, low: Axes, high: Axes, interior: Axes) -> TensorType:
+    if value != TensorType(x.dtype, ()):
+        raise DTypeError(f"the value must be {TensorType(x.dtype, ())}, got {value}")
+    if not len(low) == len(high) == len(interior) == x.rank:
+        raise ShapeError(f"low, high and interior need one entry for each axis of {x}")
+    if any(n < 0 for n in (*low, *high, *interior)):
+        raise ShapeError(f"padding must not be negative, got {low}, {high}, {interior}")
+    rows = zip(x.shape, low, high, interior)
+    return x.with_shape(tuple(a + n + b + gap * max(n - 1, 0) for n, a, b, gap in rows))
+
+
+def concat(*parts: TensorType, axis: int) -> TensorType:
+    if not parts:
+        raise ShapeError("needs at least one part")
+    first = parts[0]
+    _axis_list((axis,), first.rank)
+    for part in parts:
+        same = part.rank == first.rank and part.dtype is first.dtype
+        if not same or any(
+            a != b for k, (a, b) in enumerate(zip(part.shape, first.shape)) if k != axis
+        ):
+            got = ", ".join(map(str, parts))
+            raise ShapeError(f"parts must agree in dtype and in every axis but {axis}, got {got}")
+    total = sum(part.shape[axis] for part in parts)
+    return first.with_shape((*first.shape[:axis], total, *first.shape[axis + 1 :]))
+
+
+# -- reductions and scans --------------------------------------------------------------------------
+
+
+def reduction(x: TensorType, axes: Axes) -> TensorType:
+    _kinds(x, "fiu", "numbers; cast bool first")
+    return _reduced(x, axes)
+
+
+def ordered_reduction(x: TensorType, axes: Axes) -> TensorType:
+    if any(x.shape[axis] == 0 for axis in _axis_list(axes, x.rank)):
+        raise ShapeError(
+            f"{x} has no elements along axes {axes}, so there is no largest or smallest"
+        )
+    return _reduced(x, axes)
+
+
+def _reduced(x: TensorType, axes: Axes) -> TensorType:
+    _axis_list(axes, x.rank)
+    if tuple(sorted(axes)) != axes:
+        raise ShapeError(f"axes {axes} must be sorted")
+    return x.with_shape(tuple(n for k, n in enumerate(x.shape) if k not in axes))
+
+
+def arg_reduction(x: TensorType, axis: int) -> TensorType:
+    return ordered_reduction(x, (axis,)).with_dtype(int64)
+
+
+def scan(x: TensorType, axis: int) -> TensorType:
+    _axis_list((axis,), x.rank)
+    return _kinds(x, "fiu", "numbers")
+
+
+def last_axis(x: TensorType) -> TensorType:
+    if x.rank == 0:
+        raise ShapeError("needs at least one axis, got a scalar")
+    return _kinds(x, "f", "floating-point numbers")
+
+
+def last_axis_reduction(x: TensorType) -> TensorType:
+    return last_axis(x).with_shape(x.shape[:-1])
+
+
+# -- indexing --------------------------------------------------------------------------------------
+
+
+def _index_axis(x: TensorType, indices: TensorType, axis: int) -> tuple[int, ...]:
+    _axis_list((axis,), x.rank)
+    if not indices.dtype.is_integer:
+        raise DTypeError(f"indices must be integers, got {indices}")
+    return (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+
+
+def gather(x: TensorType, indices: TensorType, axis: int) -> TensorType:
+    result = x.with_shape(_index_axis(x, indices, axis))
+    if x.shape[axis] == 0 and result.size > 0:
+        raise BoundsError(f"cannot take from the empty axis {axis} of {x}")
+    return result
+
+
+def scatter(x: TensorType, indices: TensorType, updates: TensorType, axis: int) -> TensorType:
+    wanted = x.with_shape(_index_axis(x, indices, axis))
+    if updates != wanted:
+        raise ShapeError(f"updates for {x} at {indices} must be {wanted}, got {updates}")
+    if x.shape[axis] == 0 and updates.size > 0:
+        raise BoundsError(f"cannot write to the empty axis {axis} of {x}")
+    return x
+
+
+def scatter_add(x: TensorType, indices: TensorType, updates: TensorType, axis: int) -> TensorType:
+    return scatter(_kinds(x, "fiu", "numbers"), indices, updates, axis)
+
+
+# -- contraction -----------------------------------------------------------------------------------
+
+
+def dot(a: TensorType, b: TensorType, contract: tuple[int, int]) -> TensorType:
+    """[batch..., M, K] and [batch..., K, N] in any order of the last two -> [batch..., M, N]."""
+    ca, cb = contract
+    if a.rank < 2 or b.rank != a.rank or a.shape[:-2] != b.shape[:-2]:
+        raise ShapeError(f"needs two matrices with equal batch axes, got {a} and {b}")
+    if ca not in (a.rank - 2, a.rank - 1) or cb not in (b.rank - 2, b.rank - 1):
+        raise ShapeError(f"contract={contract} must name one of the last two axes of {a} and {b}")
+    if a.shape[ca] != b.shape[cb]:
+        raise ShapeError(
+            f"axis {ca} of {a} has {a.shape[ca]} elements, axis {cb} of {b} has {b.shape[cb]}; "
+            "they must be equal"
+        )
+    _kinds(_same(a.with_shape(()), b.with_shape(())), "fiu", "numbers")
+    m, n = a.shape[2 * a.rank - 3 - ca], b.shape[2 * b.rank - 3 - cb]
+    return a.with_shape((*a.shape[:-2], m, n))
+
+
+# -- several results and regions -------------------------------------------------------------------
+
+
+def project(x: Type, index: int) -> TensorType:
+    if not isinstance(x, TupleType) or not 0 <= index < len(x.items):
+        raise IRError(f"no result {index} in {x}")
+    return x.items[index]
+
+
+def grad(output: TensorType, cotangent: TensorType, *wrt: TensorType) -> TupleType:
+    if cotangent != output:
+        raise ShapeError(f"the cotangent of {output} must have its type, got {cotangent}")
+    for type in (output, *wrt):
+        _kinds(type, "f", "floating-point values; integers and bool have no gradient")
+    return TupleType(wrt)
+
+
+def call(*args: TensorType, graph: Any) -> TupleType:
+    wanted = tuple(node.type for node in (*graph.inputs, *graph.captures))
+    if args != wanted:
+        got, want = (", ".join(map(str, types)) for types in (args, wanted))
+        raise ShapeError(f"{graph.name} takes ({want}), got ({got})")
+    return TupleType(tuple(node.tensor for node in graph.outputs))

@@ -1,0 +1,304 @@
+"""Reverse-mode autodiff, graph -> graph. Runs before simplification; never changes a forward value.
+
+`expand` replaces every `grad` by the nodes that compute it, and then every `call` by its body.
+
+The order in which contributions to one cotangent are added is part of the semantics, because it
+decides the bits. Let P be the depth-first postorder from the outputs, along the operands that can
+carry a cotangent to a wrt node, stopping there: how an index or a mask was computed moves nothing.
+First come the cotangents given for outputs, in their order; then the contributions of consumers in
+ascending order of their position in P and, within one consumer, of operand position. They are added
+from left to right. A `call` is one consumer: its body's own sums are grouped, by a backward graph
+that is itself called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from einkorn.ir.errors import IRError
+from einkorn.ir.graph import Graph, Origin
+from einkorn.ir.node import Node, make, placeholder, project, remake, substitute, toposort
+from einkorn.ir.ops import Op
+from einkorn.ir.types import TupleType
+from einkorn.passes.build import add, zeros
+from einkorn.passes.gradients import GRADIENTS
+
+Origins = dict[Node, Origin]
+
+
+class Backward(NamedTuple):
+    """The reverse of a region.
+
+    Attributes:
+        graph: from the region's params and the cotangents of its given outputs to cotangents of
+            params. It uses the region's own placeholders and forward nodes.
+        params: which param each output of `graph` belongs to; one left out has a zero cotangent.
+    """
+
+    graph: Graph
+    params: tuple[int, ...]
+
+
+# `None` marks a graph without `grad`: an entry must not keep its own key alive.
+_expanded: WeakKeyDictionary[Graph, Graph | None] = WeakKeyDictionary()
+_backward: WeakKeyDictionary[Graph, dict[tuple[tuple[bool, ...], ...], Backward]]
+_backward = WeakKeyDictionary()
+
+
+# -- one reverse walk ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Trail:
+    """Passes the origin of a forward node on to the gradient nodes made from it.
+
+    Attributes:
+        origins: read and extended; None when nobody wants to know.
+        known: nodes that were there before, or have been seen to.
+    """
+
+    origins: Origins | None
+    known: set[Node]
+
+    def follow(self, made: Iterable[Node], source: Node) -> None:
+        """Give the new nodes below `made` the origin of `source`."""
+        if self.origins is None:
+            return
+        origin = self.origins.get(source)
+        for node in toposort(made, into=lambda node: node not in self.known):
+            if node not in self.known:
+                self.known.add(node)
+                if origin is not None:
+                    self.origins.setdefault(node, origin)
+
+
+@dataclass(slots=True)
+class _Sweep:
+    """The cotangents collected so far by one reverse walk.
+
+    Attributes:
+        active: the nodes that depend on wrt and carry a cotangent.
+        trail: where origins are kept.
+        seeds: the cotangents given for outputs.
+        inbox: contributions of consumers, the last consumer's last operand first.
+        results: for each `call` the cotangents of its results, by index.
+    """
+
+    active: set[Node]
+    trail: _Trail
+    seeds: dict[Node, list[Node]] = field(default_factory=dict[Node, list[Node]])
+    inbox: dict[Node, list[Node]] = field(default_factory=dict[Node, list[Node]])
+    results: dict[Node, dict[int, Node]] = field(default_factory=dict[Node, dict[int, Node]])
+
+    def total(self, node: Node) -> Node | None:
+        """The cotangent of a node whose consumers have all been visited."""
+        parts = self.seeds.pop(node, []) + self.inbox.pop(node, [])[::-1]
+        if not parts:
+            return None
+        result = reduce(add, parts)
+        if len(parts) > 1:
+            self.trail.follow([result], node)
+        return result
+
+    def visit(self, node: Node) -> None:
+        """Send the contributions of a node to its operands."""
+        if node.op is Op.CALL:
+            parts = _call_contributions(node, self.results.pop(node, {}), self.active)
+        elif node.op is Op.GRAD:
+            raise IRError("a grad inside a differentiated function must be expanded before it")
+        elif (cotangent := self.total(node)) is None:
+            return
+        elif node.op is Op.PROJECT:
+            self.results.setdefault(node.inputs[0], {})[node.attr("index")] = cotangent
+            return
+        else:
+            parts = GRADIENTS[node.op](node, cotangent)
+        sent = [part if x in self.active else None for x, part in zip(node.inputs, parts)]
+        self.trail.follow([part for part in sent if part is not None], node)
+        for operand, part in zip(reversed(node.inputs), reversed(sent)):
+            if part is not None:
+                self.inbox.setdefault(operand, []).append(part)
+
+
+def vjp(
+    outputs: Sequence[Node],
+    cotangents: Sequence[Node | None],
+    wrt: Sequence[Node],
+    origins: Origins | None = None,
+) -> list[Node | None]:
+    """The cotangents of `wrt` from those of `outputs`; None where an output does not depend on it.
+
+    The wrt nodes are independent variables: nothing flows through one of them to another.
+    `origins` is extended by the new nodes.
+    """
+    cut = set(wrt)
+    order = toposort(outputs, into=lambda node: node not in cut)
+    trail = _Trail(origins or None, {*order, *(ct for ct in cotangents if ct is not None)})
+    active = _active(order, cut)
+    sweep = _Sweep(active, trail)
+    for output, cotangent in zip(outputs, cotangents, strict=True):
+        if cotangent is None or output not in sweep.active:
+            continue
+        if cotangent.type != output.type:
+            raise IRError(f"a cotangent of {output.type} must have its type, got {cotangent.type}")
+        sweep.seeds.setdefault(output, []).append(cotangent)
+    starts = [output for output in outputs if output in active]
+    path = toposort(starts, into=lambda node: node in active and node not in cut)
+    for node in reversed(path):
+        if node in active and node not in cut:
+            sweep.visit(node)
+    found = {node: sweep.total(node) for node in dict.fromkeys(wrt)}
+    return [found[node] for node in wrt]
+
+
+def _active(order: Iterable[Node], cut: set[Node]) -> set[Node]:
+    """The nodes that carry a cotangent: floating-point, in `cut` or computed from such nodes."""
+    active: set[Node] = set()
+    for node in order:
+        carries = isinstance(node.type, TupleType) or node.type.dtype.is_float
+        carries = carries and node.op is not Op.STOP_GRADIENT
+        if carries and (node in cut or not active.isdisjoint(node.inputs)):
+            active.add(node)
+    return active
+
+
+# -- regions ---------------------------------------------------------------------------------------
+
+
+def call_vjp(graph: Graph, wanted: tuple[bool, ...], given: tuple[bool, ...]) -> Backward:
+    """The backward graph of a region: cotangents of the wanted params from the given outputs.
+
+    There is one for each graph and flags, so equal calls have equal (interned) backward calls.
+    """
+    known = _backward.setdefault(graph, {})
+    if (wanted, given) not in known:
+        known[wanted, given] = _build_backward(expand_grads(graph), wanted, given)
+    return known[wanted, given]
+
+
+def _build_backward(graph: Graph, wanted: tuple[bool, ...], given: tuple[bool, ...]) -> Backward:
+    origins, names = dict(graph.origins), dict(graph.names)
+    cotangents = [placeholder(x.tensor) if use else None for x, use in zip(graph.outputs, given)]
+    seeds = tuple(ct for ct in cotangents if ct is not None)
+    names.update((ct, f"ct{k}") for k, ct in enumerate(cotangents) if ct is not None)
+    positions = [k for k, want in enumerate(wanted) if want]
+    found = vjp(graph.outputs, cotangents, [graph.params[k] for k in positions], origins)
+    rows = [(k, ct) for k, ct in zip(positions, found) if ct is not None]
+    inputs, outputs = (*graph.params, *seeds), tuple(ct for _, ct in rows)
+    name = f"{graph.name}_backward"
+    backward = Graph(name, inputs, (), outputs, names=names, origins=origins)
+    return Backward(backward, tuple(k for k, _ in rows))
+
+
+def _call_contributions(
+    node: Node, results: dict[int, Node], active: set[Node]
+) -> Sequence[Node | None]:
+    """call -> call of the region's backward graph, projected."""
+    graph: Graph = node.attr("graph")
+    wanted = tuple(x in active for x in node.inputs)
+    given = tuple(k in results for k in range(len(graph.outputs)))
+    parts: list[Node | None] = [None] * len(node.inputs)
+    if not results:
+        return parts
+    backward = call_vjp(graph, wanted, given)
+    if backward.params:
+        cotangents = (results[k] for k in sorted(results))
+        call = make(Op.CALL, *node.inputs, *cotangents, graph=backward.graph)
+        for index, position in enumerate(backward.params):
+            parts[position] = project(call, index)
+    return parts
+
+
+# -- the pass --------------------------------------------------------------------------------------
+
+
+def expand(graph: Graph) -> Graph:
+    """Pass `expand-autodiff`: the graph without `grad` and `call`, in it or in regions it calls."""
+    return inline_calls(expand_grads(graph))
+
+
+def expand_grads(graph: Graph) -> Graph:
+    """The graph with every `grad` replaced by its nodes, innermost first, in called regions too.
+
+    The same object each time for one graph: equal calls stay equal.
+    """
+    if graph not in _expanded:
+        result = _expand_grads(graph)
+        _expanded[graph] = None if result is graph else result
+    return _expanded[graph] or graph
+
+
+def _expand_grads(graph: Graph) -> Graph:
+    origins = dict(graph.origins)
+    env: dict[Node, Node] = {}
+    gradients: dict[Node, list[Node]] = {}
+    for node in graph.nodes:
+        inputs = tuple(env.get(x, x) for x in node.inputs)
+        if node.op is Op.GRAD:
+            gradients[node] = _gradients(inputs, origins)
+        elif node.op is Op.PROJECT and node.inputs[0] in gradients:
+            env[node] = gradients[node.inputs[0]][node.attr("index")]
+        elif node.op is Op.CALL:
+            env[node] = make(Op.CALL, *inputs, graph=expand_grads(node.attr("graph")))
+        else:
+            env[node] = remake(node, inputs)
+        if node in origins and node in env:
+            origins.setdefault(env[node], origins[node])
+    if all(env.get(node) is node for node in graph.nodes):
+        return graph
+    return graph.with_results((env[node] for node in graph.results), origins=origins)
+
+
+def _gradients(inputs: tuple[Node, ...], origins: Origins) -> list[Node]:
+    """The results of a `grad`, zeros where the output does not depend on an operand."""
+    output, cotangent, *wrt = inputs
+    found = vjp([output], [cotangent], wrt, origins)
+    return [zeros(x.tensor) if ct is None else ct for x, ct in zip(wrt, found)]
+
+
+def inline_calls(graph: Graph) -> Graph:
+    """The graph with every `call` replaced by the called region's nodes, at any depth."""
+    return _inline(graph, {})
+
+
+def _inline(graph: Graph, done: dict[Graph, Graph]) -> Graph:
+    if graph in done:
+        return done[graph]
+    origins = dict(graph.origins)
+    env: dict[Node, Node] = {}
+    results: dict[Node, list[Node]] = {}
+    for node in graph.nodes:
+        if node.op is Op.PROJECT and node.inputs[0] in results:
+            env[node] = results[node.inputs[0]][node.attr("index")]
+            continue
+        inputs = tuple(env[x] for x in node.inputs)
+        if node.op is Op.CALL:
+            body = _inline(node.attr("graph"), done)
+            results[node] = _paste(body, inputs, origins, origins.get(node))
+            continue
+        env[node] = remake(node, inputs)
+        if node in origins:
+            origins.setdefault(env[node], origins[node])
+    done[graph] = graph
+    if results:
+        new = (env[node] for node in graph.results)
+        done[graph] = graph.with_results(new, origins=origins)
+    return done[graph]
+
+
+def _paste(
+    body: Graph, operands: tuple[Node, ...], origins: Origins, place: Origin | None
+) -> list[Node]:
+    """The outputs of `body` for these operands. Nodes keep their origin, else get the caller's."""
+    env = dict(zip(body.params, operands))
+    outputs = substitute(body.outputs, env)
+    params = set(body.params)
+    for old, new in env.items():
+        origin = body.origins.get(old, place)
+        if origin is not None and old not in params:
+            origins.setdefault(new, origin)
+    return outputs

@@ -1,0 +1,49 @@
+"""One gradient rule per primitive, written with the ops themselves, so any order works.
+
+`GRADIENTS` and `NOT_DIFFERENTIABLE` together list every op. At points where a function has no
+derivative the choice is PyTorch's: abs'(0) = 0, ties of maximum, minimum, max and min share evenly.
+"""
+
+from __future__ import annotations
+
+from einkorn.ir.ops import Op
+from einkorn.passes.gradients import elementwise, indexing, movement, reductions
+from einkorn.passes.gradients.rule import Contributions, Rule, no_gradient
+
+GRADIENTS: dict[Op, Rule] = {
+    **elementwise.RULES,
+    **movement.RULES,
+    **reductions.RULES,
+    **indexing.RULES,
+}
+
+_SOURCE = "a source has no operands"
+_DISCRETE = "its result is an integer or bool"
+_REGION = "passes/autodiff.py differentiates regions and their results"
+
+NOT_DIFFERENTIABLE: dict[Op, str] = {
+    Op.INPUT: _SOURCE,
+    Op.CONST: _SOURCE,
+    Op.IOTA: _SOURCE,
+    Op.RANDOM_BITS: _DISCRETE,
+    Op.NOT: _DISCRETE,
+    Op.ISFINITE: _DISCRETE,
+    Op.AND: _DISCRETE,
+    Op.OR: _DISCRETE,
+    Op.XOR: _DISCRETE,
+    Op.SHIFT_LEFT: _DISCRETE,
+    Op.SHIFT_RIGHT: _DISCRETE,
+    Op.EQ: _DISCRETE,
+    Op.NE: _DISCRETE,
+    Op.LT: _DISCRETE,
+    Op.LE: _DISCRETE,
+    Op.GT: _DISCRETE,
+    Op.GE: _DISCRETE,
+    Op.ARGMAX: _DISCRETE,
+    Op.ARGMIN: _DISCRETE,
+    Op.PROJECT: _REGION,
+    Op.GRAD: _REGION,
+    Op.CALL: _REGION,
+}
+
+__all__ = ["GRADIENTS", "NOT_DIFFERENTIABLE", "Contributions", "Rule", "no_gradient"]

@@ -1,0 +1,245 @@
+"""Pass `lower`: the groups as kernel launches over buffers.
+
+One `Lowering` walks the roots in order. Movement ops become strides of whoever reads them; an
+operand that a template needs dense, or that strides cannot express, is copied first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from einkorn.ir.graph import Graph
+from einkorn.ir.loops import Access, Expr, LoopKernel
+from einkorn.ir.machine import Machine
+from einkorn.ir.node import Node
+from einkorn.ir.ops import OPS, Op
+from einkorn.ir.types import TensorType
+from einkorn.passes.costs import grain_of, pointwise_cost
+from einkorn.passes.launches import Buffer, Groups, Launch, Launches
+from einkorn.passes.views import View, dense_strides, merge_axes, through, whole
+
+Ints = tuple[int, ...]
+
+
+class Lowering:
+    """The state of one lowering: buffers of stored nodes, views of all others, launches so far."""
+
+    def __init__(self, groups: Groups, machine: Machine) -> None:
+        self.graph = groups.graph
+        self.machine = machine
+        self.members = groups.members
+        self.launches = Launches(groups.graph)
+        self.views: dict[Node, View] = {}
+        self.buffers: dict[Node, Buffer] = {}
+        self._targets = _result_buffers(groups.graph)
+        for role, nodes in (("input", self.graph.inputs), ("capture", self.graph.captures)):
+            for index, node in enumerate(nodes):
+                buffer = Buffer(self.graph.name_of(node), node.tensor.nbytes, role, index)
+                self.buffers.setdefault(node, buffer)
+
+    # -- operands ------------------------------------------------------------------------------
+
+    def view(self, node: Node) -> View:
+        """How to read `node`: through movement ops down to something stored."""
+        if node in self.views:
+            return self.views[node]
+        chain = [node]
+        while OPS[chain[-1].op].view and chain[-1].inputs[0] not in self.views:
+            chain.append(chain[-1].inputs[0])
+        for link in reversed(chain):
+            found = whole(link)
+            if OPS[link.op].view:
+                found = through(link, self.views[link.inputs[0]]) or self._copied(link)
+            self.views[link] = found
+        return self.views[node]
+
+    def _copied(self, node: Node) -> View:
+        """Store a reshape that strides cannot express, as a dense copy of its operand."""
+        source = self.views[node.inputs[0]]
+        buffer = self.temporary(node.tensor, f"copy {node.tensor}")
+        self.buffers[node] = buffer
+        dense = View(node, 0, source.shape, dense_strides(source.shape))
+        self.copy(source, buffer, dense, node)
+        return whole(node)
+
+    def buffer(self, base: Node) -> Buffer:
+        """The buffer of a stored node; constants are stored at their first use as an operand."""
+        if base not in self.buffers:
+            assert base.op is Op.CONST, f"{base!r} was not computed before its use"
+            buffer = self.temporary(base.tensor, "const")
+            self.buffers[base] = buffer
+            self.fill(base, buffer, whole(base))
+        return self.buffers[base]
+
+    def operand(self, view: View) -> tuple[Buffer, int]:
+        """The buffer of a view and the byte offset of its first element."""
+        return self.buffer(view.base), view.offset * view.base.dtype.itemsize
+
+    def dense(self, node: Node) -> View:
+        """A view of `node` whose elements are adjacent, copied when they are not."""
+        view = self.view(node)
+        if view.is_dense:
+            return view
+        buffer = self.temporary(node.tensor, f"copy {node.tensor}")
+        stand_in = self._stand_in(node, buffer)
+        self.copy(view, buffer, stand_in, node)
+        self.views[node] = stand_in
+        return stand_in
+
+    def _stand_in(self, node: Node, buffer: Buffer) -> View:
+        """A dense view of `node` in a buffer of its own."""
+        self.buffers[node] = buffer
+        return whole(node)
+
+    def temporary(self, type: TensorType, label: str) -> Buffer:
+        return Buffer(label, type.nbytes)
+
+    def result(self, node: Node) -> Buffer:
+        """The buffer that receives a root: its output or update if it is one, else a temporary."""
+        targets = self._targets.get(node)
+        buffer = targets[0] if targets else self.temporary(node.tensor, str(node.type))
+        self.buffers[node] = buffer
+        self.views[node] = whole(node)
+        return buffer
+
+    # -- launches ------------------------------------------------------------------------------
+
+    def emit(self, launch: Launch) -> None:
+        if launch.work > 0:
+            self.launches.steps.append(launch)
+
+    def label(self, node: Node, members: Sequence[Node] = ()) -> str:
+        """Op names and the user's line, for people."""
+        ops = " ".join(member.op.name.lower() for member in members or (node,))
+        origin = self.graph.origins.get(node)
+        return f"{ops}  {origin}" if origin else ops
+
+    def copy(self, source: View, buffer: Buffer, target: View, node: Node) -> None:
+        """Copy a view into a (part of a) buffer."""
+        self.nest(target, buffer, [source], (), 0, self.label(node) + " copy")
+
+    def fill(self, value: Node, buffer: Buffer, target: View) -> None:
+        """Write one scalar (a constant, or a stored one) everywhere in a (part of a) buffer."""
+        if value.op is Op.CONST:
+            body = (Expr(Op.CONST, (), value.dtype, (("bits", value.attr("bits")),)),)
+            self.nest(target, buffer, [], body, 0, "fill")
+            return
+        scalar = self.view(value)
+        spread = View(scalar.base, scalar.offset, target.shape, (0,) * len(target.shape))
+        self.nest(target, buffer, [spread], (), 0, "fill")
+
+    def nest(
+        self,
+        target: View,
+        buffer: Buffer,
+        loads: Sequence[View],
+        body: tuple[Expr, ...],
+        value: int,
+        label: str,
+    ) -> None:
+        """Emit a map kernel: value number `value` of loads and body, stored into `target`."""
+        if target.size == 0:
+            return
+        rows = [view.strides for view in loads] + [target.strides]
+        extents, strides = merge_axes(target.shape, rows)
+        itemsize = target.base.dtype.itemsize
+        kernel = LoopKernel(
+            rank=len(extents),
+            loads=tuple(
+                Access(view.base.dtype, inner_class(row)) for view, row in zip(loads, strides)
+            ),
+            body=body,
+            stores=((Access(target.base.dtype, inner_class(strides[-1])), value),),
+        )
+        reads = tuple(self.operand(view) for view in loads)
+        work = extents[0] if len(extents) == 1 else prod(extents[:-1])
+        cost = pointwise_cost(kernel, prod(extents))
+        in_step = {
+            view_buffer
+            for (view_buffer, offset), row in zip(reads, strides)
+            if row == strides[-1] and offset == target.offset * itemsize
+        }
+        for view_buffer, offset in reads:  # also read elsewhere: not in step after all
+            if sum(view_buffer is other for other, _ in reads) > 1:
+                in_step.discard(view_buffer)
+        params = (*extents, *(n for row in strides for n in row))
+        self.emit(
+            Launch(
+                kernel,
+                reads,
+                ((buffer, target.offset * itemsize),),
+                params,
+                work,
+                grain_of(work, cost, 16 if len(extents) == 1 else 1),
+                cost,
+                label,
+                in_step=frozenset(in_step),
+            )
+        )
+
+    def pointwise(self, root: Node) -> None:
+        """Emit the kernel of an elementwise group."""
+        members = self.members[root]
+        body, loads, value = expression(self, members, root)
+        buffer = self.result(root)
+        self.nest(self.views[root], buffer, loads, body, value, self.label(root, members))
+
+    def finish(self) -> Launches:
+        """Copy results that live elsewhere to where they are expected."""
+        for node, targets in self._targets.items():
+            stored = self.buffers.get(node)
+            for buffer in targets:
+                if buffer is not stored:
+                    view = self.view(node)
+                    target = View(node, 0, view.shape, dense_strides(view.shape))
+                    self.copy(view, buffer, target, node)
+        return self.launches
+
+
+def _result_buffers(graph: Graph) -> dict[Node, list[Buffer]]:
+    """The buffers in which each result is expected; state first, so that it needs no copy."""
+    targets: dict[Node, list[Buffer]] = {}
+    for index, (leaf, value) in enumerate(graph.updates):
+        name = graph.name_of(leaf)
+        targets.setdefault(value, []).append(Buffer(name, value.tensor.nbytes, "update", index))
+    for index, node in enumerate(graph.outputs):
+        targets.setdefault(node, []).append(Buffer("", node.tensor.nbytes, "output", index))
+    return targets
+
+
+def inner_class(strides: Ints) -> str:
+    """The class of an access by its stride along the last axis."""
+    return {1: "unit", 0: "zero"}.get(strides[-1], "any")
+
+
+def scalar_constant(node: Node) -> Node | None:
+    """The constant that fills `node`, seen through movement ops that repeat it."""
+    while node.op in (Op.BROADCAST, Op.RESHAPE, Op.TRANSPOSE, Op.FLIP, Op.ALIAS, Op.STOP_GRADIENT):
+        node = node.inputs[0]
+    return node if node.op is Op.CONST else None
+
+
+def expression(
+    lowering: Lowering, members: Sequence[Node], root: Node
+) -> tuple[tuple[Expr, ...], list[View], int]:
+    """The loads and the body that compute `root`, and its value number."""
+    inside = set(members)
+    outside = [x for node in members for x in node.inputs if x not in inside]
+    loaded = [x for x in dict.fromkeys(outside) if scalar_constant(x) is None]
+    number: dict[Node, int] = {node: k for k, node in enumerate(loaded)}
+    body: list[Expr] = []
+
+    def step(node: Node, expr: Expr) -> None:
+        number[node] = len(loaded) + len(body)
+        body.append(expr)
+
+    for node in members:
+        for x in node.inputs:
+            fill = scalar_constant(x)
+            if x not in number and x not in inside and fill is not None:
+                step(x, Expr(Op.CONST, (), fill.dtype, (("bits", fill.attr("bits")),)))
+        attrs = tuple((k, v) for k, v in node.attrs if isinstance(v, int))
+        step(node, Expr(node.op, tuple(number[x] for x in node.inputs), node.dtype, attrs))
+    return tuple(body), [lowering.view(x) for x in loaded], number[root]
+

@@ -1,0 +1,301 @@
+"""Lowering of contraction, indexing, random bits, padding and joining; and the table of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+from einkorn.ir.dtypes import DType, float32
+from einkorn.ir.loops import (
+    COLUMN_CHUNK,
+    RANDOM_CHUNK,
+    SKINNY,
+    Expr,
+    Gather,
+    Pack,
+    PackedDot,
+    RandomBits,
+    Scatter,
+    SkinnyDot,
+)
+from einkorn.ir.node import Node, constant
+from einkorn.ir.ops import OPS, Op
+from einkorn.passes import lower_reductions
+from einkorn.passes.costs import BYTE_NS, LAUNCH_NS, grain_of
+from einkorn.ir.machine import Machine
+from einkorn.passes.launches import Buffer, Groups, Launch, Launches
+from einkorn.passes.lower import Lowering
+from einkorn.passes.views import View, dense_strides, merge_axes
+
+Ints = tuple[int, ...]
+Operand = tuple[Buffer, int]
+Matrix = tuple[Operand, Ints]  # where it starts, and its (batch, row, k) strides
+
+FMA_NS = 0.008  # one fused multiply-add of the packed kernel
+
+
+def dot(lowering: Lowering, node: Node) -> None:
+    """DOT: packed panels and micro-tiles, or interleaved chains when M or N is small."""
+    if node.tensor.size == 0:
+        return
+    (left, right), (ca, cb) = node.inputs, node.attr("contract")
+    batch = prod(node.shape[:-2])
+    m, n = node.shape[-2:]
+    k = left.shape[ca]
+    if k == 0:
+        buffer = lowering.result(node)
+        lowering.fill(constant(node.dtype, 0), buffer, lowering.views[node])
+        return
+    skinny = min(m, n) <= SKINNY
+    a = _matrix(lowering, left, ca, adjacent_k=skinny)
+    b = _matrix(lowering, right, cb, adjacent_k=skinny)
+    if skinny:
+        _skinny(lowering, node, a, b, (batch, m, n, k))
+    else:
+        _packed(lowering, node, a, b, (batch, m, n, k))
+
+
+def _matrix(lowering: Lowering, source: Node, contract: int, adjacent_k: bool) -> Matrix:
+    """A matrix operand and its strides for batch, row and k."""
+    view = lowering.view(source)
+    row = 2 * source.tensor.rank - 3 - contract
+    batch_strides = _batch_stride(view)
+    stride_k = view.strides[contract]
+    if batch_strides is None or (adjacent_k and stride_k != 1 and source.shape[contract] > 1):
+        return _repacked(lowering, source, view, row, contract)
+    return lowering.operand(view), (batch_strides, view.strides[row], stride_k)
+
+
+def _batch_stride(view: View) -> int | None:
+    if len(view.shape) == 2:
+        return 0
+    extents, (strides,) = merge_axes(view.shape[:-2], [view.strides[:-2]])
+    return strides[0] if len(extents) == 1 else None
+
+
+def _repacked(lowering: Lowering, source: Node, view: View, row: int, k: int) -> Matrix:
+    """A dense [batch, row, k] copy of a matrix operand."""
+    lead = tuple(range(len(view.shape) - 2))
+    order = (*lead, row, k)
+    shape = tuple(view.shape[axis] for axis in order)
+    moved = View(view.base, view.offset, shape, tuple(view.strides[axis] for axis in order))
+    buffer = Buffer("matrix copy", source.tensor.nbytes)
+    target = View(source, 0, shape, dense_strides(shape))
+    lowering.copy(moved, buffer, target, source)
+    return (buffer, 0), (shape[-2] * shape[-1], shape[-1], 1)
+
+
+def _wide(dtype: DType) -> DType:
+    return float32 if dtype.is_float and dtype.itemsize == 2 else dtype
+
+
+def _packed(lowering: Lowering, node: Node, a: Matrix, b: Matrix, sizes: Ints) -> None:
+    batch, m, n, k = sizes
+    wide = _wide(node.dtype)
+    tile_m, tile_n = lowering.machine.tiles[wide]
+    panels = [
+        _pack(lowering, node, operand, rows, tile, (batch, k))
+        for operand, rows, tile in ((a, m, tile_m), (b, n, tile_n))
+    ]
+    buffer = lowering.result(node)
+    kernel = PackedDot(wide, node.dtype, tile_m, tile_n, "unit")
+    work = batch * -(-m // tile_m) * -(-n // tile_n)
+    cost = LAUNCH_NS + work * tile_m * tile_n * k * FMA_NS
+    lowering.emit(
+        Launch(
+            kernel,
+            tuple((panel, 0) for panel in panels),
+            ((buffer, 0),),
+            (batch, m, n, k, m * n, n, 1),
+            work,
+            grain_of(work, cost),
+            cost,
+            lowering.label(node),
+        )
+    )
+
+
+def _pack(
+    lowering: Lowering, node: Node, matrix: Matrix, rows: int, width: int, sizes: Ints
+) -> Buffer:
+    operand, strides = matrix
+    batch, k = sizes
+    dtype = node.dtype
+    panels = batch * -(-rows // width)
+    buffer = Buffer("panels", panels * width * k * _wide(dtype).itemsize)
+    cost = LAUNCH_NS + panels * width * k * dtype.itemsize * 2 * BYTE_NS
+    lowering.emit(
+        Launch(
+            Pack(dtype, width),
+            (operand,),
+            ((buffer, 0),),
+            (batch, rows, k, *strides),
+            panels,
+            grain_of(panels, cost),
+            cost,
+            lowering.label(node) + " pack",
+        )
+    )
+    return buffer
+
+
+def _skinny(lowering: Lowering, node: Node, a: Matrix, b: Matrix, sizes: Ints) -> None:
+    batch, m, n, k = sizes
+    buffer = lowering.result(node)
+    work = batch * m * n
+    cost = LAUNCH_NS + work * (10 + k * 0.05)
+    lowering.emit(
+        Launch(
+            SkinnyDot(node.dtype),
+            (a[0], b[0]),
+            ((buffer, 0),),
+            (batch, m, n, k, *a[1][:2], *b[1][:2], m * n, n, 1),
+            work,
+            grain_of(work, cost),
+            cost,
+            lowering.label(node),
+        )
+    )
+
+
+def gather(lowering: Lowering, node: Node) -> None:
+    """GATHER along one axis."""
+    if node.tensor.size == 0:
+        return
+    source, indices = node.inputs
+    sizes = _index_sizes(source, indices, node.attr("axis"))
+    views = [lowering.dense(x) for x in node.inputs]
+    buffer = lowering.result(node)
+    outer, _, count, inner = sizes
+    work = outer * count
+    cost = LAUNCH_NS + work * (4 + inner * 0.3)
+    lowering.emit(
+        Launch(
+            Gather(source.dtype.itemsize, indices.dtype),
+            tuple(lowering.operand(view) for view in views),
+            ((buffer, 0),),
+            sizes,
+            work,
+            grain_of(work, cost),
+            cost,
+            lowering.label(node),
+            refuses=True,
+        )
+    )
+
+
+def scatter(lowering: Lowering, node: Node) -> None:
+    """SCATTER_ADD, SCATTER_SET: a copy of x, then the updates in order; halves add in float32."""
+    if node.tensor.size == 0:
+        return
+    source, indices, updates = node.inputs
+    sizes = _index_sizes(source, indices, node.attr("axis"))
+    views = [lowering.dense(x) for x in (indices, updates)]
+    buffer = lowering.result(node)
+    lowering.copy(lowering.view(source), buffer, lowering.views[node], node)
+    outer, _, count, inner = sizes
+    work = outer * -(-inner // COLUMN_CHUNK) if count else 0
+    cost = LAUNCH_NS + outer * count * (4 + inner * 0.3)
+    lowering.emit(
+        Launch(
+            Scatter(node.op, node.dtype, indices.dtype),
+            tuple(lowering.operand(view) for view in views),
+            ((buffer, 0),),
+            sizes,
+            work,
+            grain_of(work, cost),
+            cost,
+            lowering.label(node),
+            refuses=True,
+        )
+    )
+
+
+def _index_sizes(source: Node, indices: Node, axis: int) -> Ints:
+    outer, inner = prod(source.shape[:axis]), prod(source.shape[axis + 1 :])
+    return outer, source.shape[axis], indices.tensor.size, inner
+
+
+def random_bits(lowering: Lowering, node: Node) -> None:
+    """RANDOM_BITS: one Philox block for every four elements."""
+    n = node.tensor.size
+    if n == 0:
+        return
+    operands = tuple(lowering.operand(lowering.view(x)) for x in node.inputs)
+    buffer = lowering.result(node)
+    work = -(-n // RANDOM_CHUNK)
+    cost = LAUNCH_NS + n * 1.0
+    lowering.emit(
+        Launch(
+            RandomBits(),
+            operands,
+            ((buffer, 0),),
+            (n,),
+            work,
+            grain_of(work, cost),
+            cost,
+            lowering.label(node),
+        )
+    )
+
+
+def pad(lowering: Lowering, node: Node) -> None:
+    """PAD: fill, then copy the operand into its place."""
+    if node.tensor.size == 0:
+        return
+    source, value = node.inputs
+    buffer = lowering.result(node)
+    target = lowering.views[node]
+    lowering.fill(value, buffer, target)
+    low, interior = node.attr("low"), node.attr("interior")
+    offset = sum(a * stride for a, stride in zip(low, target.strides))
+    strides = tuple((gap + 1) * stride for gap, stride in zip(interior, target.strides))
+    lowering.copy(lowering.view(source), buffer, View(node, offset, source.shape, strides), node)
+
+
+def concat(lowering: Lowering, node: Node) -> None:
+    """CONCAT: copy every part into its place."""
+    buffer = lowering.result(node)
+    target = lowering.views[node]
+    axis, offset = node.attr("axis"), 0
+    for part in node.inputs:
+        place = View(node, offset, part.shape, target.strides)
+        lowering.copy(lowering.view(part), buffer, place, node)
+        offset += part.shape[axis] * target.strides[axis]
+
+
+def iota(lowering: Lowering, node: Node) -> None:
+    """IOTA: the index along the one axis."""
+    buffer = lowering.result(node)
+    body = (Expr(Op.IOTA, (), node.dtype),)
+    lowering.nest(lowering.views[node], buffer, [], body, 0, lowering.label(node))
+
+
+LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
+    Op.DOT: dot,
+    Op.GATHER: gather,
+    Op.SCATTER_ADD: scatter,
+    Op.SCATTER_SET: scatter,
+    Op.RANDOM_BITS: random_bits,
+    Op.PAD: pad,
+    Op.CONCAT: concat,
+    Op.IOTA: iota,
+    Op.SUM: lower_reductions.reduce,
+    Op.PROD: lower_reductions.reduce,
+    Op.MAX: lower_reductions.reduce,
+    Op.MIN: lower_reductions.reduce,
+    Op.ARGMAX: lower_reductions.middle_axis,
+    Op.ARGMIN: lower_reductions.middle_axis,
+    Op.CUMSUM: lower_reductions.middle_axis,
+    Op.SOFTMAX: lower_reductions.softmax,
+    Op.LOG_SOFTMAX: lower_reductions.softmax,
+    Op.LOGSUMEXP: lower_reductions.softmax,
+} | {op: Lowering.pointwise for op, row in OPS.items() if row.elementwise and not row.view}
+
+
+def lower(groups: Groups, machine: Machine) -> Launches:
+    """The launches of every root, in order, then the copies that results need."""
+    lowering = Lowering(groups, machine)
+    for root in groups.roots:
+        LOWER[root.op](lowering, root)
+    return lowering.finish()

@@ -1,0 +1,70 @@
+"""The pipeline: one literal list of stages, from a traced graph to a program.
+
+    trace -> expand-autodiff -> simplify -> fold -> dce -> fuse -> lower -> schedule -> plan-memory
+
+An observer sees every stage's result, which is how stages are printed, dumped, timed and verified;
+passes themselves never read a setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from einkorn.ir.graph import Graph
+from einkorn.ir.machine import Machine
+from einkorn.ir.program import Program
+from einkorn.passes.autodiff import expand
+from einkorn.passes.dce import dce
+from einkorn.passes.fold import fold
+from einkorn.passes.fuse import fuse
+from einkorn.passes.lower_tables import lower
+from einkorn.passes.memory import plan_memory
+from einkorn.passes.schedule import schedule
+from einkorn.passes.simplify import simplify
+
+Observer = Callable[[str, Any], None]
+Allow = Callable[[str], bool]
+
+
+def stages(machine: Machine, allow: Allow) -> list[tuple[str, Callable[[Any], Any]]]:
+    """Every stage: its name, and the pass that makes it from the stage before."""
+    return [
+        ("expand-autodiff", expand),
+        ("simplify", partial(simplify, allow=allow)),
+        ("fold", fold),
+        ("dce", dce),
+        ("fuse", fuse),
+        ("lower", partial(lower, machine=machine)),
+        ("schedule", schedule),
+        ("plan-memory", plan_memory),
+    ]
+
+
+def _ignore(name: str, result: Any) -> None:
+    """The observer that looks away."""
+
+
+def _always(rule: str) -> bool:
+    """All rewrites are allowed."""
+    return True
+
+
+def run_pipeline(
+    graph: Graph, machine: Machine, observe: Observer = _ignore, allow: Allow = _always
+) -> Program:
+    """The program of `graph`.
+
+    Args:
+        graph: the traced function.
+        machine: facts of the target.
+        observe: called with each stage's name and result, the trace first.
+        allow: asked before each rewrite with the rule's name; false leaves the node alone.
+    """
+    stage: Any = graph
+    observe("trace", stage)
+    for name, run in stages(machine, allow):
+        stage = run(stage)
+        observe(name, stage)
+    return stage

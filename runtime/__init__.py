@@ -1,0 +1,1 @@
+"""Running programs: the thread team, memory, caches and the executable."""

@@ -1,0 +1,123 @@
+"""A program with addresses: native tables, an arena, and the call.
+
+The tables of one instance serve one call at a time; concurrent calls of one executable take
+instances of their own from a pool, so results never mix.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+
+from einkorn.codegen.target import Target
+from einkorn.ir import program as layout
+from einkorn.ir.program import ARENA, Program
+from einkorn.runtime.team import run_function, team_for
+
+ALIGNMENT = 64
+ALONE_NS = 100_000.0  # a step shorter than this is not worth waking another thread
+KEEP_GIL_NS = 50_000.0  # releasing and retaking the GIL can cost more than such a step
+
+
+def aligned_bytes(nbytes: int) -> np.ndarray:
+    """Uninitialised bytes that start on a cache line."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes]
+
+
+def address_of(values: np.ndarray) -> int:
+    """The address of an array's first element."""
+    return values.__array_interface__["data"][0]
+
+
+class _Instance:
+    """The native tables and the arena of one call at a time."""
+
+    def __init__(self, program: Program, kernels: Sequence[int]) -> None:
+        instructions = program.instructions
+        self.arena = aligned_bytes(program.arena_bytes)
+        self.slots = array("q", [0] * len(program.slots))
+        self.slots[ARENA] = address_of(self.arena)
+        operands = [operand for row in instructions for operand in row.operands]
+        self.pointers = np.zeros(max(1, len(operands)), np.int64)
+        self.params = np.array([n for row in instructions for n in row.params] or [0], np.int64)
+        self.table = np.zeros((max(1, len(instructions)), layout.INSTRUCTION_WORDS), np.int64)
+        self.counters = np.zeros(
+            max(1, len(instructions)) * layout.COUNTER_WORDS + 8, np.int64
+        )
+        self._fill_instructions(program, kernels)
+        self.binds = np.array(self._binds(operands) or [(0, 0, 0)], np.int64)
+        count = sum(operand.slot != ARENA for operand in operands)
+        self.block = np.zeros(layout.BLOCK_WORDS, np.int64)
+        self.block[layout.COUNT] = len(instructions)
+        self.block[layout.INSTRUCTIONS] = address_of(self.table)
+        self.block[layout.BINDS] = count
+        self.block[layout.BIND_TABLE] = address_of(self.binds)
+        self.block[layout.SLOTS] = self.slots.buffer_info()[0]
+        start = address_of(self.counters)
+        self.block[layout.COUNTERS] = start + -start % ALIGNMENT
+        self.address = address_of(self.block)
+
+    def _fill_instructions(self, program: Program, kernels: Sequence[int]) -> None:
+        pointers, params = address_of(self.pointers), address_of(self.params)
+        for row, instruction, kernel in zip(self.table, program.instructions, kernels):
+            row[layout.KERNEL] = kernel
+            row[layout.POINTERS] = pointers
+            row[layout.PARAMS] = params
+            row[layout.WORK] = instruction.work
+            row[layout.CHUNK] = max(1, instruction.chunk)
+            row[layout.AFTER] = instruction.after
+            pointers += 8 * len(instruction.operands)
+            params += 8 * len(instruction.params)
+
+    def _binds(self, operands: Sequence[layout.Operand]) -> list[tuple[int, int, int]]:
+        """Fill the words that point into the arena; list the others for the driver."""
+        base, arena = address_of(self.pointers), self.slots[ARENA]
+        binds: list[tuple[int, int, int]] = []
+        for k, operand in enumerate(operands):
+            if operand.slot == ARENA:
+                self.pointers[k] = arena + operand.offset
+            else:
+                binds.append((base + 8 * k, operand.slot, operand.offset))
+        return binds
+
+
+class Executable:
+    """A compiled program, ready to be called with addresses."""
+
+    def __init__(self, program: Program, target: Target) -> None:
+        self.program = program
+        self._kernels = [
+            0 if row.kernel is None else target.address(row.kernel) for row in program.instructions
+        ]
+        self._idle: list[_Instance] = [_Instance(program, self._kernels)]
+        released, kept = run_function()
+        self._run = kept if program.cost < KEEP_GIL_NS else released
+
+    def run(self, addresses: array[int], threads: int) -> int:
+        """Run the program once.
+
+        Args:
+            addresses: the base address of every slot but the arena, in slot order.
+            threads: how many threads may take part.
+
+        Returns:
+            The status word; when it is not zero no state was written.
+        """
+        try:
+            instance = self._idle.pop()
+        except IndexError:
+            instance = _Instance(self.program, self._kernels)
+        instance.slots[1:] = addresses
+        block = instance.block
+        if self.program.cost < ALONE_NS:
+            threads = 1
+        block[layout.THREADS] = threads
+        block[layout.TEAM] = team_for(threads) if threads > 1 else 0
+        try:
+            return self._run(instance.address)
+        finally:
+            self._idle.append(instance)

@@ -1,0 +1,103 @@
+"""The settings: read from the environment once, in this file only, and overridden in a scope.
+
+    EINKORN_COMPILE=0          run compiled functions eagerly
+    EINKORN_THREADS=n          threads for one step; default: the CPUs this process may use
+    EINKORN_DUMP=folder        write every stage of every compilation there
+    EINKORN_DUMP_AFTER=stage   write only that stage
+    EINKORN_VERIFY=1           verify the graph after every pass
+    EINKORN_FUEL=n             allow only the first n rewrites of a compilation
+    EINKORN_TRACEBACK=full     show einkorn's own frames in errors
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from einkorn.ir.errors import EinkornError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings; the environment variables are named after the fields."""
+
+    compile: bool = True
+    threads: int = 1
+    dump: str = ""
+    dump_after: str = ""
+    verify: bool = False
+    fuel: int | None = None
+    traceback: str = "short"
+
+
+def _flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("use 0 or 1")
+    return text == "1"
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError("must not be negative")
+    return number
+
+
+_READERS = {
+    "compile": _flag,
+    "threads": lambda text: max(1, _count(text)),
+    "dump": str,
+    "dump_after": str,
+    "verify": _flag,
+    "fuel": _count,
+    "traceback": str,
+}
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """The settings that environment variables ask for; EinkornError names a bad one."""
+    found: dict[str, Any] = {"threads": available_cpus()}
+    for field, read in _READERS.items():
+        name = f"EINKORN_{field.upper()}"
+        text = environment.get(name)
+        if text is None:
+            continue
+        try:
+            found[field] = read(text)
+        except ValueError as error:
+            raise EinkornError(f"{name}={text!r} is not understood: {error}") from None
+    return Settings(**found)
+
+
+def available_cpus() -> int:
+    """The CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_default = from_environment(os.environ)
+_current: ContextVar[Settings | None] = ContextVar("einkorn_settings", default=None)
+
+
+def current() -> Settings:
+    """The settings in force here."""
+    return _current.get() or _default
+
+
+@contextmanager
+def override(**changes: Any) -> Generator[Settings]:
+    """Change settings within a `with` block: `with ek.settings(threads=1): ...`."""
+    unknown = set(changes) - set(_READERS)
+    if unknown:
+        known = ", ".join(_READERS)
+        raise EinkornError(f"no setting named {', '.join(sorted(unknown))}; there are {known}")
+    token = _current.set(replace(current(), **changes))
+    try:
+        yield current()
+    finally:
+        _current.reset(token)
