@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einkorn.ir.dtypes import DType, as_dtype, bool_, float32, int64, promote
+from einkorn.ir.dtypes import DType, as_dtype, bool_, float32, float64, int64, promote
 from einkorn.ir.errors import DTypeError, ShapeError
+from einkorn.ir.numpy_rules import cast as cast_values
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
 from einkorn.recording import Value, apply, result, scalar
@@ -35,35 +36,56 @@ def check_dtype(spec: object) -> DType:
     return as_dtype(spec)
 
 
-def to_array(x: Any, dtype: DType | None = None, what: str = "asarray") -> Array:
-    """A C-contiguous, aligned array of a supported dtype in native byte order, maybe x itself."""
-    if isinstance(x, (list, tuple)):
-        array = _from_sequence(x, what)
-    elif isinstance(x, _SCALARS):
-        array = np.asarray(x, dtype=dtype.numpy if dtype else weak_dtype(x).numpy)
-    else:
-        array = np.asarray(x)
+def to_array(
+    x: Any, dtype: DType | None = None, what: str = "asarray", *, copy: bool = False
+) -> Array:
+    """A C-contiguous, aligned array of a supported dtype in native byte order.
+
+    Args:
+        copy: never share memory with `x`; otherwise the result may be `x` itself.
+    """
+    listed = isinstance(x, (list, tuple))
+    array = _from_sequence(x, what, dtype) if listed else np.asarray(x)
     if array.dtype.kind in "OSUVMmc" and array.dtype.name != "bfloat16":
         raise DTypeError(
             f"{what}: values of dtype {array.dtype} ({type(x).__name__}) are not numbers that "
             "einkorn supports; convert them to a float, integer or bool array first"
         )
-    wanted = dtype or as_dtype(array.dtype.newbyteorder("="))
-    if wanted.is_integer and array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DTypeError(f"{what}: NaN and infinity have no value in {wanted}")
-    if array.dtype != wanted.numpy or not array.flags.c_contiguous or not array.flags.aligned:
-        array = np.array(array, dtype=wanted.numpy, order="C", copy=True)
+    weak = type(x) in _SCALARS
+    wanted = dtype or (weak_dtype(x) if weak else as_dtype(array.dtype.newbyteorder("=")))
+    if wanted.is_integer and array.dtype.kind not in "bui":
+        if not np.isfinite(array).all():
+            raise DTypeError(f"{what}: NaN and infinity have no value in {wanted}")
+        return cast_values(array, wanted)
+    if (weak or (listed and not _has_arrays(x))) and wanted.is_integer:
+        _check_range(what, array, wanted)
+    dense = array.flags.c_contiguous and array.flags.aligned
+    if copy or array.dtype != wanted.numpy or not dense:
+        with np.errstate(over="ignore"):
+            array = np.array(array, dtype=wanted.numpy, order="C", copy=True)
     return array
 
 
-def _from_sequence(x: Sequence[Any], what: str) -> Array:
+def _check_range(what: str, array: Array, dtype: DType) -> None:
+    """Python numbers must fit an integer dtype; arrays wrap around."""
+    info = np.iinfo(dtype.numpy)
+    for number in (int(array.min()), int(array.max())) if array.size else ():
+        if not info.min <= number <= info.max:
+            raise DTypeError(
+                f"{what}: {number} does not fit {dtype} ({info.min} to {info.max}); use a wider "
+                "dtype"
+            )
+
+
+def _from_sequence(x: Sequence[Any], what: str, dtype: DType | None) -> Array:
     items = [_plain(item) for item in x]
     try:
         array = np.array(items)
     except ValueError as error:
         raise ShapeError(f"{what}: nested lists must be rectangular: {error}") from None
-    if array.size == 0 or (array.dtype.kind == "f" and not _has_arrays(x)):
-        array = array.astype(np.float32)
+    if dtype is None and (array.size == 0 or (array.dtype.kind == "f" and not _has_arrays(x))):
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
     return array
 
 
@@ -97,13 +119,15 @@ def as_tensor(x: Any, what: str) -> Tensor:
         return x  # type: ignore[return-value] # every Value that users hold is a Tensor
     if type(x) in _SCALARS:
         return scalar(weak_dtype(x), x)
-    array = to_array(x, what=what)
+    array = to_array(x, what=what, copy=True)  # a recording must not see later changes of x
     return result(TensorType(as_dtype(array.dtype), array.shape), array=array)
 
 
 def meet(what: str, *operands: Any) -> tuple[Tensor, ...]:
     """The operands as Tensors of one promoted dtype; Python numbers follow the tensors."""
     strong = [as_tensor(x, what) for x in operands if not is_weak(x)]
+    if not strong and any(isinstance(x, Value) for x in operands):
+        return _meet_numbers(what, operands)
     dtype = None
     for x in strong:
         dtype = x._type.dtype if dtype is None else _promoted(what, dtype, x._type.dtype)
@@ -112,6 +136,18 @@ def meet(what: str, *operands: Any) -> tuple[Tensor, ...]:
             dtype = _with_weak(what, dtype, x)
     assert dtype is not None
     return tuple(in_dtype(what, x, dtype) for x in operands)
+
+
+def _meet_numbers(what: str, operands: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """Scalar inputs and Python numbers among themselves: float64, as Python computes."""
+    numbers = [concrete(x, what) if _weak_kind(x) != "f" else x for x in operands]
+    dtype = float64 if any(_weak_kind(x) == "f" for x in numbers) else int64
+    return tuple(in_dtype(what, x, dtype) for x in numbers)
+
+
+def concrete(x: Any, what: str) -> Any:
+    """The Python number behind a scalar input; the trace then holds for this number alone."""
+    return x._trace.specialise(x, what) if isinstance(x, Value) and x._weak else x
 
 
 def _promoted(what: str, a: DType, b: DType) -> DType:

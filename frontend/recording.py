@@ -71,24 +71,28 @@ class Region:
     exactly as they do when the function is compiled.
 
     Attributes:
-        brought: for each record of the outside the one that stands for it inside.
+        params: records of the outside, each with the one that stands for it inside.
     """
 
     def __init__(self, outer: Region | None) -> None:
         self.outer = outer
-        self.brought: dict[Record, Record] = {}
+        self.params: list[tuple[Record, Record]] = []
+        self._brought: dict[Record, Record] = {}
         self._inside: WeakSet[Record] = WeakSet()
 
     def bring(self, record: Record) -> Record:
         """The record inside this region for one that may come from outside."""
         if record in self._inside or record.node.op is Op.CONST:
             return record
-        if record not in self.brought:
+        if record not in self._brought:
             outside = record if self.outer is None else self.outer.bring(record)
-            inside = Record(placeholder(record.node.tensor), record.array)
-            self.brought[outside] = self.brought[record] = inside
-            self._inside.add(inside)
-        return self.brought[record]
+            if outside not in self._brought:
+                inside = Record(placeholder(record.node.tensor), record.array, leaf=record.leaf)
+                self._brought[outside] = inside
+                self._inside.add(inside)
+                self.params.append((outside, inside))
+            self._brought[record] = self._brought[outside]
+        return self._brought[record]
 
     def add(self, record: Record) -> Record:
         """Note that a record was made inside."""

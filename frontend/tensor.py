@@ -114,6 +114,8 @@ class Tensor(Value, results=True):
         return self._concrete(".tolist()").tolist()
 
     def _one(self, what: str) -> Any:
+        if self._weak and self._trace is not None:
+            return self._trace.specialise(self, what)
         if self.size != 1:
             raise ShapeError(f"{what} needs a tensor of one element, got {self._type}")
         return self._concrete(what).reshape(())[()]

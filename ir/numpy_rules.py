@@ -85,7 +85,12 @@ def silu(x: Array) -> Array:
 
 def gelu(x: Array) -> Array:
     wide = _wide(x)
-    tail = np.asarray(_erfc(-wide / np.sqrt(2)), dtype=np.float64)
+    where = -wide / np.sqrt(2)
+    tail = np.asarray(_erfc(where), dtype=np.float64)
+    # Far out erfc changes fast: what rounding the argument did is undone to first order.
+    lost = np.longdouble(-wide) / np.sqrt(np.longdouble(2)) - where
+    lost = np.where(np.isfinite(wide), lost, 0).astype(np.float64)
+    tail = tail - 2 / np.sqrt(np.pi) * np.exp(-where * where) * lost
     return np.where(wide == -np.inf, -0.0, 0.5 * wide * tail).astype(x.dtype)
 
 

@@ -113,3 +113,17 @@ class Program:
     arena_bytes: int
     cost: float
     in_place: frozenset[int] = frozenset()
+
+    def __str__(self) -> str:
+        rows = [f"program {self.name} arena={self.arena_bytes} cost={self.cost / 1000:.1f}us {{"]
+        for number, slot in enumerate(self.slots):
+            place = " in place" if slot.role == "update" and slot.index in self.in_place else ""
+            rows.append(f"  slot {number}: {slot.role} {slot.index} {slot.type or ''}{place}")
+        for number, row in enumerate(self.instructions):
+            kind = "commit" if row.kernel is None else type(row.kernel).__name__
+            where = " ".join(f"{x.slot}+{x.offset}" for x in row.operands)
+            rows.append(
+                f"  {number}: {kind} [{where}] params={row.params} work={row.work}/{row.chunk} "
+                f"after={row.after}  # {row.label}"
+            )
+        return "\n".join([*rows, "}"])

@@ -133,26 +133,35 @@ class Lowering:
         self,
         target: View,
         buffer: Buffer,
-        loads: Sequence[View],
+        loads: Sequence[View | tuple[Buffer, View]],
         body: tuple[Expr, ...],
         value: int,
         label: str,
     ) -> None:
-        """Emit a map kernel: value number `value` of loads and body, stored into `target`."""
+        """Emit a map kernel: value number `value` of loads and body, stored into `target`.
+
+        A load is a view of a stored node, or a buffer beside the view that says how to read it; a
+        view's base then only tells the dtype, as that of `target` does.
+        """
         if target.size == 0:
             return
-        rows = [view.strides for view in loads] + [target.strides]
+        sources = [load if isinstance(load, tuple) else (None, load) for load in loads]
+        views = [view for _, view in sources]
+        rows = [view.strides for view in views] + [target.strides]
         extents, strides = merge_axes(target.shape, rows)
         itemsize = target.base.dtype.itemsize
         kernel = LoopKernel(
             rank=len(extents),
             loads=tuple(
-                Access(view.base.dtype, inner_class(row)) for view, row in zip(loads, strides)
+                Access(view.base.dtype, inner_class(row)) for view, row in zip(views, strides)
             ),
             body=body,
             stores=((Access(target.base.dtype, inner_class(strides[-1])), value),),
         )
-        reads = tuple(self.operand(view) for view in loads)
+        reads = tuple(
+            self.operand(view) if source is None else (source, view.offset)
+            for source, view in sources
+        )
         work = extents[0] if len(extents) == 1 else prod(extents[:-1])
         cost = pointwise_cost(kernel, prod(extents))
         in_step = {

@@ -189,17 +189,48 @@ def scatter(lowering: Lowering, node: Node) -> None:
     if node.tensor.size == 0:
         return
     source, indices, updates = node.inputs
-    sizes = _index_sizes(source, indices, node.attr("axis"))
-    views = [lowering.dense(x) for x in (indices, updates)]
+    wide = _wide(node.dtype) if node.op is Op.SCATTER_ADD else node.dtype
+    if wide is not node.dtype:
+        rows = _converted(lowering, updates, wide)
+        out = _converted(lowering, source, wide)
+        _scatter(lowering, node, wide, (rows, 0), out)
+        buffer = lowering.result(node)
+        narrow = View(constant(wide, 0), 0, node.shape, dense_strides(node.shape))
+        body = (Expr(Op.CAST, (0,), node.dtype),)
+        target = lowering.views[node]
+        lowering.nest(target, buffer, [(out, narrow)], body, 1, lowering.label(node))
+        return
+    rows_view = lowering.dense(updates)
     buffer = lowering.result(node)
     lowering.copy(lowering.view(source), buffer, lowering.views[node], node)
+    _scatter(lowering, node, wide, lowering.operand(rows_view), buffer)
+
+
+def _converted(lowering: Lowering, source: Node, dtype: DType) -> Buffer:
+    """A dense copy of a node in another dtype."""
+    type = source.tensor.with_dtype(dtype)
+    buffer = lowering.temporary(type, f"copy {type}")
+    target = View(constant(dtype, 0), 0, source.shape, dense_strides(source.shape))
+    body = (Expr(Op.CAST, (0,), dtype),)
+    view = lowering.view(source)
+    lowering.nest(target, buffer, [view], body, 1, lowering.label(source))
+    return buffer
+
+
+def _scatter(
+    lowering: Lowering, node: Node, dtype: DType, rows: Operand, buffer: Buffer
+) -> None:
+    """The updates of a scatter into a buffer that already holds x."""
+    source, indices, _ = node.inputs
+    sizes = _index_sizes(source, indices, node.attr("axis"))
+    where = lowering.operand(lowering.dense(indices))
     outer, _, count, inner = sizes
     work = outer * -(-inner // COLUMN_CHUNK) if count else 0
     cost = LAUNCH_NS + outer * count * (4 + inner * 0.3)
     lowering.emit(
         Launch(
-            Scatter(node.op, node.dtype, indices.dtype),
-            tuple(lowering.operand(view) for view in views),
+            Scatter(node.op, dtype, indices.dtype),
+            (where, rows),
             ((buffer, 0),),
             sizes,
             work,

@@ -15,6 +15,7 @@ from typing import Any
 from einkorn.ir.graph import Graph
 from einkorn.ir.machine import Machine
 from einkorn.ir.program import Program
+from einkorn.ir.rewrite import Allow, always
 from einkorn.passes.autodiff import expand
 from einkorn.passes.dce import dce
 from einkorn.passes.fold import fold
@@ -25,7 +26,6 @@ from einkorn.passes.schedule import schedule
 from einkorn.passes.simplify import simplify
 
 Observer = Callable[[str, Any], None]
-Allow = Callable[[str], bool]
 
 
 def stages(machine: Machine, allow: Allow) -> list[tuple[str, Callable[[Any], Any]]]:
@@ -33,7 +33,7 @@ def stages(machine: Machine, allow: Allow) -> list[tuple[str, Callable[[Any], An
     return [
         ("expand-autodiff", expand),
         ("simplify", partial(simplify, allow=allow)),
-        ("fold", fold),
+        ("fold", partial(fold, allow=allow)),
         ("dce", dce),
         ("fuse", fuse),
         ("lower", partial(lower, machine=machine)),
@@ -46,13 +46,8 @@ def _ignore(name: str, result: Any) -> None:
     """The observer that looks away."""
 
 
-def _always(rule: str) -> bool:
-    """All rewrites are allowed."""
-    return True
-
-
 def run_pipeline(
-    graph: Graph, machine: Machine, observe: Observer = _ignore, allow: Allow = _always
+    graph: Graph, machine: Machine, observe: Observer = _ignore, allow: Allow = always
 ) -> Program:
     """The program of `graph`.
 

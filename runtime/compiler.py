@@ -12,6 +12,7 @@ from typing import Any
 from einkorn.codegen.target import target_named
 from einkorn.ir.graph import Graph
 from einkorn.ir.program import Program
+from einkorn.ir.rewrite import Fuel, always
 from einkorn.ir.verify import verify
 from einkorn.passes.pipeline import run_pipeline
 from einkorn.runtime import settings
@@ -39,13 +40,7 @@ def build_program(graph: Graph, backend: str, observe: Observer | None = None) -
         for observer in observers:
             observer(name, result)
 
-    return run_pipeline(graph, target_named(backend).machine, tell, fuel(chosen.fuel))
-
-
-def fuel(limit: int | None) -> Callable[[str], bool]:
-    """Allow the first `limit` rewrites, or all of them."""
-    counter = itertools.count()
-    return lambda rule: limit is None or next(counter) < limit
+    return run_pipeline(graph, target_named(backend).machine, tell, always if chosen.fuel is None else Fuel(chosen.fuel))
 
 
 def _verify_stage(name: str, result: Any) -> None:

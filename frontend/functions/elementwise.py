@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
-from einkorn.convert import as_tensor, in_dtype, is_weak, meet
+from einkorn.convert import as_tensor, concrete, in_dtype, is_weak, meet
 from einkorn.ir.dtypes import DType, bool_, float32
 from einkorn.ir.errors import DTypeError
 from einkorn.ir.ops import Op
@@ -77,16 +78,24 @@ def divide(x1: Any, x2: Any, /) -> Tensor:
 
 def floor_divide(x1: Any, x2: Any, /) -> Tensor:
     """floor(x1 / x2); 0 where an integer divisor is 0."""
+    if is_weak(x1) and is_weak(x2):
+        return concrete(x1, "floor_divide") // concrete(x2, "floor_divide")
     return _numbers(Op.FLOOR_DIV, x1, x2)
 
 
 def remainder(x1: Any, x2: Any, /) -> Tensor:
     """The remainder of x1 / x2 with the divisor's sign; 0 where an integer divisor is 0."""
+    if is_weak(x1) and is_weak(x2):
+        return concrete(x1, "remainder") % concrete(x2, "remainder")
     return _numbers(Op.REMAINDER, x1, x2)
 
 
 def pow(x1: Any, x2: Any, /) -> Tensor:
     """x1 ** x2. A Python int as exponent multiplies; any other exponent is the power function."""
+    if is_weak(x1) and is_weak(x2):
+        return concrete(x1, "pow") ** concrete(x2, "pow")
+    if is_weak(x2) and isinstance(x2, Value) and not x2.dtype.is_float:
+        x2 = concrete(x2, "an integer power")
     if type(x2) is int and not is_weak(x1):
         return apply(Op.INTEGER_POW, as_tensor(x1, "pow"), exponent=x2)
     a, b = meet("pow", x1, x2)
@@ -284,7 +293,20 @@ def greater_equal(x1: Any, x2: Any, /) -> Tensor:
 
 
 def _comparison(op: Op, x1: Any, x2: Any) -> Tensor:
-    return apply_elementwise(op, *meet(op.name.lower(), x1, x2))
+    name = op.name.lower()
+    if is_weak(x1) and is_weak(x2):
+        return _PYTHON[op](concrete(x1, name), concrete(x2, name))
+    return apply_elementwise(op, *meet(name, x1, x2))
+
+
+_PYTHON = {
+    Op.EQ: operator.eq,
+    Op.NE: operator.ne,
+    Op.LT: operator.lt,
+    Op.LE: operator.le,
+    Op.GT: operator.gt,
+    Op.GE: operator.ge,
+}
 
 
 def bitwise_and(x1: Any, x2: Any, /) -> Tensor:

@@ -1,0 +1,235 @@
+"""`@ek.compile`: a function as one native call, traced once for each kind of arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from types import MethodType
+from typing import Any
+
+from einkorn.arguments import Arguments, read_arguments
+from einkorn.differentiation import depth
+from einkorn.entry import OUTPUT, Entry
+from einkorn.ir.errors import EinkornError
+from einkorn.ir.graph import Graph
+from einkorn.ir.node import make, project
+from einkorn.ir.ops import Op
+from einkorn.leaf import Leaf, structure_epoch
+from einkorn.lowered import Lowered
+from einkorn.recording import (
+    Value,
+    current_region,
+    current_trace,
+    is_recording,
+    traced,
+)
+from einkorn.region import run_region
+from einkorn.runtime import settings
+from einkorn.tracing import Trace, tracing
+from einkorn.tree import flatten, unflatten
+
+BACKENDS = ("llvm", "reference")
+
+
+class Compiled:
+    """A compiled function; call it as the function it came from."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        backend: str = "llvm",
+        threads: int | None = None,
+        static_argnames: Sequence[str] = (),
+        name: str | None = None,
+    ) -> None:
+        if not callable(fn):
+            raise EinkornError(f"ek.compile needs a function, got {type(fn).__name__}")
+        self._fn = fn
+        self._backend = backend
+        self._threads = threads
+        self._static = frozenset([static_argnames] if isinstance(static_argnames, str) else static_argnames)
+        self._signature = inspect.signature(fn) if self._static else None
+        if self._signature is not None and not self._static <= set(self._signature.parameters):
+            raise EinkornError(
+                f"static_argnames {sorted(self._static)} are not all parameters of {self._signature}"
+            )
+        self._name = name or _name_of(fn)
+        self._entries: dict[Any, list[Entry]] = {}
+        self._lock = threading.RLock()
+        functools.update_wrapper(self, fn, updated=())
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<compiled {self._name}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        trace = current_trace.get()
+        if trace is not None:
+            return self._inline(trace, args, kwargs)
+        chosen = settings.current()
+        if not chosen.compile:
+            return run_region(self._name, self._fn, args, kwargs)
+        arguments = self._read(args, kwargs)
+        entry = self._entry(arguments)
+        return entry.call(arguments, self._threads or chosen.threads)
+
+    # -- tracing -------------------------------------------------------------------------------
+
+    def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        static: frozenset[int | str] = frozenset(self._static & kwargs.keys())
+        if self._signature is not None:
+            names = list(self._signature.parameters)
+            static |= {k for k, name in enumerate(names[: len(args)]) if name in self._static}
+        return read_arguments(self._name, args, kwargs, static)
+
+    def _entry(self, arguments: Arguments) -> Entry:
+        """The entry whose guards hold, traced anew when there is none."""
+        key = (arguments.key, depth() > 0, is_recording())
+        entries = self._entries.get(key, ())
+        for entry in entries:
+            if entry.holds(arguments):
+                return entry
+        with self._lock:
+            entry = self._traced(arguments, self._why(entries, arguments))
+            kept = [old for old in self._entries.get(key, ()) if old.epoch == structure_epoch()]
+            self._entries[key] = [entry, *kept]
+            return entry
+
+    def _why(self, entries: Sequence[Entry], arguments: Arguments) -> str:
+        if not self._entries:
+            return "first call"
+        if not entries:
+            return f"new kinds of arguments: {arguments.describe()}"
+        return entries[0].why_not(arguments)
+
+    def _traced(self, arguments: Arguments, why: str) -> Entry:
+        trace, outputs, structure, plain = self._run_traced(arguments)
+        return Entry(trace, outputs, structure, plain, arguments, self._backend, why)
+
+    def _run_traced(self, arguments: Arguments) -> tuple[Trace, list[Any], Any, list[Any]]:
+        """Run the function on traced arguments: the trace, output tensors and what else it gave."""
+        trace = Trace(self._name, outer=current_trace.get())
+        region = current_region.set(None)
+        try:
+            with tracing(trace):
+                args, kwargs = arguments.traced(trace)
+                returned = self._fn(*args, **kwargs)
+                ends, structure = flatten(returned)
+                outputs = [x for x in ends if _is_output(x)]
+                for x in outputs:
+                    trace.node_of(x)
+        finally:
+            current_region.reset(region)
+        plain = [OUTPUT if _is_output(x) else x for x in ends]
+        return trace, outputs, structure, plain
+
+    def _inline(self, outer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call inside another trace: a `call` region there."""
+        arguments = self._read(args, kwargs)
+        trace, outputs, structure, plain = self._run_traced(arguments)
+        graph, updated, with_grad = trace.finish(outputs)
+        closed = Graph(
+            graph.name, graph.inputs, graph.captures, graph.results, (), graph.names, graph.origins
+        )
+        operands = [outer.node_of(x) for x in arguments.tensors()]
+        operands += [_outer_node(outer, capture) for capture in trace.captures]
+        outer.guards.extend(trace.guards)
+        node = make(Op.CALL, *operands, graph=closed)
+        outer.note(node)
+        results = [traced(project(node, k), outer) for k in range(len(closed.outputs))]
+        count = len(outputs)
+        for leaf, grad in zip(with_grad, results[count:]):
+            outer.set_grad(leaf, grad)
+        for leaf in trace.cleared_grads:
+            outer.set_grad(leaf, None)
+        for leaf, value in zip(updated, results[len(graph.outputs) :]):
+            outer.assign(leaf, value)
+        values = iter(results)
+        return unflatten(structure, [next(values) if x is OUTPUT else x for x in plain])
+
+    # -- inspection ----------------------------------------------------------------------------
+
+    def trace(self, *args: Any, **kwargs: Any) -> Graph:
+        """The graph of a call with these arguments; nothing is run and no state changes."""
+        trace, outputs, _, _ = self._run_traced(self._read(args, kwargs))
+        return trace.finish(outputs)[0]
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Every stage of the compilation for these arguments; nothing is run."""
+        return Lowered(self.trace(*args, **kwargs), self._backend)
+
+    def explain(self) -> str:
+        """What was traced, why, and under which conditions each trace is used."""
+        rows = [f"{self._name}: {sum(map(len, self._entries.values()))} traces"]
+        for entries in self._entries.values():
+            for entry in entries:
+                rows.extend(f"  {row}" for row in entry.describe())
+        return "\n".join(rows)
+
+
+def _is_output(x: Any) -> bool:
+    return isinstance(x, Value) and not isinstance(x, Leaf)
+
+
+def _outer_node(outer: Any, capture: Any) -> Any:
+    if capture.kind == "setting":
+        owner, name = capture.source
+        return outer.node_of(outer.setting(owner, name, owner.__dict__[name]))
+    if capture.kind == "grad":
+        return outer.node_of(outer.grad_of(capture.source))
+    return outer.node_of(capture.source)
+
+
+def _name_of(fn: Any) -> str:
+    name = getattr(fn, "__name__", None) or type(fn).__name__.lower()
+    return name if name.isidentifier() else "compiled"
+
+
+def compile(
+    fn: Callable[..., Any] | None = None,
+    *,
+    backend: str = "llvm",
+    threads: int | None = None,
+    static_argnames: Sequence[str] = (),
+    name: str | None = None,
+) -> Any:
+    """Compile a function, a Module or a method into one native call; use it as a decorator.
+
+    Args:
+        fn: what to compile. Tensors and arrays among its (nested) arguments are inputs, Python
+            floats and ints run-time scalars; bool, str, None and other objects are static. Leaves
+            it reads become inputs, leaves it assigns are written when the whole call succeeded.
+        backend: "llvm", or "reference" (NumPy, slow, for checking).
+        threads: how many threads a step may use; the setting EINKORN_THREADS by default.
+        static_argnames: parameters whose numbers are constants of the trace.
+        name: the name in printed IR; the function's own by default.
+    """
+    if backend not in BACKENDS:
+        raise EinkornError(f"there is no backend {backend!r}; use one of {', '.join(BACKENDS)}")
+    options = {
+        "backend": backend,
+        "threads": threads,
+        "static_argnames": static_argnames,
+        "name": name,
+    }
+    if fn is None:
+        return lambda fn: Compiled(fn, **options)
+    return Compiled(fn, **options)
+
+
+def trace(fn: Callable[..., Any]) -> Callable[..., Graph]:
+    """`ek.trace(fn)(*args)`: the graph that `fn` records for these arguments."""
+    compiled = fn if isinstance(fn, Compiled) else Compiled(fn)
+    return compiled.trace
+
+
+def eager() -> AbstractContextManager[Any]:
+    """Within the block compiled functions run eagerly, with the same bits."""
+    return settings.override(compile=False)
+

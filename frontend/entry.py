@@ -1,0 +1,342 @@
+"""One trace of a compiled function: its program, what to bind at each call, and the commit."""
+
+from __future__ import annotations
+
+import ctypes
+from array import array as words
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from einkorn.arguments import Arguments
+from einkorn.codegen import reference
+from einkorn.ir.dtypes import float64, int64
+from einkorn.ir.errors import BoundsError
+from einkorn.ir.graph import Graph
+from einkorn.ir.node import Node, make, project, toposort
+from einkorn.ir.ops import Op
+from einkorn.ir.types import TensorType, TupleType
+from einkorn.leaf import Leaf, structure_epoch
+from einkorn.passes.autodiff import call_vjp, expand_grads, inline_calls
+from einkorn.recording import Record, Value, current_region, is_recording, result
+from einkorn.runtime.compiler import compile_graph
+from einkorn.runtime.executable import Executable, address_of
+from einkorn.tracing import Trace
+from einkorn.tree import unflatten
+
+Array = np.ndarray[Any, Any]
+
+_SCALAR = {"float": float64, "int": int64}
+OUTPUT: Any = object()  # stands for an output tensor among the ends of what a function returned
+
+MSG_STEP_BOUNDS = (
+    "{name}: an index is out of range in gather, scatter or cross_entropy; every index must be at "
+    "least -n and less than n for an axis of n elements. The step was not applied: no state changed."
+)
+
+
+class Entry:
+    """A trace that can be called again while its guards hold."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        outputs: list[Value],
+        structure: Any,
+        plain: list[Any],
+        arguments: Arguments,
+        backend: str,
+        why: str,
+    ) -> None:
+        self.graph, self._updated, self._with_grad = trace.finish(outputs)
+        self._cleared = trace.cleared_grads
+        self._captures = trace.captures
+        self._guards = trace.guards
+        self._specialised = self._specialised_arguments(trace, arguments)
+        self._count = len(outputs)
+        self._structure, self._plain = structure, plain
+        self._backend, self.why, self.reasons = backend, why, trace.reasons
+        self.epoch = structure_epoch()
+        self.calls = 0
+        self._plain_variant = _Variant(self.graph, backend)
+
+    @staticmethod
+    def _specialised_arguments(trace: Trace, arguments: Arguments) -> list[tuple[int, Any]]:
+        """(position among the ends, value) of number arguments whose value the trace needed."""
+        positions = [
+            k for k, kind in enumerate(arguments.kinds)
+            if isinstance(kind, TensorType) or (isinstance(kind, str) and trace.outer is None)
+        ]
+        return [
+            (position, trace.specialised[node])
+            for position, node in zip(positions, trace.inputs)
+            if node in trace.specialised
+        ]
+
+    # -- guards --------------------------------------------------------------------------------
+
+    def holds(self, arguments: Arguments) -> bool:
+        """Whether this trace stands for a call with these arguments now."""
+        if self.epoch != structure_epoch():
+            return False
+        ends = arguments.ends
+        if any(repr(ends[k]) != repr(value) for k, value in self._specialised):
+            return False
+        return all(guard.holds() for guard in self._guards)
+
+    def why_not(self, arguments: Arguments) -> str:
+        """Why this trace cannot be used, for people."""
+        if self.epoch != structure_epoch():
+            return "a module that was traced has changed"
+        for k, value in self._specialised:
+            if repr(arguments.ends[k]) != repr(value):
+                return f"the number {value} became {arguments.ends[k]}: {'; '.join(self.reasons)}"
+        failed = [guard.reason for guard in self._guards if not guard.holds()]
+        return "; ".join(failed) or "the arguments differ"
+
+    def describe(self) -> Iterable[str]:
+        """The trace for people: why it was made, its size and its guards."""
+        nodes = len(self.graph.nodes)
+        yield f"trace because: {self.why} ({nodes} nodes, called {self.calls} times)"
+        for reason in self.reasons:
+            yield f"  specialised: {reason}"
+        for guard in self._guards:
+            yield f"  guard: {guard.reason}"
+
+    # -- the call ------------------------------------------------------------------------------
+
+    def call(self, arguments: Arguments, threads: int) -> Any:
+        """Run the step. If it refuses, no state has changed."""
+        self.calls += 1
+        tracked = self._tracked(arguments) if self._influential and is_recording() else False
+        variant = self._recorded_variant if tracked else self._plain_variant
+        bound, held = self._bind(arguments)
+        arrays = variant.run(self, bound, held, threads)
+        count = self._count
+        values = [
+            result(node.tensor, array) for node, array in zip(self.graph.outputs, arrays[:count])
+        ]
+        for leaf, array in zip(self._with_grad, arrays[count : len(self.graph.outputs)]):
+            leaf._grad = result(leaf._type, array)
+        for leaf in self._cleared:
+            leaf._grad = None
+        if tracked:
+            values = self._record(arguments, values, variant, arrays)
+        found = iter(values)
+        return unflatten(self._structure, [next(found) if x is OUTPUT else x for x in self._plain])
+
+    def _bind(self, arguments: Arguments) -> tuple[list[int], list[Any]]:
+        """The addresses of inputs and captures, and what keeps them alive."""
+        addresses: list[int] = []
+        numbers = np.empty(len(arguments.ends) + len(self._captures), np.float64)
+        base, held = address_of(numbers), [numbers]
+        place = 0
+        for end, kind in zip(arguments.ends, arguments.kinds):
+            if isinstance(kind, TensorType):
+                addresses.append(address_of(end))
+            elif isinstance(kind, str):
+                if kind == "float":
+                    numbers[place] = end
+                else:
+                    numbers.view(np.int64)[place] = end
+                addresses.append(base + 8 * place)
+                place += 1
+        for capture in self._captures:
+            if capture.kind == "leaf":
+                addresses.append(capture.source._address)
+            elif capture.kind == "setting":
+                owner, name = capture.source
+                numbers[place] = owner.__dict__[name]
+                addresses.append(base + 8 * place)
+                place += 1
+            else:
+                array = _dense(capture)
+                held.append(array)
+                addresses.append(address_of(array))
+        return addresses, held
+
+    # -- recording -----------------------------------------------------------------------------
+
+    @cached_property
+    def _closed(self) -> Graph:
+        """The graph without updates: what a recorded call computes."""
+        graph = self.graph
+        outputs = graph.outputs[: self._count]
+        return Graph(
+            graph.name, graph.inputs, graph.captures, outputs, (), graph.names, graph.origins
+        )
+
+    @cached_property
+    def _influential(self) -> frozenset[int]:
+        """The params that gradients of outputs can flow to."""
+        starts = [node for node in self._closed.outputs if node.dtype.is_float]
+        reached = set(toposort(starts, into=_carries))
+        return frozenset(
+            k for k, node in enumerate(self._closed.params)
+            if node in reached and node.dtype.is_float
+        )
+
+    @cached_property
+    def _recorded_variant(self) -> _Variant:
+        """The program that also returns what a backward needs."""
+        return _Variant(self.graph, self._backend, self._residuals())
+
+    def _residuals(self) -> tuple[Node, ...]:
+        closed = self._closed
+        wanted = tuple(k in self._influential for k in range(len(closed.params)))
+        given = tuple(node.dtype.is_float and _carries(node) for node in closed.outputs)
+        backward = inline_calls(call_vjp(closed, wanted, given).graph)
+        forward = set(inline_calls(expand_grads(closed)).nodes)
+        used = [x for node in backward.nodes if node not in forward for x in node.inputs]
+        used += backward.outputs
+        skip = set(closed.params)
+        return tuple(
+            x for x in dict.fromkeys(used)
+            if x in forward and x not in skip and x.op is not Op.CONST
+            and not isinstance(x.type, TupleType)
+        )
+
+    def _tracked(self, arguments: Arguments) -> bool:
+        inputs = [v for v, k in zip(arguments.values, arguments.kinds) if not _is_static(k)]
+        count = len(inputs)
+        for k in self._influential:
+            if k < count:
+                value = inputs[k]
+            else:
+                capture = self._captures[k - count]
+                value = capture.source if capture.kind in ("leaf", "value") else None
+            if value is not None and value._tracked() is not None:
+                return True
+        return False
+
+    def _record(
+        self, arguments: Arguments, values: list[Any], variant: _Variant, arrays: list[Array]
+    ) -> list[Any]:
+        """Record the call as one `call` node with the values that its backward needs."""
+        parents = tuple(self._param_records(arguments))
+        node = make(Op.CALL, *(record.node for record in parents), graph=self._closed)
+        known = dict(zip(variant.residuals, arrays[len(self.graph.outputs) :]))
+        region = current_region.get()
+        recorded: list[Any] = []
+        for k, value in enumerate(values):
+            record = Record(project(node, k), value._eager(), parents, known=known)
+            if region is not None:
+                region.add(record)
+            recorded.append(result(value._type, value._eager(), record=record))
+        return recorded
+
+    def _param_records(self, arguments: Arguments) -> Iterable[Record]:
+        region = current_region.get()
+        for value in self._param_values(arguments):
+            value._lend()
+            record = value._as_record()
+            yield record if region is None else region.bring(record)
+
+    def _param_values(self, arguments: Arguments) -> Iterable[Any]:
+        for end, kind, value in zip(arguments.ends, arguments.kinds, arguments.values):
+            if isinstance(kind, TensorType):
+                yield value if value is not None else result(kind, end)
+            elif isinstance(kind, str):
+                number = np.asarray(end, np.float64 if kind == "float" else np.int64)
+                yield result(TensorType(_SCALAR[kind], ()), number)
+        for capture in self._captures:
+            if capture.kind == "setting":
+                owner, name = capture.source
+                number = np.asarray(owner.__dict__[name], np.float64)
+                yield result(TensorType(_SCALAR["float"], ()), number)
+            elif capture.kind == "grad":
+                yield capture.source._grad
+            else:
+                yield capture.source
+
+
+def _carries(node: Node) -> bool:
+    """Whether a gradient can flow through a node."""
+    is_float = isinstance(node.type, TupleType) or node.type.dtype.is_float
+    return is_float and node.op is not Op.STOP_GRADIENT
+
+
+def _is_static(kind: Any) -> bool:
+    return not isinstance(kind, (TensorType, str))
+
+
+def _dense(capture: Any) -> Array:
+    """The array of a captured tensor or gradient, adjacent in memory."""
+    source = capture.source if capture.kind == "value" else capture.source._grad
+    return np.ascontiguousarray(source._eager())
+
+
+class _Variant:
+    """One program of an entry: its outputs, and residuals when the call is recorded."""
+
+    def __init__(self, graph: Graph, backend: str, residuals: Sequence[Node] = ()) -> None:
+        self.residuals = tuple(residuals)
+        outputs = (*graph.outputs, *self.residuals)
+        self.graph = replace(graph, outputs=outputs)
+        self._executable: Executable | None = None
+        self._types = [node.tensor for node in outputs]
+        if backend != "reference":
+            self._executable = compile_graph(self.graph, backend)
+
+    def run(self, entry: Entry, bound: list[int], held: list[Any], threads: int) -> list[Array]:
+        """Run the program and commit the updates; the arrays of outputs and residuals."""
+        if self._executable is None:
+            return self._run_reference(entry, bound)
+        outputs = [np.empty(type.shape, type.dtype.numpy) for type in self._types]
+        addresses = bound + [x.__array_interface__["data"][0] for x in outputs]
+        fresh: list[tuple[Leaf, Array | None]] = []
+        in_place = self._executable.program.in_place
+        for index, leaf in enumerate(entry._updated):
+            storage = None if index in in_place and not leaf._lent else leaf._fresh()
+            fresh.append((leaf, storage))
+            addresses.append(leaf._address if storage is None else address_of(storage))
+        status = self._executable.run(words("q", addresses), threads)
+        if status:
+            for leaf, storage in fresh:
+                leaf._spare = storage if storage is not None else leaf._spare
+            raise BoundsError(MSG_STEP_BOUNDS.format(name=self.graph.name))
+        _commit(fresh)
+        return outputs
+
+    def _run_reference(self, entry: Entry, bound: list[int]) -> list[Array]:
+        arrays = [
+            _array_at(address, node.tensor) for address, node in zip(bound, self.graph.params)
+        ]
+        whole = inline_calls(expand_grads(self.graph))
+        outputs, updates = reference.run(whole, arrays)
+        fresh: list[tuple[Leaf, Array | None]] = []
+        for leaf, value in zip(entry._updated, updates):
+            storage = leaf._fresh()
+            np.copyto(storage, value)
+            fresh.append((leaf, storage))
+        _commit(fresh)
+        return list(outputs)
+
+
+def _commit(fresh: list[tuple[Leaf, Array | None]]) -> None:
+    """Make the new values the leaves' own; all of them, also when interrupted in between."""
+    pending = iter(fresh)
+    try:
+        for leaf, storage in pending:
+            _install(leaf, storage)
+    finally:
+        for leaf, storage in pending:
+            _install(leaf, storage)
+
+
+def _install(leaf: Leaf, storage: Array | None) -> None:
+    if storage is None:
+        leaf._new_version()
+    else:
+        leaf._replace(storage)
+
+
+def _array_at(address: int, type: TensorType) -> Array:
+    """A read-only view of memory that a caller keeps alive."""
+    if type.nbytes == 0:
+        return np.zeros(type.shape, type.dtype.numpy)
+    raw = (ctypes.c_uint8 * type.nbytes).from_address(address)
+    return np.frombuffer(raw, np.uint8).view(type.dtype.numpy).reshape(type.shape)

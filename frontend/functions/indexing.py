@@ -1,0 +1,315 @@
+"""Reading and changing parts of tensors: x[index], x.at[index], take, take_along_axis.
+
+An index is resolved once into a `Selection`. Its basic part (integers, slices, new axes) is a
+slice, a flip and a reshape. Its arrays become one `gather` on one axis: several arrays are combined
+into one linear index over the axes they name, where an entry out of range in any of them is sent
+out of range of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from einkorn.convert import as_tensor, meet, normal_axis
+from einkorn.functions.elementwise import (
+    add,
+    astype,
+    bitwise_or,
+    greater_equal,
+    less,
+    minimum,
+    multiply,
+    where,
+)
+from einkorn.functions.manipulation import (
+    common_shape,
+    flatten,
+    moveaxis,
+    reorder,
+    snapshot,
+    spread_to,
+    to_shape,
+)
+from einkorn.functions.selection import Selection, resolve
+from einkorn.ir.dtypes import bool_, int64, uint64
+from einkorn.ir.errors import BoundsError, DTypeError, ShapeError
+from einkorn.ir.ops import Op
+from einkorn.recording import Value, apply, current_trace, scalar
+
+if TYPE_CHECKING:
+    from einkorn.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+Index = Any  # an index array: a Tensor whose values the step brings, or a NumPy array known now
+Shape = tuple[int, ...]
+
+MSG_BOUNDS = (
+    "{what}: index {index} is out of range for axis {axis} of {type}, which has {size} elements"
+)
+
+
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """x[index] with the meaning that NumPy gives it."""
+    return _select(x, resolve(x._type, index))
+
+
+def _select(x: Tensor, selection: Selection) -> Tensor:
+    part = _basic(x, selection)
+    if not selection.arrays:
+        return to_shape(part, selection.shape_with(()))
+    linear = combine("index", x, selection.arrays)
+    taken = apply(Op.GATHER, _merged(part, selection), linear, axis=selection.place)
+    return to_shape(taken, selection.shape_with(linear.shape))
+
+
+def _basic(x: Tensor, selection: Selection) -> Tensor:
+    """The slices of a selection, with every axis still there."""
+    part = x
+    if selection.cuts(x.shape):
+        rows = dict(starts=selection.starts, stops=selection.stops, steps=selection.steps)
+        part = apply(Op.SLICE, x, **rows)
+    return apply(Op.FLIP, part, axes=selection.flips) if selection.flips else part
+
+
+def _merged(part: Tensor, selection: Selection) -> Tensor:
+    """The axes that arrays index as one axis at `place`, and no axes that integers removed."""
+    named = tuple(axis for axis, _ in selection.arrays)
+    before, after = selection.kept[: selection.place], selection.kept[selection.place :]
+    removed = tuple(k for k in range(part.ndim) if k not in (*named, *selection.kept))
+    order = (*before, *named, *after)
+    if order != tuple(sorted(order)):
+        part = reorder(part, order + removed)
+        sizes = part.shape[: len(order)]
+    else:
+        sizes = tuple(part.shape[k] for k in order)
+    middle = prod(sizes[len(before) : len(before) + len(named)])
+    return to_shape(part, (*sizes[: len(before)], middle, *sizes[len(before) + len(named) :]))
+
+
+# -- index arrays ----------------------------------------------------------------------------------
+
+
+def _known(index: Index) -> Array | None:
+    """The values of an index when they cannot change between now and the run."""
+    if not isinstance(index, Value):
+        return index
+    return index._eager() if current_trace.get() is None else None
+
+
+def combine(
+    what: str, x: Tensor, arrays: Sequence[tuple[int, Index]], negative: bool = True
+) -> Tensor:
+    """One index over several axes of `x`, flattened: the linear index of broadcast arrays.
+
+    Args:
+        arrays: pairs of an axis and the index array for it.
+        negative: whether negative indices count from the end; otherwise they are out of range.
+    """
+    known = [_known(index) for _, index in arrays]
+    for (axis, _), values in zip(arrays, known):
+        if values is not None:
+            _check_bounds(what, x, axis, values, negative)
+    if len(arrays) == 1 and negative:
+        return as_tensor(arrays[0][1], what)
+    sizes = [x.shape[axis] for axis, _ in arrays]
+    tensors = [as_tensor(index, what) for _, index in arrays]
+    common_shape(what, *tensors)
+    certain = [values for values in known if values is not None]
+    if len(certain) == len(arrays):
+        return as_tensor(np.asarray(_linear_now(certain, sizes), np.int64), what)
+    return _linear_later(tensors, sizes, negative)
+
+
+def _check_bounds(what: str, x: Tensor, axis: int, values: Array, negative: bool) -> None:
+    if not values.size:
+        return
+    size = x.shape[axis]
+    low, high = int(values.min()), int(values.max())
+    if high >= size or low < (-size if negative else 0):
+        bad = high if high >= size else low
+        raise BoundsError(
+            MSG_BOUNDS.format(what=what, index=bad, axis=axis, type=x._type, size=size)
+        )
+
+
+def _linear_now(values: Sequence[Array], sizes: Sequence[int]) -> Array:
+    linear: Any = 0
+    for index, size in zip(values, sizes):
+        wide = index.astype(np.int64)
+        linear = linear * size + np.where(wide < 0, wide + size, wide)
+    return linear
+
+
+def _linear_later(tensors: Sequence[Tensor], sizes: Sequence[int], negative: bool) -> Tensor:
+    linear: Any = None
+    outside: Any = None
+    for tensor, size in zip(tensors, sizes):
+        if tensor.dtype is uint64:
+            tensor = minimum(tensor, 2**63 - 1)
+        place = astype(tensor, int64)
+        if negative:
+            place = where(less(place, 0), add(place, size), place)
+        bad = bitwise_or(less(place, 0), greater_equal(place, size))
+        linear = place if linear is None else add(multiply(linear, size), place)
+        outside = bad if outside is None else bitwise_or(outside, bad)
+    return where(outside, prod(sizes), linear)
+
+
+# -- changing parts --------------------------------------------------------------------------------
+
+
+class Indexer:
+    """What `x.at` gives: `x.at[index]` names a part of x."""
+
+    __slots__ = ("_x",)
+
+    def __init__(self, x: Tensor) -> None:
+        self._x = x
+
+    def __getitem__(self, index: Any) -> Part:
+        return Part(self._x, index)
+
+
+class Part:
+    """A part of a tensor; `set` and `add` give a tensor in which it is changed."""
+
+    __slots__ = ("_index", "_x")
+
+    def __init__(self, x: Tensor, index: Any) -> None:
+        self._x, self._index = x, index
+
+    def set(self, value: Any) -> Tensor:
+        """x with the part replaced; where an index repeats, the last value stays."""
+        return _change(Op.SCATTER_SET, self._x, self._index, value)
+
+    def add(self, value: Any) -> Tensor:
+        """x with values added to the part; where an index repeats, all are added, in order."""
+        return _change(Op.SCATTER_ADD, self._x, self._index, value)
+
+
+def _change(op: Op, x: Tensor, index: Any, value: Any) -> Tensor:
+    what = "at[...].set" if op is Op.SCATTER_SET else "at[...].add"
+    if op is Op.SCATTER_ADD and x.dtype is bool_:
+        raise DTypeError(f"{what}: bool has no arithmetic; use set, or cast first")
+    _, update = meet(what, x, value)
+    if update.dtype is not x.dtype:
+        raise DTypeError(
+            f"{what}: a value of {update.dtype} does not fit into {x._type}; cast the tensor or "
+            "the value"
+        )
+    if _is_mask(index) and update.ndim <= x.ndim - index.ndim:
+        return _change_masked(what, op, x, as_tensor(index, what), update)
+    selection = resolve(x._type, index)
+    if not selection.arrays:
+        return _change_slices(what, op, x, selection, update)
+    if selection.is_one_axis(x.shape):
+        axis = selection.arrays[0][0]
+        places, target = combine(what, x, selection.arrays), snapshot(x)
+    else:
+        # Any other mixture: pick the linear positions of the elements with the same index.
+        numbers = apply(Op.IOTA, size=x.size, dtype=int64)
+        places, target, axis = _select(to_shape(numbers, x.shape), selection), flatten(x), 0
+    shape = target.shape[:axis] + places.shape + target.shape[axis + 1 :]
+    changed = apply(op, target, places, _fitted(what, update, shape), axis=axis)
+    return to_shape(changed, x.shape)
+
+
+def _fitted(what: str, update: Tensor, shape: Shape) -> Tensor:
+    """The update broadcast to the shape of the part."""
+    tail = shape[len(shape) - update.ndim :] if update.ndim else ()
+    if update.ndim > len(shape) or any(a not in (1, b) for a, b in zip(update.shape, tail)):
+        raise ShapeError(f"{what}: {update._type} does not broadcast to the part's shape {shape}")
+    return spread_to(update, shape)
+
+
+def _is_mask(index: Any) -> bool:
+    if isinstance(index, Value):
+        return index._type.dtype is bool_ and index._type.rank > 0
+    return isinstance(index, np.ndarray) and index.dtype == bool and index.ndim > 0
+
+
+def _change_masked(what: str, op: Op, x: Tensor, mask: Tensor, update: Tensor) -> Tensor:
+    """A choice by the mask, which needs no count of its elements and so works in a trace too."""
+    if mask.shape != x.shape[: mask.ndim]:
+        raise BoundsError(f"{what}: the mask {mask._type} must have the first axes of {x._type}")
+    _fitted(what, update, x.shape[mask.ndim :])
+    wide = to_shape(mask, mask.shape + (1,) * (x.ndim - mask.ndim))
+    return where(wide, update if op is Op.SCATTER_SET else add(x, update), x)
+
+
+def _change_slices(what: str, op: Op, x: Tensor, selection: Selection, update: Tensor) -> Tensor:
+    """The update laid out in the shape of x; around it a mask, or what adding does not change."""
+    shape = selection.shape_with(())
+    if not prod(shape):
+        _fitted(what, update, shape)
+        return snapshot(x)
+    laid = to_shape(_fitted(what, update, shape), selection.sizes)
+    if selection.flips:
+        laid = apply(Op.FLIP, laid, axes=selection.flips)
+    spans = [(n - 1) * step + 1 for n, step in zip(selection.sizes, selection.steps)]
+    high = (n - a - span for n, a, span in zip(x.shape, selection.starts, spans))
+    gaps = tuple(step - 1 for step in selection.steps)
+    around = dict(low=selection.starts, high=tuple(high), interior=gaps)
+    if op is Op.SCATTER_ADD:
+        # x + -0.0 is x for every x, and x + 0.0 is not for -0.0.
+        nothing = scalar(x.dtype, -0.0 if x.dtype.is_float else 0)
+        return add(x, apply(Op.PAD, laid, nothing, **around))
+    inside = apply(Op.BROADCAST, scalar(bool_, True), shape=selection.sizes)
+    mask = apply(Op.PAD, inside, scalar(bool_, False), **around)
+    return where(mask, apply(Op.PAD, laid, scalar(x.dtype, 0), **around), x)
+
+
+# -- functions -------------------------------------------------------------------------------------
+
+
+def _indices(what: str, indices: Any) -> Tensor:
+    empty = isinstance(indices, (list, tuple)) and not len(indices)
+    tensor = as_tensor(np.zeros(0, np.int64) if empty else indices, what)
+    if not tensor.dtype.is_integer:
+        raise DTypeError(f"{what}: indices must be integers, got {tensor._type}")
+    return tensor
+
+
+def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
+    """The elements at `indices` along an axis, which may be left out for a vector."""
+    tensor, places = as_tensor(x, "take"), _indices("take", indices)
+    if axis is None and tensor.ndim != 1:
+        raise ShapeError(f"take: {tensor._type} does not have one axis; give axis=")
+    axis = normal_axis("take", 0 if axis is None else axis, tensor.ndim)
+    return apply(Op.GATHER, tensor, combine("take", tensor, [(axis, places)]), axis=axis)
+
+
+def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
+    """Elements along an axis, with an index of its own for each position of the other axes."""
+    what = "take_along_axis"
+    tensor, places = as_tensor(x, what), _indices(what, indices)
+    axis = normal_axis(what, axis, tensor.ndim)
+    if places.ndim != tensor.ndim:
+        raise ShapeError(f"{what}: {places._type} must have as many axes as {tensor._type}")
+    rows, columns = (moveaxis(t, axis, -1) for t in (tensor, places))
+    try:
+        outer = np.broadcast_shapes(rows.shape[:-1], columns.shape[:-1])
+    except ValueError:
+        raise ShapeError(
+            f"{what}: {places._type} must agree with {tensor._type} in every axis but {axis}, or "
+            "have one element there"
+        ) from None
+    rows, columns = (spread_to(t, (*outer, t.shape[-1])) for t in (rows, columns))
+    return moveaxis(pick(what, rows, columns), -1, axis)
+
+
+def pick(what: str, x: Tensor, places: Tensor, negative: bool = True) -> Tensor:
+    """x [..., n] at places [..., m] of the last axis, row by row."""
+    count, size = prod(x.shape[:-1]), x.shape[-1]
+    table = to_shape(x, (count, size))
+    columns = to_shape(places, (count, places.shape[-1]))
+    if current_trace.get() is None:
+        row: Index = np.arange(count).reshape(count, 1)
+    else:
+        row = apply(Op.RESHAPE, apply(Op.IOTA, size=count, dtype=int64), shape=(count, 1))
+    linear = combine(what, table, [(0, row), (1, columns)], negative)
+    return to_shape(apply(Op.GATHER, flatten(table), linear, axis=0), places.shape)

@@ -1,0 +1,255 @@
+"""Reductions, scans and the softmax family.
+
+Half types accumulate in float32 inside one op; functions of several ops (mean, var, std) convert
+to float32 once and back once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod as product
+from typing import TYPE_CHECKING, Any
+
+from einkorn.convert import as_tensor, check_dtype, normal_axes, normal_axis
+from einkorn.functions.elementwise import astype, divide, multiply, sqrt, subtract
+from einkorn.functions.manipulation import concat, reorder, snapshot, to_shape
+from einkorn.ir.dtypes import DType, bool_, float32, int64, uint8, uint64
+from einkorn.ir.errors import DTypeError, ShapeError
+from einkorn.ir.ops import Op
+from einkorn.recording import apply, scalar
+
+if TYPE_CHECKING:
+    from einkorn.tensor import Tensor
+
+Axis = int | Sequence[int] | None
+Axes = tuple[int, ...]
+
+
+def _reduce(op: Op, x: Tensor, axes: Axes, keepdims: bool) -> Tensor:
+    """Apply a reduction over normal axes."""
+    reduced = apply(op, x, axes=axes) if axes else snapshot(x)
+    return _kept(reduced, x.shape, axes) if keepdims else reduced
+
+
+def _kept(reduced: Tensor, shape: Axes, axes: Axes) -> Tensor:
+    """A reduced tensor with axes of one element where the reduced ones were."""
+    return to_shape(reduced, tuple(1 if k in axes else n for k, n in enumerate(shape)))
+
+
+def _as_float(x: Tensor) -> Tensor:
+    return x if x.dtype.is_float else astype(x, float32)
+
+
+def _accumulating(x: Tensor) -> Tensor:
+    """`x` in a float dtype that can hold sums of many elements."""
+    return astype(x, float32) if not x.dtype.is_float or x.dtype.itemsize == 2 else x
+
+
+# -- sums and products -----------------------------------------------------------------------------
+
+
+def _sum_dtype(x: Tensor, dtype: Any) -> DType:
+    """The dtype of a sum: integers are summed in 64 bits unless told otherwise."""
+    if dtype is not None:
+        return check_dtype(dtype)
+    if x.dtype.is_float:
+        return x.dtype
+    return uint64 if x.dtype.kind == "u" else int64
+
+
+def _total(op: Op, x: Any, axis: Axis, dtype: Any, keepdims: bool) -> Tensor:
+    what = op.name.lower()
+    tensor = as_tensor(x, what)
+    wanted = _sum_dtype(tensor, dtype)
+    if wanted is bool_:
+        raise DTypeError(f"{what}: bool cannot hold a {what}; use any or all, or another dtype")
+    axes = normal_axes(what, axis, tensor.ndim)
+    return _reduce(op, astype(tensor, wanted), axes, keepdims)
+
+
+def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
+    """The sum over axes, over all by default; 0 over nothing. Integers are summed in 64 bits."""
+    return _total(Op.SUM, x, axis, dtype, keepdims)
+
+
+def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
+    """The product over axes, over all by default; 1 over nothing."""
+    return _total(Op.PROD, x, axis, dtype, keepdims)
+
+
+def cumulative_sum(
+    x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
+) -> Tensor:
+    """The sums of the elements up to each position of an axis.
+
+    Args:
+        axis: may be left out for one-dimensional tensors.
+        include_initial: start with the 0 before the first element.
+    """
+    tensor = as_tensor(x, "cumulative_sum")
+    if axis is None and tensor.ndim != 1:
+        raise ShapeError(f"cumulative_sum: {tensor._type} does not have one axis; give axis=")
+    axis = normal_axis("cumulative_sum", 0 if axis is None else axis, tensor.ndim)
+    wanted = _sum_dtype(tensor, dtype)
+    sums = apply(Op.CUMSUM, astype(tensor, wanted), axis=axis)
+    if not include_initial:
+        return sums
+    start = tuple(1 if k == axis else n for k, n in enumerate(tensor.shape))
+    return concat([apply(Op.BROADCAST, scalar(wanted, 0), shape=start), sums], axis=axis)
+
+
+# -- mean and variance -----------------------------------------------------------------------------
+
+
+def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The arithmetic mean over axes; NaN over nothing. Integers give float32."""
+    tensor = _as_float(as_tensor(x, "mean"))
+    axes = normal_axes("mean", axis, tensor.ndim)
+    return astype(_mean(_accumulating(tensor), axes, keepdims), tensor.dtype)
+
+
+def _mean(x: Tensor, axes: Axes, keepdims: bool) -> Tensor:
+    return divide(_reduce(Op.SUM, x, axes, keepdims), _count(x, axes))
+
+
+def _count(x: Tensor, axes: Axes) -> int:
+    return product(x.shape[axis] for axis in axes)
+
+
+def var(
+    x: Any, /, *, axis: Axis = None, correction: int | float = 0.0, keepdims: bool = False
+) -> Tensor:
+    """The variance over axes: the mean of the squared differences from the mean.
+
+    Args:
+        correction: subtracted from the number of elements; 1 for the unbiased estimate.
+    """
+    tensor = _as_float(as_tensor(x, "var"))
+    return astype(_variance("var", tensor, axis, correction, keepdims), tensor.dtype)
+
+
+def std(
+    x: Any, /, *, axis: Axis = None, correction: int | float = 0.0, keepdims: bool = False
+) -> Tensor:
+    """The standard deviation over axes: the square root of `var`."""
+    tensor = _as_float(as_tensor(x, "std"))
+    return astype(sqrt(_variance("std", tensor, axis, correction, keepdims)), tensor.dtype)
+
+
+def _variance(what: str, x: Tensor, axis: Axis, correction: float, keepdims: bool) -> Tensor:
+    """Two passes: sums of squares minus squares of sums would cancel."""
+    axes = normal_axes(what, axis, x.ndim)
+    wide = _accumulating(x)
+    centred = subtract(wide, _mean(wide, axes, keepdims=True))
+    squares = _reduce(Op.SUM, multiply(centred, centred), axes, keepdims)
+    left = _count(x, axes) - correction
+    return divide(squares, left if left > 0 else 0)
+
+
+# -- largest and smallest --------------------------------------------------------------------------
+
+
+def _extreme(op: Op, x: Any, axis: Axis, keepdims: bool) -> Tensor:
+    what = op.name.lower()
+    tensor = as_tensor(x, what)
+    axes = normal_axes(what, axis, tensor.ndim)
+    _check_not_empty(what, tensor, axes)
+    return _reduce(op, tensor, axes, keepdims)
+
+
+def _check_not_empty(what: str, x: Tensor, axes: Axes) -> None:
+    if _count(x, axes) == 0:
+        raise ShapeError(f"{what}: {x._type} has no elements along axes {axes} to choose from")
+
+
+def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The largest element over axes; NaN if there is one."""
+    return _extreme(Op.MAX, x, axis, keepdims)
+
+
+def min(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The smallest element over axes; NaN if there is one."""
+    return _extreme(Op.MIN, x, axis, keepdims)
+
+
+def _which(op: Op, x: Any, axis: int | None, keepdims: bool) -> Tensor:
+    what = op.name.lower()
+    tensor = as_tensor(x, what)
+    shape = tensor.shape
+    axes = normal_axes(what, axis, tensor.ndim)
+    _check_not_empty(what, tensor, axes)
+    if axis is None:
+        tensor = to_shape(tensor, (tensor.size,))
+    if tensor.dtype is bool_:
+        tensor = astype(tensor, uint8)
+    found = apply(op, tensor, axis=0 if axis is None else axes[0])
+    return _kept(found, shape, axes) if keepdims else found
+
+
+def argmax(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The position of the first largest element along an axis; of all, flattened, by default."""
+    return _which(Op.ARGMAX, x, axis, keepdims)
+
+
+def argmin(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The position of the first smallest element along an axis; of all, flattened, by default."""
+    return _which(Op.ARGMIN, x, axis, keepdims)
+
+
+def _decide(op: Op, what: str, x: Any, axis: Axis, keepdims: bool) -> Tensor:
+    """Whether any (MAX) or every (MIN) element is not zero."""
+    tensor = as_tensor(x, what)
+    axes = normal_axes(what, axis, tensor.ndim)
+    truth = astype(tensor, bool_)
+    if _count(tensor, axes):
+        return _reduce(op, truth, axes, keepdims)
+    shape = tuple(n for k, n in enumerate(tensor.shape) if k not in axes)
+    nothing = apply(Op.BROADCAST, scalar(bool_, op is Op.MIN), shape=shape)
+    return _kept(nothing, tensor.shape, axes) if keepdims else nothing
+
+
+def any(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Whether an element over the axes is not zero; False over nothing."""
+    return _decide(Op.MAX, "any", x, axis, keepdims)
+
+
+def all(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Whether every element over the axes is not zero; True over nothing."""
+    return _decide(Op.MIN, "all", x, axis, keepdims)
+
+
+# -- softmax ---------------------------------------------------------------------------------------
+
+
+def _along(op: Op, x: Any, axis: int) -> Tensor:
+    """Apply an op of the last axis along another one."""
+    what = op.name.lower()
+    tensor = _as_float(as_tensor(x, what))
+    axis = normal_axis(what, axis, tensor.ndim)
+    last = tensor.ndim - 1
+    if axis == last:
+        return apply(op, tensor)
+    order = list(range(tensor.ndim))
+    order[axis], order[last] = last, axis
+    return reorder(apply(op, reorder(tensor, tuple(order))), tuple(order))
+
+
+def softmax(x: Any, /, *, axis: int = -1) -> Tensor:
+    """exp(x) divided by its sum along an axis."""
+    return _along(Op.SOFTMAX, x, axis)
+
+
+def log_softmax(x: Any, /, *, axis: int = -1) -> Tensor:
+    """The logarithm of softmax, without its loss of accuracy."""
+    return _along(Op.LOG_SOFTMAX, x, axis)
+
+
+def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The logarithm of the sum of exp(x) over axes, without overflow; -inf over nothing."""
+    tensor = _as_float(as_tensor(x, "logsumexp"))
+    axes = normal_axes("logsumexp", axis, tensor.ndim)
+    kept = tuple(k for k in range(tensor.ndim) if k not in axes)
+    shape = tuple(tensor.shape[k] for k in kept)
+    rows = to_shape(reorder(tensor, (*kept, *axes)), (*shape, _count(tensor, axes)))
+    reduced = apply(Op.LOGSUMEXP, rows)
+    return _kept(reduced, tensor.shape, axes) if keepdims else reduced

@@ -1,0 +1,273 @@
+"""`Trace`: what a function collects while it is traced, and how it becomes a graph.
+
+Values from outside become captures: a leaf is an input whose storage is bound at each call, a
+setting is a number read at each call, any other tensor is bound as it is. Assignments to leaves
+stay in the trace until the call that runs the graph commits them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from einkorn.ir.dtypes import float64, int64
+from einkorn.ir.errors import EinkornError, TraceError
+from einkorn.ir.graph import Graph, Origin
+from einkorn.ir.node import Node, alias, placeholder, toposort
+from einkorn.ir.ops import Op
+from einkorn.ir.types import TensorType
+from einkorn.leaf import Leaf
+from einkorn.recording import MSG_ESCAPED, Value, current_trace, result, traced, user_origin
+from einkorn.runtime.evaluate import evaluate
+from einkorn.tensor import Tensor
+from einkorn.tunable import module_path
+
+MSG_SETTING = (
+    "{owner}.{name} was set while {trace} was being traced; a compiled step reads settings but does "
+    "not change them: set it outside, or give the optimizer a schedule (a callable or a tensor)"
+)
+
+
+@dataclass(eq=False, slots=True)
+class Capture:
+    """One value taken from outside: its node and what to bind at each call.
+
+    Attributes:
+        node: the `input` node that stands for it.
+        kind: "leaf", "setting" (an object and the name of its attribute), "value" (a tensor) or
+            "grad" (the gradient of a leaf).
+        source: the leaf, the (object, name) pair, or the tensor.
+    """
+
+    node: Node
+    kind: str
+    source: Any
+
+
+@dataclass(eq=False, slots=True)
+class Guard:
+    """Something that must be as it was when the function was traced."""
+
+    holds: Callable[[], bool]
+    reason: str
+
+
+@dataclass(eq=False)
+class Trace:
+    """A function being traced.
+
+    Attributes:
+        name: the function's name.
+        active: False once the function has returned.
+        inputs: one node for each tensor or number argument.
+        captures: values taken from outside, in the order in which they were met.
+        guards: what the trace took from Python.
+        specialised: the numbers among the inputs whose values the trace needed.
+    """
+
+    name: str
+    outer: Any = None
+    active: bool = True
+    inputs: list[Node] = field(default_factory=list[Node])
+    captures: list[Capture] = field(default_factory=list[Capture])
+    guards: list[Guard] = field(default_factory=list[Guard])
+    specialised: dict[Node, Any] = field(default_factory=dict[Node, Any])
+    reasons: list[str] = field(default_factory=list[str])
+    names: dict[Node, str] = field(default_factory=dict[Node, str])
+    origins: dict[Node, Origin] = field(default_factory=dict[Node, Origin])
+    _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
+    _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
+    _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
+    _numbers: dict[Node, Any] = field(default_factory=dict[Node, Any])
+    _guarded: set[tuple[int, str]] = field(default_factory=set[tuple[int, str]])
+
+    # -- values --------------------------------------------------------------------------------
+
+    def argument(self, type: TensorType, name: str, number: Any = None) -> Tensor:
+        """A new input; `number` is the value of one that stands for a Python number."""
+        node = placeholder(type)
+        self.inputs.append(node)
+        self.names[node] = name
+        if number is not None:
+            self._numbers[node] = number
+        return result(type, node=node, trace=self, weak=number is not None)
+
+    def node_of(self, value: Value) -> Node:
+        """The node that stands for `value` here; values from outside are captured."""
+        if value._trace is self:
+            assert value._node is not None
+            return value._node
+        if isinstance(value, Leaf):
+            if value in self._current:
+                return self._current[value]
+            return self._capture("leaf", value, value, value._type, value.name or f"leaf{value.id}")
+        if value._trace is not None and not self._encloses(value._trace):
+            raise EinkornError(MSG_ESCAPED.format(trace=value._trace.name))
+        if value._node is not None and value._trace is None:
+            return value._node  # a constant
+        return self._capture("value", value, value, value._type, f"value{len(self.captures)}")
+
+    def _encloses(self, other: Any) -> bool:
+        outer = self.outer
+        while outer is not None and outer is not other:
+            outer = outer.outer
+        return outer is not None and other.active
+
+    def _capture(self, kind: str, key: Any, source: Any, type: TensorType, name: str) -> Node:
+        found = self._by_key.get((kind, key))
+        if found is None:
+            found = Capture(placeholder(type), kind, source)
+            self._by_key[kind, key] = found
+            self.captures.append(found)
+            self.names[found.node] = name
+        return found.node
+
+    def note(self, node: Node) -> None:
+        """Remember the user's line and the module path of a new node."""
+        if node not in self.origins and node.op not in (Op.INPUT, Op.CONST):
+            origin = user_origin(module_path.get())
+            if origin is not None:
+                self.origins[node] = origin
+
+    def where(self, node: Node | None) -> str:
+        """The user's line that made a node, for messages."""
+        origin = self.origins.get(node) if node is not None else None
+        return f" (it was made at {origin})" if origin else ""
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def assign(self, leaf: Leaf, value: Tensor) -> None:
+        """`leaf.value = value`: a new version of the leaf for the rest of the trace."""
+        self.node_of(leaf)  # captured, so that the commit knows it
+        self._current[leaf] = alias(self.node_of(value))
+
+    def trainable_leaves(self) -> list[Leaf]:
+        """The trainable leaves that were read so far, in the order of their creation."""
+        leaves = [c.source for c in self.captures if c.kind == "leaf" and c.source._trainable]
+        return sorted(leaves, key=lambda leaf: leaf.id)
+
+    def grad_of(self, leaf: Leaf) -> Tensor | None:
+        """`leaf.grad` inside the trace."""
+        if leaf in self._grads:
+            return self._grads[leaf]
+        present = leaf._grad is not None
+        self.guards.append(
+            Guard(lambda: (leaf._grad is not None) == present, f"{leaf.name or 'a leaf'}.grad")
+        )
+        if not present:
+            return None
+        node = self._capture("grad", leaf, leaf, leaf._type, f"{leaf.name}.grad")
+        return traced(node, self)
+
+    def set_grad(self, leaf: Leaf, grad: Tensor | None) -> None:
+        self._grads[leaf] = grad
+
+    # -- numbers, settings and modes -----------------------------------------------------------
+
+    def setting(self, owner: Any, name: str, value: Any) -> Any:
+        """A numeric setting as a run-time scalar; anything else is guarded."""
+        if type(value) is not float:
+            self.guard(owner, name, value)
+            return value
+        type_ = TensorType(float64, ())
+        label = f"{type(owner).__name__.lower()}.{name}"
+        node = self._capture("setting", (id(owner), name), (owner, name), type_, label)
+        if node not in self._numbers:
+            self.guards.append(
+                Guard(lambda: type(owner.__dict__.get(name)) is float, f"{label} was a float")
+            )
+        self._numbers[node] = value
+        return result(type_, node=node, trace=self, weak=True)
+
+    def guard(self, owner: Any, name: str, value: Any) -> None:
+        """Note that the trace holds for this value of an attribute only."""
+        if (id(owner), name) in self._guarded:
+            return
+        self._guarded.add((id(owner), name))
+        by_value = isinstance(value, (bool, int, float, str, type(None)))
+
+        def holds() -> bool:
+            now = owner.__dict__.get(name)
+            return _identical(now, value) if by_value else now is value
+
+        self.guards.append(Guard(holds, f"{type(owner).__name__}.{name} was {value!r}"))
+
+    def refuse_write(self, owner: Any, name: str) -> None:
+        raise TraceError(
+            MSG_SETTING.format(owner=type(owner).__name__, name=name, trace=self.name)
+        )
+
+    def specialise(self, value: Value, what: str) -> Any:
+        """The Python number that a scalar input stands for; the trace holds for it alone."""
+        assert value._node is not None
+        bases = [node for node in toposort([value._node]) if node.op is Op.INPUT]
+        for node in bases:
+            if node not in self._numbers:
+                raise TraceError(
+                    f"{what} needs the value of a number that only exists when {self.name} runs"
+                )
+            self._specialise_input(node, what)
+        known = {node: np.asarray(self._numbers[node]) for node in bases}
+        return evaluate([value._node], known)[0].item()
+
+    def _specialise_input(self, node: Node, what: str) -> None:
+        if node in self.specialised:
+            return
+        self.specialised[node] = self._numbers[node]
+        self.reasons.append(f"{what} needed the value of {self.names[node]}, at {user_origin()}")
+        for capture in self.captures:
+            if capture.node is node:
+                self.guard(*capture.source, self._numbers[node])
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def finish(self, outputs: list[Tensor]) -> tuple[Graph, list[Leaf], list[Leaf]]:
+        """The graph, the leaves that its updates belong to, and the leaves whose grads follow.
+
+        The outputs of the graph are those given, then the gradients that the function left behind.
+        """
+        nodes = [self.node_of(x) for x in outputs]
+        with_grad = [leaf for leaf, grad in self._grads.items() if grad is not None]
+        for leaf in with_grad:
+            grad = self._grads[leaf]
+            assert grad is not None
+            nodes.append(self.node_of(grad))
+        updated = list(self._current)
+        placeholders = {c.source: c.node for c in self.captures if c.kind == "leaf"}
+        updates = tuple((placeholders[leaf], self._current[leaf]) for leaf in updated)
+        captures = tuple(c.node for c in self.captures)
+        graph = Graph(
+            self.name, tuple(self.inputs), captures, tuple(nodes), updates, self.names, self.origins
+        )
+        return graph, updated, with_grad
+
+    @property
+    def cleared_grads(self) -> list[Leaf]:
+        """The leaves whose gradient the function set to None."""
+        return [leaf for leaf, grad in self._grads.items() if grad is None]
+
+
+def _identical(a: Any, b: Any) -> bool:
+    """Equal as Python values that may become constants: 1, 1.0 and True differ, NaN equals NaN."""
+    return type(a) is type(b) and repr(a) == repr(b)
+
+
+@contextmanager
+def tracing(trace: Trace) -> Any:
+    """Make `trace` the current one; it is closed at the end, also when the function raises."""
+    token = current_trace.set(trace)
+    try:
+        yield trace
+    finally:
+        trace.active = False
+        current_trace.reset(token)
+
+
+def number_type(value: Any) -> TensorType:
+    """The type of the input that carries a Python number."""
+    return TensorType(float64 if isinstance(value, float) else int64, ())
+
