@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
 from einkorn.recording import Value, result
 from einkorn.tensor import Tensor
-from einkorn.tree import flatten, unflatten
+from einkorn.tree import flatten, paths, unflatten
 
 INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 
@@ -73,11 +73,24 @@ class Arguments:
             if isinstance(kind, TensorType):
                 yield value if value is not None else result(kind, end)
 
-    def traced(self, trace: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with inputs of `trace` in place of tensors and numbers."""
+    def _labels(self, names: Sequence[str]) -> list[str]:
+        """A name for each end: its parameter's, and the way to it in a nested argument."""
+        labels: list[str] = []
+        for side, key, *rest in paths(self.structure):
+            known = side == 1 or key < len(names)
+            head = (key if side == 1 else names[key]) if known else f"arg{key}"
+            labels.append(".".join(map(str, (head, *rest))))
+        return labels
+
+    def traced(self, trace: Any, names: Sequence[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with inputs of `trace` in place of tensors and numbers.
+
+        Args:
+            trace: where the inputs belong.
+            names: the names of the positional parameters, for printed IR.
+        """
         replaced: list[Any] = []
-        for position, (end, kind) in enumerate(zip(self.ends, self.kinds)):
-            label = f"arg{position}"
+        for label, end, kind in zip(self._labels(names), self.ends, self.kinds):
             if isinstance(kind, TensorType):
                 replaced.append(trace.argument(kind, label))
             elif isinstance(kind, str) and trace.outer is None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import MethodType
 from typing import Any
+from weakref import WeakSet
 
 from einkorn.arguments import Arguments, read_arguments
 from einkorn.differentiation import depth
@@ -32,6 +34,20 @@ from einkorn.tracing import Trace, tracing
 from einkorn.tree import flatten, unflatten
 
 BACKENDS = ("llvm", "reference")
+KINDS_KEPT = 256  # kinds of arguments for which one compiled function keeps traces
+
+
+_alive: WeakSet[Compiled] = WeakSet()
+
+
+def _release_in_child() -> None:
+    """A lock that another thread held at a fork stays locked in the child: start with new ones."""
+    for compiled in _alive:
+        compiled._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_in_child)
 
 
 class Compiled:
@@ -52,15 +68,17 @@ class Compiled:
         self._backend = backend
         self._threads = threads
         self._static = frozenset([static_argnames] if isinstance(static_argnames, str) else static_argnames)
-        self._signature = inspect.signature(fn) if self._static else None
-        if self._signature is not None and not self._static <= set(self._signature.parameters):
+        self._parameters = _parameters(fn)
+        if not self._static <= set(self._parameters):
             raise EinkornError(
-                f"static_argnames {sorted(self._static)} are not all parameters of {self._signature}"
+                f"static_argnames {sorted(self._static)} are not all parameters of "
+                f"{name or _name_of(fn)}({', '.join(self._parameters)})"
             )
         self._name = name or _name_of(fn)
         self._entries: dict[Any, list[Entry]] = {}
         self._lock = threading.RLock()
         functools.update_wrapper(self, fn, updated=())
+        _alive.add(self)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)
@@ -77,15 +95,15 @@ class Compiled:
             return run_region(self._name, self._fn, args, kwargs)
         arguments = self._read(args, kwargs)
         entry = self._entry(arguments)
-        return entry.call(arguments, self._threads or chosen.threads)
+        return entry.call(arguments, self._threads or chosen.threads, self._lock)
 
     # -- tracing -------------------------------------------------------------------------------
 
     def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         static: frozenset[int | str] = frozenset(self._static & kwargs.keys())
-        if self._signature is not None:
-            names = list(self._signature.parameters)
-            static |= {k for k, name in enumerate(names[: len(args)]) if name in self._static}
+        if self._static:
+            named = enumerate(self._parameters[: len(args)])
+            static |= {k for k, name in named if name in self._static}
         return read_arguments(self._name, args, kwargs, static)
 
     def _entry(self, arguments: Arguments) -> Entry:
@@ -97,6 +115,8 @@ class Compiled:
                 return entry
         with self._lock:
             entry = self._traced(arguments, self._why(entries, arguments))
+            while len(self._entries) >= KINDS_KEPT:  # the oldest kind of arguments goes first
+                del self._entries[next(iter(self._entries))]
             kept = [old for old in self._entries.get(key, ()) if old.epoch == structure_epoch()]
             self._entries[key] = [entry, *kept]
             return entry
@@ -118,7 +138,7 @@ class Compiled:
         region = current_region.set(None)
         try:
             with tracing(trace):
-                args, kwargs = arguments.traced(trace)
+                args, kwargs = arguments.traced(trace, self._parameters)
                 returned = self._fn(*args, **kwargs)
                 ends, structure = flatten(returned)
                 outputs = [x for x in ends if _is_output(x)]
@@ -171,6 +191,14 @@ class Compiled:
             for entry in entries:
                 rows.extend(f"  {row}" for row in entry.describe())
         return "\n".join(rows)
+
+
+def _parameters(fn: Callable[..., Any]) -> list[str]:
+    """The names of a function's parameters, in order; none for one without a signature."""
+    try:
+        return list(inspect.signature(fn).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _is_output(x: Any) -> bool:

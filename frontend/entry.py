@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from array import array as words
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -108,13 +109,20 @@ class Entry:
 
     # -- the call ------------------------------------------------------------------------------
 
-    def call(self, arguments: Arguments, threads: int) -> Any:
-        """Run the step. If it refuses, no state has changed."""
+    def call(self, arguments: Arguments, threads: int, lock: AbstractContextManager[Any]) -> Any:
+        """Run the step. If it refuses, no state has changed.
+
+        Args:
+            arguments: what the call was given.
+            threads: how many threads may take part.
+            lock: held while state is written, so that concurrent steps follow each other.
+        """
         self.calls += 1
         tracked = self._tracked(arguments) if self._influential and is_recording() else False
         variant = self._recorded_variant if tracked else self._plain_variant
-        bound, held = self._bind(arguments)
-        arrays = variant.run(self, bound, held, threads)
+        with lock if self._updated else nullcontext():
+            bound, held = self._bind(arguments)
+            arrays = variant.run(self, bound, held, threads)
         count = self._count
         values = [
             result(node.tensor, array) for node, array in zip(self.graph.outputs, arrays[:count])
@@ -293,12 +301,11 @@ class _Variant:
             storage = None if index in in_place and not leaf._lent else leaf._fresh()
             fresh.append((leaf, storage))
             addresses.append(leaf._address if storage is None else address_of(storage))
-        status = self._executable.run(words("q", addresses), threads)
-        if status:
+        commit = (lambda: _commit(fresh)) if fresh else None
+        if self._executable.run(words("q", addresses), threads, commit):
             for leaf, storage in fresh:
                 leaf._spare = storage if storage is not None else leaf._spare
             raise BoundsError(MSG_STEP_BOUNDS.format(name=self.graph.name))
-        _commit(fresh)
         return outputs
 
     def _run_reference(self, entry: Entry, bound: list[int]) -> list[Array]:
@@ -317,14 +324,9 @@ class _Variant:
 
 
 def _commit(fresh: list[tuple[Leaf, Array | None]]) -> None:
-    """Make the new values the leaves' own; all of them, also when interrupted in between."""
-    pending = iter(fresh)
-    try:
-        for leaf, storage in pending:
-            _install(leaf, storage)
-    finally:
-        for leaf, storage in pending:
-            _install(leaf, storage)
+    """Make the new values the leaves' own."""
+    for leaf, storage in fresh:
+        _install(leaf, storage)
 
 
 def _install(leaf: Leaf, storage: Array | None) -> None:

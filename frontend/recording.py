@@ -173,8 +173,9 @@ def traced(node: Node, trace: Any, weak: bool = False) -> Tensor:
 
 def scalar(dtype: DType, number: Any) -> Tensor:
     """A constant scalar, rounded once to `dtype`."""
-    node = constant(dtype, number)
-    return result(node.tensor, array=np.asarray(number).astype(dtype.numpy), node=node)
+    with np.errstate(over="ignore"):
+        node = constant(dtype, number)
+        return result(node.tensor, array=np.asarray(number).astype(dtype.numpy), node=node)
 
 
 @contextmanager

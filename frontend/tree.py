@@ -53,6 +53,16 @@ def _unflatten(structure: Structure, ends: Any) -> Any:
     return kind(*items) if name == "named" else kind(items)
 
 
+def paths(structure: Structure) -> list[tuple[Any, ...]]:
+    """For each end of a structure the keys and positions that lead to it."""
+    if structure == END:
+        return [()]
+    keys = structure[2] or range(len(structure) - 3)
+    return [
+        (key, *rest) for key, part in zip(keys, structure[3:]) for rest in paths(part)
+    ]
+
+
 def tree_leaves(nest: Any) -> list[Any]:
     """The ends of a nest, in order."""
     return flatten(nest)[0]

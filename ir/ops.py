@@ -67,6 +67,8 @@ from einkorn.ir import shape_rules as shape
 class Op(Enum):
     """The closed set of primitive ops."""
 
+    __hash__ = object.__hash__  # members are unique objects; Enum's own hash runs in Python
+
     # Sources.
     INPUT = auto()
     CONST = auto()

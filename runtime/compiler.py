@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,6 +26,16 @@ _lock = threading.RLock()
 _dumped = itertools.count(1)
 
 Observer = Callable[[str, Any], None]
+
+
+def _release_in_child() -> None:
+    """A lock that another thread held at a fork stays locked in the child: start with a new one."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_in_child)
 
 
 def build_program(graph: Graph, backend: str, observe: Observer | None = None) -> Program:

@@ -7,16 +7,18 @@ instances of their own from a pool, so results never mix.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from einkorn.codegen.target import Target
 from einkorn.ir import program as layout
+from einkorn.ir.errors import IRError
 from einkorn.ir.program import ARENA, Program
 from einkorn.runtime.team import run_function, team_for
 
 ALIGNMENT = 64
+NOT_RUN = -1  # the status word until the driver clears it
 ALONE_NS = 100_000.0  # a step shorter than this is not worth waking another thread
 KEEP_GIL_NS = 50_000.0  # releasing and retaking the GIL can cost more than such a step
 
@@ -97,12 +99,16 @@ class Executable:
         released, kept = run_function()
         self._run = kept if program.cost < KEEP_GIL_NS else released
 
-    def run(self, addresses: array[int], threads: int) -> int:
+    def run(
+        self, addresses: array[int], threads: int, commit: Callable[[], None] | None = None
+    ) -> int:
         """Run the program once.
 
         Args:
             addresses: the base address of every slot but the arena, in slot order.
             threads: how many threads may take part.
+            commit: called when the program has run and refused nothing; also when an interrupt
+                (Ctrl-C) is waiting to be raised, so that a step is applied whole or not at all.
 
         Returns:
             The status word; when it is not zero no state was written.
@@ -111,13 +117,20 @@ class Executable:
             instance = self._idle.pop()
         except IndexError:
             instance = _Instance(self.program, self._kernels)
+        if len(addresses) != len(instance.slots) - 1:  # else the table would move in memory
+            raise IRError(
+                f"{self.program.name} has {len(instance.slots) - 1} slots, got {len(addresses)}"
+            )
         instance.slots[1:] = addresses
         block = instance.block
         if self.program.cost < ALONE_NS:
             threads = 1
         block[layout.THREADS] = threads
         block[layout.TEAM] = team_for(threads) if threads > 1 else 0
+        block[layout.STATUS] = NOT_RUN
         try:
             return self._run(instance.address)
         finally:
+            if commit is not None and block[layout.STATUS] == 0:
+                commit()
             self._idle.append(instance)

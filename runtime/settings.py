@@ -6,7 +6,6 @@
     EINKORN_DUMP_AFTER=stage   write only that stage
     EINKORN_VERIFY=1           verify the graph after every pass
     EINKORN_FUEL=n             allow only the first n rewrites of a compilation
-    EINKORN_TRACEBACK=full     show einkorn's own frames in errors
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ class Settings:
     dump_after: str = ""
     verify: bool = False
     fuel: int | None = None
-    traceback: str = "short"
 
 
 def _flag(text: str) -> bool:
@@ -54,7 +52,6 @@ _READERS = {
     "dump_after": str,
     "verify": _flag,
     "fuel": _count,
-    "traceback": str,
 }
 
 

@@ -362,14 +362,15 @@ def test_not_folded(before: Build, dtypes: Sequence[DType]) -> None:
 
 def test_dce_drops_what_does_not_matter() -> None:
     x, y, w, v, u = (placeholder(TensorType(F, (2, 3))) for _ in range(5))
-    names = dict(zip((x, y, w, v, u), "xywvu"))
+    names = dict(zip((x, y, w, v, u, neg(u)), "xywvun"))
     updates = ((w, neg(x)), (v, v), (x, x))
-    graph = dce(Graph("f", (x, y), (w, v, u), (sin(x),), updates, names, {u: Origin("a.py", 1)}))
+    origins = {neg(u): Origin("a.py", 1), neg(x): Origin("a.py", 2)}
+    graph = dce(Graph("f", (x, y), (w, v, u), (sin(x),), updates, names, origins))
     assert graph.inputs == (x, y)
-    assert graph.captures == (w,)
-    assert graph.updates == ((w, neg(x)),)
-    assert sorted(graph.names.values()) == ["w", "x", "y"]
-    assert not graph.origins
+    assert graph.captures == (w, v, u)  # the signature: callers bind all of them
+    assert graph.updates == updates
+    assert sorted(graph.names.values()) == ["u", "v", "w", "x", "y"]
+    assert list(graph.origins) == [neg(x)]
     verify(graph)
 
 

@@ -1,0 +1,457 @@
+"""`Module`: an ordinary class whose attributes hold parameters, buffers and other modules."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from einkorn.container import Container, check_structure, frozen, snapshot
+from einkorn.convert import as_shape, check_dtype
+from einkorn.initializers import Zeros, as_initializer
+from einkorn.ir.dtypes import DType, float32
+from einkorn.ir.errors import EinkornError, StateError
+from einkorn.leaf import Leaf, Parameter, structure_changed
+from einkorn.nn.structure import (
+    INTERNAL,
+    Structure,
+    attributes_changed,
+    replaced,
+    set_trainable,
+)
+from einkorn.recording import Value, current_trace, no_grad
+from einkorn.tunable import Mode, Tunable, module_path
+
+Array = np.ndarray[Any, Any]
+
+MSG_NO_FORWARD = "{name} has no forward method: define  def forward(self, x): ...  in the class"
+MSG_TAKEN = "{owner} already has an attribute {name!r}; choose another name for the new {kind}"
+MSG_KEYS = "{what}: {details}; pass strict=False to take only what fits"
+
+
+class LoadResult(NamedTuple):
+    """What `load_state_dict(..., strict=False)` left out."""
+
+    missing: list[str]
+    unknown: list[str]
+
+
+class _ModuleType(type):
+    """Sets a module up before `__init__`, so that no class has to call `super().__init__()`."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        module = cls.__new__(cls, *args, **kwargs)
+        module.__dict__["training"] = True
+        module.__init__(*args, **kwargs)
+        return module
+
+
+class Module(metaclass=_ModuleType):
+    """The base of layers and models: assign parameters and modules to attributes, write `forward`.
+
+    Leaves (`ek.Parameter`, `ek.tensor`) and modules are found in attributes and in any nesting of
+    lists, tuples and dicts. One that is found twice counts once.
+
+    Attributes:
+        training: True until `eval()`; layers such as Dropout read it.
+    """
+
+    training = Mode()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Module:
+        return super().__new__(cls)
+
+    def __init__(self) -> None:
+        """Nothing: there is no need to call it."""
+
+    # -- calling -------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What calling the module computes."""
+        raise EinkornError(MSG_NO_FORWARD.format(name=type(self).__name__))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward`.
+
+        Args:
+            v: a Container or dict like `self.v` whose values are used in place of the parameters,
+                for this call only. Anything else under this name goes to `forward`.
+        """
+        if isinstance(kwargs.get("v"), dict):
+            with self._substituted(kwargs.pop("v")):
+                return self(*args, **kwargs)
+        state = self.__dict__
+        if current_trace.get() is not None:
+            state["_observed"] = True
+        outer = module_path.get()
+        if not outer and "_structure" not in state:
+            self._found()  # names the modules inside
+        name = state.get("_name") or type(self).__name__.lower()
+        token = module_path.set(f"{outer}/{name}" if outer else name)
+        try:
+            return self.forward(*args, **kwargs)
+        finally:
+            module_path.reset(token)
+
+    @contextmanager
+    def _substituted(self, values: Mapping[str, Any]) -> Generator[None]:
+        """Within the block every attribute that holds a parameter holds its stand-in instead."""
+        found = self._found()
+        other = check_structure(found.v, values, f"{type(self).__name__}(..., v=)")
+        new = {
+            id(leaf): _fitting(leaf, other[path], path) for path, leaf in found.v.flat_items()
+        }
+        undo: list[tuple[dict[str, Any], str, Any]] = []
+        try:
+            for path, module in found.modules.items():
+                state = module.__dict__
+                part = other.get(path, Container()) if path else other
+                undo.append((state, "_substituted", state.get("_substituted")))
+                state["_substituted"] = part
+                for name, value in list(state.items()):
+                    if name not in INTERNAL:
+                        _exchange(state, name, value, replaced(value, new, _is_module), undo)
+            yield
+        finally:
+            for state, name, value in reversed(undo):
+                state[name] = value
+
+    # -- attributes ----------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        state = self.__dict__
+        old = state.get(name)
+        object.__setattr__(self, name, value)
+        if isinstance(value, _STRUCTURAL) or isinstance(old, _STRUCTURAL):
+            attributes_changed()
+            if isinstance(value, Module):
+                value.__dict__.setdefault("_name", name.lstrip("_") or name)
+        if "_observed" in state and not _read_at_each_call(type(self), name, old, value):
+            structure_changed()
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        attributes_changed()
+        if "_observed" in self.__dict__:
+            structure_changed()
+
+    def __getstate__(self) -> dict[str, Any]:
+        drop = ("_structure", "_observed", "_substituted")
+        return {key: value for key, value in self.__dict__.items() if key not in drop}
+
+    def _found(self) -> Structure:
+        """The leaves and modules inside, found anew when something changed."""
+        structure = self.__dict__.get("_structure")
+        if structure is None or not structure.current():
+            structure = self.__dict__["_structure"] = Structure(self, _is_module)
+        if current_trace.get() is not None:
+            for module in structure.modules.values():
+                module.__dict__["_observed"] = True
+        return structure
+
+    def add_parameter(
+        self,
+        name: str,
+        shape: Any = (),
+        dtype: Any = float32,
+        initializer: Any = Zeros,
+        trainable: bool = True,
+    ) -> Parameter:
+        """A new parameter under the attribute `name`.
+
+        Args:
+            initializer: called with the shape and dtype; a class is instantiated first.
+        """
+        self._check_free(name, "parameter")
+        value = initial(initializer, shape, dtype)
+        leaf = Parameter(value, dtype, trainable=trainable)
+        setattr(self, name, leaf)
+        return leaf
+
+    def add_buffer(self, name: str, value: Any, dtype: Any = None) -> Leaf:
+        """State that is no parameter, such as a running mean, under the attribute `name`."""
+        self._check_free(name, "buffer")
+        leaf = Leaf(value, dtype)
+        setattr(self, name, leaf)
+        return leaf
+
+    def _check_free(self, name: str, kind: str) -> None:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise EinkornError(f"the name of a {kind} is an identifier, got {name!r}")
+        if hasattr(self, name):
+            raise StateError(MSG_TAKEN.format(owner=type(self).__name__, name=name, kind=kind))
+
+    # -- parameters ----------------------------------------------------------------------------
+
+    @property
+    def v(self) -> Container:
+        """The parameters themselves, nested as the attributes are.
+
+        Assigning a Container or dict copies its values into the parameters: all of them or, when
+        one does not fit, none.
+        """
+        values = self.__dict__.get("_substituted")
+        return self._found().v if values is None else values
+
+    @v.setter
+    def v(self, values: Mapping[str, Any]) -> None:
+        own = self._found().v
+        other = check_structure(own, values, f"{type(self).__name__}.v = ...")
+        _write([(leaf, other[path], path) for path, leaf in own.flat_items()])
+
+    @property
+    def buffers(self) -> Container:
+        """The leaves that are not parameters, nested as the attributes are."""
+        return self._found().buffers
+
+    def parameters(self) -> list[Leaf]:
+        """The parameters, each once."""
+        return self._found().v.to_flat_list()
+
+    def named_parameters(self) -> Iterator[tuple[str, Leaf]]:
+        """The path of each parameter, such as "hidden/w", and the parameter."""
+        return self._found().v.flat_items()
+
+    def get_parameters(self, trainable: bool | None = None) -> Container:
+        """The parameters; only the trainable or only the frozen ones when asked for."""
+        own = self._found().v
+        if trainable is None:
+            return own
+        chosen = own.filter(lambda leaf: leaf.trainable is trainable)
+        return frozen(chosen, "parameters")
+
+    def set_parameters(self, values: Mapping[str, Any]) -> None:
+        """Copy values into the parameters that `values` names; the others stay as they are."""
+        given = values if isinstance(values, Container) else Container(values)
+        own = self._found().v
+        pairs: list[tuple[Leaf, Any, str]] = []
+        for path, value in given.flat_items():
+            leaf = own[path]
+            if not isinstance(leaf, Leaf):
+                raise EinkornError(f"set_parameters: {path!r} is not one parameter but several")
+            pairs.append((leaf, value, path))
+        _write(pairs)
+
+    def _gradient_targets(self) -> Container:
+        return self._found().targets
+
+    def freeze(self, pattern: str = "*") -> Module:
+        """Stop training the parameters whose path matches a pattern such as "encoder/*"."""
+        return self._set_trainable(pattern, False)
+
+    def unfreeze(self, pattern: str = "*") -> Module:
+        """Train the parameters whose path matches a pattern."""
+        return self._set_trainable(pattern, True)
+
+    def _set_trainable(self, pattern: str, on: bool) -> Module:
+        chosen = [leaf for path, leaf in self.named_parameters() if fnmatchcase(path, pattern)]
+        if not chosen and pattern != "*":
+            raise EinkornError(
+                f"no parameter matches {pattern!r}; there are {', '.join(self.v.key_chains())}"
+            )
+        for leaf in chosen:
+            set_trainable(leaf, on)
+        return self
+
+    # -- modes and modules ---------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Module:
+        """Set `training` here and in every module inside."""
+        if not isinstance(mode, bool):
+            raise EinkornError(f"train() takes True or False, got {mode!r}")
+        for module in self.modules():
+            if module.__dict__["training"] is not mode:
+                module.training = mode
+        return self
+
+    def eval(self) -> Module:
+        """The same as `train(False)`."""
+        return self.train(False)
+
+    def modules(self) -> list[Module]:
+        """This module and every one inside, each once."""
+        return list(self._found().modules.values())
+
+    def named_modules(self) -> list[tuple[str, Module]]:
+        """The path and module of this one, whose path is empty, and of every one inside."""
+        return list(self._found().modules.items())
+
+    # -- saving --------------------------------------------------------------------------------
+
+    def _named_leaves(self) -> dict[str, Leaf]:
+        found = self._found()
+        items = (*found.v.flat_items(), *found.buffers.flat_items())
+        return {path.replace("/", "."): leaf for path, leaf in items}
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and buffers by their path, such as "hidden.w"."""
+        return {key: np.array(leaf.numpy()) for key, leaf in self._named_leaves().items()}
+
+    def load_state_dict(self, values: Mapping[str, Any], strict: bool = True) -> LoadResult:
+        """Copy values into parameters and buffers: all of them or, when one does not fit, none.
+
+        Args:
+            values: by path, as `state_dict` gives them; shared ones may come under each name.
+            strict: refuse unknown and missing keys; otherwise they are returned.
+        """
+        return load_leaves(f"{type(self).__name__}.load_state_dict", self._named_leaves(), values,
+                           strict, self._shared)
+
+    def _shared(self, key: str) -> Leaf | None:
+        """The leaf behind another name of a shared one."""
+        path = key.replace(".", "/")
+        found = self._found()
+        leaf = found.v.get(path, found.buffers.get(path))
+        return leaf if isinstance(leaf, Leaf) else None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all parameters and buffers to a safetensors file; an old one stays until the end."""
+        from safetensors.numpy import save  # loaded on first use: `import einkorn` stays quick
+
+        data = save(self.state_dict())
+        folder = os.path.dirname(os.path.abspath(path))
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".einkorn-", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def load(self, path: str | os.PathLike[str], strict: bool = True) -> LoadResult:
+        """Read parameters and buffers from a safetensors file, as `load_state_dict` does."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            values = load_file(path)
+        except SafetensorError as error:
+            raise StateError(f"{os.fspath(path)} is not a safetensors file: {error}") from None
+        return self.load_state_dict(values, strict)
+
+    # -- text ----------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses of the printed form, such as sizes."""
+        return ""
+
+    def __repr__(self) -> str:
+        return self._text("", ())
+
+    def _text(self, indent: str, outer: tuple[int, ...]) -> str:
+        head = f"{type(self).__name__}({self.extra_repr()}"
+        if id(self) in outer:
+            return head + "...)"
+        inner = indent + "  "
+        lines = [
+            f"{inner}({name}): {child._text(inner, (*outer, id(self)))}"
+            for name, child in _children(self.__dict__, ())
+        ]
+        return head + ("\n" + "\n".join(lines) + f"\n{indent})" if lines else ")")
+
+
+_STRUCTURAL = (Leaf, Module, list, tuple, dict)
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, Module)
+
+
+def _children(holder: Any, nests: tuple[int, ...]) -> Iterator[tuple[str, Module]]:
+    """The modules directly inside, with the paths under which they are held."""
+    named = holder.items() if isinstance(holder, dict) else (
+        (f"v{k}", item) for k, item in enumerate(holder)
+    )
+    for raw, value in named:
+        key = str(raw).lstrip("_")
+        if raw in INTERNAL or id(value) in nests:
+            continue
+        if isinstance(value, Module):
+            yield key, value
+        elif isinstance(value, (list, tuple, dict)):
+            yield from ((f"{key}/{k}", x) for k, x in _children(value, (*nests, id(value))))
+
+
+def _read_at_each_call(owner: type, name: str, old: Any, new: Any) -> bool:
+    """Whether compiled functions read this setting at each call, so that they need no notice."""
+    setting = isinstance(getattr(owner, name, None), Tunable)
+    return name in INTERNAL or (setting and type(old) is float and type(new) is float)
+
+
+def _exchange(
+    state: dict[str, Any], name: str, old: Any, new: Any, undo: list[tuple[dict[str, Any], str, Any]]
+) -> None:
+    if new is not old:
+        undo.append((state, name, old))
+        state[name] = new
+
+
+def initial(initializer: Any, shape: Any, dtype: Any) -> Any:
+    """The first value of a parameter."""
+    sizes, kind = as_shape("a parameter", shape), check_dtype(dtype)
+    with no_grad():
+        value = as_initializer(initializer)(sizes, kind)
+    if tuple(np.shape(value)) != sizes:
+        raise EinkornError(
+            f"the initializer gave shape {tuple(np.shape(value))} for a parameter of shape {sizes}"
+        )
+    return value
+
+
+def _fitting(leaf: Leaf, value: Any, path: str) -> Any:
+    """The value as a Tensor of the leaf's type; the error names the path."""
+    try:
+        return leaf._checked(value, traced=current_trace.get() is not None)
+    except EinkornError as error:
+        error.add_note(f"for {path!r}")
+        raise
+
+
+def _write(pairs: list[tuple[Leaf, Any, str]]) -> None:
+    """Copy values into leaves after all were checked; values may be the leaves themselves."""
+    checked = [(leaf, snapshot(_fitting(leaf, value, path))) for leaf, value, path in pairs]
+    for leaf, value in checked:
+        leaf.value = value
+
+
+def load_leaves(
+    what: str,
+    leaves: Mapping[str, Leaf],
+    values: Mapping[str, Any],
+    strict: bool,
+    shared: Callable[[str], Leaf | None] = lambda key: None,
+) -> LoadResult:
+    """Copy named values into leaves after all were checked."""
+    if not isinstance(values, Mapping):
+        raise EinkornError(f"{what} needs a dict of arrays, got {type(values).__name__}")
+    unknown = [key for key in values if key not in leaves and shared(key) is None]
+    given = {leaves.get(key) or shared(key): key for key in values if key not in unknown}
+    given.update({leaves[key]: key for key in values if key in leaves})
+    missing = [key for key, leaf in leaves.items() if leaf not in given]
+    if strict and (unknown or missing):
+        raise StateError(MSG_KEYS.format(what=what, details=_key_details(unknown, missing)))
+    _write([(leaf, values[key], key) for leaf, key in given.items() if leaf is not None])
+    return LoadResult(missing, unknown)
+
+
+def _key_details(unknown: list[str], missing: list[str]) -> str:
+    parts: list[str] = []
+    if unknown:
+        close = {key: difflib.get_close_matches(key, missing, n=1) for key in unknown[:8]}
+        texts = [f"{k!r} (perhaps {c[0]!r})" if c else repr(k) for k, c in close.items()]
+        parts.append(f"{len(unknown)} unknown keys: {', '.join(texts)}")
+    if missing:
+        parts.append(f"{len(missing)} missing keys: {', '.join(map(repr, missing[:8]))}")
+    return "; ".join(parts)
+
+
+__all__ = ["DType", "LoadResult", "Module", "Value", "initial", "load_leaves"]

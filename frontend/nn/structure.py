@@ -1,0 +1,183 @@
+"""What a Module holds: its leaves and modules, found in attributes and nests of them.
+
+Each is found once. Further ways to it become aliases of the Containers, so that every path works.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from einkorn.container import Container, frozen
+from einkorn.ir.errors import StateError
+from einkorn.leaf import Leaf, Parameter, structure_epoch
+
+# Entries of a module's `__dict__` that are its own bookkeeping.
+INTERNAL = frozenset({"_observed", "_structure", "_name", "_substituted"})
+
+MSG_KEY_TWICE = (
+    "{owner}: {first!r} and {second!r} both become the key {key!r} (leading underscores and the "
+    "kind of dict keys are not part of it); rename one"
+)
+MSG_KEY_TEXT = (
+    "{owner}: the dict key {key!r} cannot be part of a parameter's path: it is empty or contains "
+    "'/' or '.'; use another key"
+)
+
+# Counts changes to modules' attributes; a structure that was found before the last one is old.
+_version = [0]
+# Leaves of no Parameter class that freeze() made untrainable: they remain parameters.
+_kept: set[int] = set()
+
+
+def attributes_changed() -> None:
+    """Note that an attribute that may hold leaves or modules was set or deleted."""
+    _version[0] += 1
+
+
+def is_parameter(leaf: Leaf) -> bool:
+    """Whether a leaf belongs to `model.v`; the others are buffers."""
+    return isinstance(leaf, Parameter) or leaf._trainable or leaf.id in _kept
+
+
+def set_trainable(leaf: Leaf, on: bool) -> None:
+    """Freeze or unfreeze a leaf; it stays a parameter."""
+    if not isinstance(leaf, Parameter):
+        _kept.add(leaf.id)
+    leaf.trainable = on
+
+
+class Structure:
+    """The leaves and modules behind a module, as they were found.
+
+    Attributes:
+        v: the parameters, live.
+        buffers: the other leaves, live.
+        modules: every module by its path; the root has the path "".
+    """
+
+    def __init__(self, root: Any, is_module: Callable[[Any], bool]) -> None:
+        self.v, self.buffers = Container(), Container()
+        self.modules: dict[str, Any] = {"": root}
+        self._is_module = is_module
+        self._seen: dict[int, Any] = {id(root): (self.v, self.buffers)}
+        self._nests: list[tuple[Any, tuple[Any, ...]]] = []
+        self._targets: Container | None = None
+        self._enter(root, "", "", self.v, self.buffers)
+        frozen(self.v, "parameters")
+        frozen(self.buffers, "buffers")
+        self._stamp = (_version[0], structure_epoch())
+        for path, leaf in (*self.v.flat_items(), *self.buffers.flat_items()):
+            leaf.name = leaf.name or path.replace("/", ".")
+
+    @property
+    def targets(self) -> Container:
+        """The trainable leaves."""
+        if self._targets is None:
+            every = all(leaf._trainable for leaf in self.v.to_flat_list())
+            chosen = self.v if every else self.v.filter(lambda leaf: leaf._trainable)
+            self._targets = frozen(chosen, "parameters")
+        return self._targets
+
+    def current(self) -> bool:
+        """Whether nothing was changed since."""
+        if self._stamp != (_version[0], structure_epoch()):
+            return False
+        return all(_unchanged(nest, items) for nest, items in self._nests)
+
+    def _enter(self, holder: Any, path: str, local: str, v: Container, buffers: Container) -> None:
+        names: dict[str, Any] = {}
+        for raw, value in self._items(holder):
+            if not isinstance(value, (Leaf, list, tuple, dict)) and not self._is_module(value):
+                continue
+            key = str(raw).lstrip("_") or str(raw)
+            if not self._visit(value, key, path, local, v, buffers):
+                continue
+            owner = path or type(holder).__name__
+            if not key or "/" in key or "." in key:
+                raise StateError(MSG_KEY_TEXT.format(owner=owner, key=raw))
+            if key in names:
+                first = names[key]
+                raise StateError(
+                    MSG_KEY_TWICE.format(owner=owner, first=first, second=raw, key=key)
+                )
+            names[key] = raw
+
+    def _items(self, holder: Any) -> Iterator[tuple[Any, Any]]:
+        if self._is_module(holder):
+            yield from ((k, x) for k, x in list(holder.__dict__.items()) if k not in INTERNAL)
+            return
+        self._nests.append((holder, _contents(holder)))
+        yield from holder.items() if isinstance(holder, dict) else _listed(holder)
+
+    def _visit(
+        self, value: Any, key: str, path: str, local: str, v: Container, buffers: Container
+    ) -> bool:
+        """Add what one item holds; whether it holds anything."""
+        if isinstance(value, Leaf):
+            home = v if is_parameter(value) else buffers
+            if id(value) in self._seen:
+                home._aliases[key] = value
+            else:
+                dict.__setitem__(home, key, value)
+                self._seen[id(value)] = value
+            return True
+        if id(value) in self._seen:
+            inner_v, inner_buffers = self._seen[id(value)]
+            v._aliases[key], buffers._aliases[key] = inner_v, inner_buffers
+            return self._holds(value, inner_v, inner_buffers)
+        inner_v, inner_buffers = self._seen[id(value)] = (Container(), Container())
+        path, local = _join(path, key), _join(local, key)
+        if self._is_module(value):
+            self.modules[path] = value
+            value.__dict__.setdefault("_name", local)
+            local = ""
+        self._enter(value, path, local, inner_v, inner_buffers)
+        for outer, inner in ((v, inner_v), (buffers, inner_buffers)):
+            if inner:
+                dict.__setitem__(outer, key, inner)
+            elif inner._aliases:
+                outer._aliases[key] = inner
+        return self._holds(value, inner_v, inner_buffers)
+
+    def _holds(self, value: Any, *inner: Container) -> bool:
+        return self._is_module(value) or any(x or x._aliases for x in inner)
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}/{key}" if path else key
+
+
+def _listed(items: Any) -> Iterator[tuple[str, Any]]:
+    return ((f"v{k}", item) for k, item in enumerate(items))
+
+
+def _contents(nest: Any) -> tuple[Any, ...]:
+    return (*nest, *nest.values()) if isinstance(nest, dict) else tuple(nest)
+
+
+def _unchanged(nest: Any, items: tuple[Any, ...]) -> bool:
+    if isinstance(nest, tuple):
+        return True
+    now = _contents(nest)
+    return len(now) == len(items) and all(map(operator.is_, now, items))
+
+
+def replaced(
+    value: Any, new: dict[int, Any], is_module: Callable[[Any], bool], inside: tuple[int, ...] = ()
+) -> Any:
+    """The attribute with leaves exchanged by their ids; itself when it holds none of them."""
+    if isinstance(value, Leaf):
+        return new.get(id(value), value)
+    if is_module(value) or not isinstance(value, (list, tuple, dict)) or id(value) in inside:
+        return value
+    inside = (*inside, id(value))
+    if isinstance(value, dict):
+        items = {key: replaced(item, new, is_module, inside) for key, item in value.items()}
+        changed = any(items[key] is not value[key] for key in items)
+        return (Container(items) if isinstance(value, Container) else items) if changed else value
+    listed = [replaced(item, new, is_module, inside) for item in value]
+    if all(map(operator.is_, listed, value)):
+        return value
+    return type(value)(*listed) if hasattr(value, "_fields") else type(value)(listed)
