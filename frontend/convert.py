@@ -16,7 +16,7 @@ from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.numpy_rules import cast as cast_values
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
-from einkorn.recording import Value, apply, result, scalar
+from einkorn.recording import Value, apply, current_trace, result, scalar
 
 if TYPE_CHECKING:
     from einkorn.tensor import Tensor
@@ -119,7 +119,8 @@ def as_tensor(x: Any, what: str) -> Tensor:
         return x  # type: ignore[return-value] # every Value that users hold is a Tensor
     if type(x) in _SCALARS:
         return scalar(weak_dtype(x), x)
-    array = to_array(x, what=what, copy=True)  # a recording must not see later changes of x
+    # A recording must not see what the caller writes into x later; a compiled step must.
+    array = to_array(x, what=what, copy=current_trace.get() is None)
     return result(TensorType(as_dtype(array.dtype), array.shape), array=array)
 
 

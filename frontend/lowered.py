@@ -9,8 +9,9 @@ from einkorn.codegen.target import target_named
 from einkorn.ir.diff import diff
 from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
+from einkorn.ir.loops import Kernel
 from einkorn.ir.program import Program
-from einkorn.runtime.compiler import build_program, compile_graph
+from einkorn.runtime.compiler import build_program, compile_graph, kernel_sources
 from einkorn.runtime.executable import Executable
 
 
@@ -50,15 +51,13 @@ class Lowered:
         return diff(self.ir(before), self.ir(after))
 
     @property
-    def kernels(self) -> list[Any]:
+    def kernels(self) -> tuple[Kernel, ...]:
         """The distinct kernels, in the order of their first use."""
-        rows = (row.kernel for row in self.program.instructions)
-        return [kernel for kernel in dict.fromkeys(rows) if kernel is not None]
+        return self.program.kernels
 
     def llvm_ir(self) -> str:
         """The LLVM text of every kernel."""
-        target = target_named(self._backend)
-        return "\n".join(f"; {kernel}\n{target.text(kernel)}" for kernel in self.kernels)
+        return kernel_sources(self.program, target_named(self._backend))
 
     @property
     def memory(self) -> int:

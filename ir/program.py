@@ -114,6 +114,12 @@ class Program:
     cost: float
     in_place: frozenset[int] = frozenset()
 
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The distinct kernels, in the order of their first use."""
+        rows = (row.kernel for row in self.instructions)
+        return tuple(kernel for kernel in dict.fromkeys(rows) if kernel is not None)
+
     def __str__(self) -> str:
         rows = [f"program {self.name} arena={self.arena_bytes} cost={self.cost / 1000:.1f}us {{"]
         for number, slot in enumerate(self.slots):

@@ -169,7 +169,7 @@ class Lowering:
             for (view_buffer, offset), row in zip(reads, strides)
             if row == strides[-1] and offset == target.offset * itemsize
         }
-        for view_buffer, offset in reads:  # also read elsewhere: not in step after all
+        for view_buffer, _ in reads:  # also read elsewhere: not in step after all
             if sum(view_buffer is other for other, _ in reads) > 1:
                 in_step.discard(view_buffer)
         params = (*extents, *(n for row in strides for n in row))
@@ -251,4 +251,3 @@ def expression(
         attrs = tuple((k, v) for k, v in node.attrs if isinstance(v, int))
         step(node, Expr(node.op, tuple(number[x] for x in node.inputs), node.dtype, attrs))
     return tuple(body), [lowering.view(x) for x in loaded], number[root]
-

@@ -69,7 +69,12 @@ def _tail(view: View, axes: Ints) -> int:
 
 
 def _dense_copy(
-    lowering: Lowering, node: Node, source: tuple[Buffer, int], view: View, dtype: DType, order: Ints
+    lowering: Lowering,
+    node: Node,
+    source: tuple[Buffer, int],
+    view: View,
+    dtype: DType,
+    order: Ints,
 ) -> tuple[tuple[Buffer, int], View]:
     """A dense copy of a view with its axes in another order."""
     shape = tuple(view.shape[axis] for axis in order)
@@ -156,7 +161,10 @@ def _columns(
         first = len(kept) - 1
         axes = tuple(range(first, first + len(axes)))
         kept = [axis for axis in range(len(view.shape)) if axis not in axes]
-        reduced, reduced_strides = (prod(view.shape[axis] for axis in axes),), (view.strides[axes[-1]],)
+        reduced, reduced_strides = (
+            (prod(view.shape[axis] for axis in axes),),
+            (view.strides[axes[-1]],),
+        )
     shape = tuple(view.shape[axis] for axis in kept)
     buffer = lowering.result(node)
     extents, (load_row, store_row) = merge_axes(
@@ -187,7 +195,9 @@ def softmax(lowering: Lowering, node: Node) -> None:
         return
     view = lowering.view(source)
     n = view.shape[-1]
-    outer, (strides,) = merge_axes(view.shape[:-1], [view.strides[:-1]]) if view.shape[:-1] else ((1,), [(n,)])
+    outer, strides = (1,), (n,)
+    if view.shape[:-1]:
+        outer, (strides,) = merge_axes(view.shape[:-1], [view.strides[:-1]])
     if len(outer) > 1 or (n > 1 and view.strides[-1] != 1):
         view = lowering.dense(source)
         outer, strides = (prod(view.shape[:-1]),), (n,)
@@ -213,7 +223,8 @@ def middle_axis(lowering: Lowering, node: Node) -> None:
     """CUMSUM, ARGMAX, ARGMIN: dense [outer, n, inner] around the axis."""
     if node.tensor.size == 0:
         return
-    source, axis = node.inputs[0], node.attr("axis")
+    source = node.inputs[0]
+    axis: int = node.attr("axis")
     view = lowering.dense(source)
     n = source.shape[axis]
     outer, inner = prod(source.shape[:axis]), prod(source.shape[axis + 1 :])

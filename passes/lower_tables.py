@@ -41,7 +41,7 @@ def dot(lowering: Lowering, node: Node) -> None:
     (left, right), (ca, cb) = node.inputs, node.attr("contract")
     batch = prod(node.shape[:-2])
     m, n = node.shape[-2:]
-    k = left.shape[ca]
+    k: int = left.shape[ca]
     if k == 0:
         buffer = lowering.result(node)
         lowering.fill(constant(node.dtype, 0), buffer, lowering.views[node])
@@ -188,7 +188,7 @@ def scatter(lowering: Lowering, node: Node) -> None:
     """SCATTER_ADD, SCATTER_SET: a copy of x, then the updates in order; halves add in float32."""
     if node.tensor.size == 0:
         return
-    source, indices, updates = node.inputs
+    source, _, updates = node.inputs
     wide = _wide(node.dtype) if node.op is Op.SCATTER_ADD else node.dtype
     if wide is not node.dtype:
         rows = _converted(lowering, updates, wide)
@@ -217,9 +217,7 @@ def _converted(lowering: Lowering, source: Node, dtype: DType) -> Buffer:
     return buffer
 
 
-def _scatter(
-    lowering: Lowering, node: Node, dtype: DType, rows: Operand, buffer: Buffer
-) -> None:
+def _scatter(lowering: Lowering, node: Node, dtype: DType, rows: Operand, buffer: Buffer) -> None:
     """The updates of a scatter into a buffer that already holds x."""
     source, indices, _ = node.inputs
     sizes = _index_sizes(source, indices, node.attr("axis"))
@@ -288,7 +286,8 @@ def concat(lowering: Lowering, node: Node) -> None:
     """CONCAT: copy every part into its place."""
     buffer = lowering.result(node)
     target = lowering.views[node]
-    axis, offset = node.attr("axis"), 0
+    axis: int = node.attr("axis")
+    offset = 0
     for part in node.inputs:
         place = View(node, offset, part.shape, target.strides)
         lowering.copy(lowering.view(part), buffer, place, node)

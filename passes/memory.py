@@ -7,6 +7,7 @@ instruction covers what it reads and whoever used its memory before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from einkorn.ir.program import ARENA, Instruction, Operand, Program, Slot
@@ -82,16 +83,21 @@ def plan_memory(launches: Launches) -> Program:
         if k == commit_at:
             instructions.append(_commit(k))
         shift = int(0 <= commit_at <= k)
-        after = max(waits[k] + shift if waits[k] > commit_at else waits[k], commit_at + 1 if shift else 0)
+        after = max(
+            waits[k] + shift if waits[k] > commit_at else waits[k], commit_at + 1 if shift else 0
+        )
         instructions.append(_instruction(launch, after, operand))
     if commit_at == len(steps):
         instructions.append(_commit(len(steps)))
     cost = sum(launch.cost for launch in steps)
-    return Program(launches.graph.name, slots, tuple(instructions), arena_bytes, cost, launches.in_place)
+    return Program(
+        launches.graph.name, slots, tuple(instructions), arena_bytes, cost, launches.in_place
+    )
 
 
-def _instruction(launch: Launch, after: int, operand: object) -> Instruction:
-    assert callable(operand)
+def _instruction(
+    launch: Launch, after: int, operand: Callable[[Buffer, int], Operand]
+) -> Instruction:
     operands = tuple(operand(*item) for item in (*launch.reads, *launch.writes))
     return Instruction(
         launch.kernel,

@@ -24,7 +24,8 @@ def schedule(launches: Launches) -> Launches:
     arranged = [steps[k] for k in order]
     commit = len(early)
     in_place = frozenset(
-        index for index in range(len(launches.graph.updates))
+        index
+        for index in range(len(launches.graph.updates))
         if _may_overwrite(launches.graph, index, arranged, commit)
     )
     return replace(launches, steps=arranged, commit=commit, in_place=in_place)
@@ -69,7 +70,8 @@ def _may_overwrite(graph: Graph, index: int, steps: list[Launch], commit: int) -
     inputs = len(graph.inputs)
     role, position = ("input", params) if params < inputs else ("capture", params - inputs)
     writers = [
-        k for k, launch in enumerate(steps)
+        k
+        for k, launch in enumerate(steps)
         if any(buffer.role == "update" and buffer.index == index for buffer, _ in launch.writes)
     ]
     if len(writers) != 1 or writers[0] < commit or role == "input":

@@ -349,9 +349,7 @@ def slice_slice(node: Node) -> Node | None:
         starts.append(begin)
         stops.append(begin + (size - 1) * step * stride + 1 if size else begin)
         steps.append(step * stride)
-    return make(
-        Op.SLICE, x.inputs[0], starts=tuple(starts), stops=tuple(stops), steps=tuple(steps)
-    )
+    return make(Op.SLICE, x.inputs[0], starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
 
 
 def flip_nothing(node: Node) -> Node | None:

@@ -66,7 +66,7 @@ def through(node: Node, view: View) -> View | None:
     if node.op is Op.BROADCAST:
         return _broadcast(view, node.attr("shape"))
     if node.op is Op.TRANSPOSE:
-        axes = node.attr("axes")
+        axes: Ints = node.attr("axes")
         strides = tuple(view.strides[axis] for axis in axes)
         return View(view.base, view.offset, node.shape, strides)
     if node.op is Op.SLICE:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from einkorn.codegen.target import target_named
+from einkorn.codegen.target import Target, target_named
 from einkorn.ir.graph import Graph
 from einkorn.ir.program import Program
 from einkorn.ir.rewrite import Fuel, always
@@ -45,13 +45,18 @@ def build_program(graph: Graph, backend: str, observe: Observer | None = None) -
     if chosen.verify:
         observers.append(_verify_stage)
     if chosen.dump:
-        observers.append(_dumper(graph, chosen))
+        observers.append(_dumper(graph, chosen, target_named(backend)))
 
     def tell(name: str, result: Any) -> None:
         for observer in observers:
             observer(name, result)
 
     return run_pipeline(graph, target_named(backend).machine, tell, always if chosen.fuel is None else Fuel(chosen.fuel))
+
+
+def kernel_sources(program: Program, target: Target) -> str:
+    """The source of every distinct kernel of a program, in the order of first use."""
+    return "\n".join(f"; {kernel}\n{target.text(kernel)}" for kernel in program.kernels)
 
 
 def _verify_stage(name: str, result: Any) -> None:
@@ -63,7 +68,8 @@ def _verify_stage(name: str, result: Any) -> None:
             raise
 
 
-def _dumper(graph: Graph, chosen: settings.Settings) -> Observer:
+def _dumper(graph: Graph, chosen: settings.Settings, target: Target) -> Observer:
+    """Write each stage, and behind the program the source of its kernels."""
     folder = Path(chosen.dump)
     folder.mkdir(parents=True, exist_ok=True)
     prefix = f"{next(_dumped):03d}-{graph.name}"
@@ -74,6 +80,9 @@ def _dumper(graph: Graph, chosen: settings.Settings) -> Observer:
         if chosen.dump_after in ("", name):
             path = folder / f"{prefix}-{number}-{name}.txt"
             path.write_text(f"{result}\n", encoding="utf-8")
+        if isinstance(result, Program) and chosen.dump_after in ("", "kernels"):
+            path = folder / f"{prefix}-{number + 1}-kernels.ll"
+            path.write_text(kernel_sources(result, target), encoding="utf-8")
 
     return dump
 

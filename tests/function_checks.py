@@ -57,7 +57,9 @@ def both(fn: Callable[..., Any], *arrays: Any) -> Any:
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
         nans = np.isnan(a) & np.isnan(b) if a.dtype.kind == "f" else np.zeros(a.shape, bool)
         raw = f"u{a.dtype.itemsize}"
-        assert (nans | (np.ascontiguousarray(a).view(raw) == np.ascontiguousarray(b).view(raw))).all()
+        assert (
+            nans | (np.ascontiguousarray(a).view(raw) == np.ascontiguousarray(b).view(raw))
+        ).all()
     return eager
 
 

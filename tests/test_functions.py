@@ -1,4 +1,4 @@
-"""Functions of the namespace against NumPy: creation, movement, reductions, products, losses."""
+"""Functions of the namespace against NumPy: creation, movement and reductions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einkorn.functions import creation as cr
-from einkorn.functions import linear_algebra as la
-from einkorn.functions import losses as lo
 from einkorn.functions import manipulation as mv
-from einkorn.functions import searching as se
 from einkorn.functions import statistical as sta
-from einkorn.ir.errors import BoundsError, DTypeError, ShapeError, TraceError
+from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.leaf import Leaf
 
 # -- creation --------------------------------------------------------------------------------------
@@ -290,7 +287,7 @@ def test_reductions(shape: tuple[int, ...], axis: Any, dtype: str, keep: bool) -
             real = dtype if x.dtype.kind == "f" else "float32"
             close(sta.mean(t, **rule), np.mean(exact, **rule), real)
             close(sta.var(t, **rule), np.var(exact, **rule), real)
-            if np.all(count > 1):
+            if np.size(count) and np.all(count > 1):
                 close(sta.std(t, correction=1, **rule), np.std(exact, ddof=1, **rule), real)
 
 
@@ -364,7 +361,9 @@ def test_softmax_family(axis: int, dtype: str) -> None:
     wants.append(np.log(np.sum(np.exp(wide), (axis, 0) if axis else 0)))
     wants.append(np.log(np.sum(np.exp(wide))))
     for a, b in zip(got, wants, strict=True):
-        np.testing.assert_allclose(np.asarray(a, "float64"), b, 2e-2 if dtype == "float16" else 1e-4, 1e-5)
+        np.testing.assert_allclose(
+            np.asarray(a, "float64"), b, 2e-2 if dtype == "float16" else 1e-4, 1e-5
+        )
         assert a.dtype == dtype
 
 
@@ -382,7 +381,12 @@ def test_reductions_compiled() -> None:
     def reduced(t: Any) -> list[Any]:
         fns = (sta.sum, sta.mean, sta.var, sta.std, sta.max, sta.prod)
         found = [fn(t, axis=axis) for fn in fns for axis in (None, 0, 1, (0, 2))]
-        return [*found, sta.any(t > 2, axis=1), sta.argmax(t, axis=1), sta.cumulative_sum(t, axis=1)]
+        return [
+            *found,
+            sta.any(t > 2, axis=1),
+            sta.argmax(t, axis=1),
+            sta.cumulative_sum(t, axis=1),
+        ]
 
     both(reduced, x)
 

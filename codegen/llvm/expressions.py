@@ -339,24 +339,26 @@ EMITTERS: dict[Op, Emit] = {
     Op.SHIFT_RIGHT: _shift_right,
     Op.SELECT: _select,
 }
-EMITTERS |= {op: _rounding(name) for op, name in _ROUNDING.items()}
-EMITTERS |= {
-    op: _math(op.name.lower())
-    for op in (
-        Op.RSQRT,
-        Op.EXP,
-        Op.EXPM1,
-        Op.LOG,
-        Op.LOG1P,
-        Op.SIN,
-        Op.COS,
-        Op.TAN,
-        Op.TANH,
-        Op.ERF,
-        Op.SIGMOID,
-        Op.SILU,
-        Op.GELU,
-        Op.SOFTPLUS,
-        Op.POW,
-    )
-}
+EMITTERS.update({op: _rounding(name) for op, name in _ROUNDING.items()})
+EMITTERS.update(
+    {
+        op: _math(op.name.lower())
+        for op in (
+            Op.RSQRT,
+            Op.EXP,
+            Op.EXPM1,
+            Op.LOG,
+            Op.LOG1P,
+            Op.SIN,
+            Op.COS,
+            Op.TAN,
+            Op.TANH,
+            Op.ERF,
+            Op.SIGMOID,
+            Op.SILU,
+            Op.GELU,
+            Op.SOFTPLUS,
+            Op.POW,
+        )
+    }
+)

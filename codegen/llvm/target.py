@@ -19,9 +19,13 @@ class LlvmTarget:
     def __init__(self) -> None:
         self._addresses: dict[Kernel, int] = {}
 
-    @cached_property
+    @property
     def machine(self) -> Machine:
         """Vector width and matmul tiles of this CPU."""
+        return self._machine
+
+    @cached_property
+    def _machine(self) -> Machine:
         lanes = host_features().lanes
         accumulators = [d for d in dtypes.ALL if d.itemsize > 2 or not d.is_float]
         return Machine(

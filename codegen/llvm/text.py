@@ -393,19 +393,19 @@ class Writer:
         phis = [Value(f"%c{tag}_{k}", value.type) for k, value in enumerate(carried)]
         self.line(f"br label %{head}")
         at = len(self._lines)
-        self._open(body)
+        self.open_block(body)
         loop = Loop(index, phis, results=phis)
         yield loop
         if len(loop.next) != len(carried):
             raise ValueError(f"loop carries {len(carried)} values, body gave {len(loop.next)}")
         self.line(f"br label %{latch}")
-        self._open(latch)
+        self.open_block(latch)
         self.line(f"%n{tag} = add i64 {index.text}, {step}")
         self.line(f"br label %{head}")
         self._lines[at:at] = self._loop_head(
             tag, before, start, stop, list(zip(phis, carried, loop.next))
         )
-        self._open(done)
+        self.open_block(done)
 
     @staticmethod
     def _loop_head(
@@ -432,10 +432,10 @@ class Writer:
         self._count += 1
         yes, done = f"yes{self._count}", f"end{self._count}"
         self.line(f"br {condition}, label %{yes}, label %{done}")
-        self._open(yes)
+        self.open_block(yes)
         yield
         self.line(f"br label %{done}")
-        self._open(done)
+        self.open_block(done)
 
     @contextmanager
     def if_else(self, condition: Value) -> Generator[_Branches]:
@@ -443,7 +443,7 @@ class Writer:
         self._count += 1
         branches = _Branches(self, str(self._count))
         self.line(f"br {condition}, label %yes{self._count}, label %no{self._count}")
-        self._open(branches.yes)
+        self.open_block(branches.yes)
         yield branches
         branches.close()
 
@@ -453,12 +453,12 @@ class Writer:
         self._count += 1
         state = _While(self, str(self._count))
         self.line(f"br label %{state.head}")
-        self._open(state.head)
+        self.open_block(state.head)
         yield state
         self.line(f"br label %{state.head}")
-        self._open(state.done)
+        self.open_block(state.done)
 
-    def _open(self, label: str) -> None:
+    def open_block(self, label: str) -> None:
         self._lines.append(f"{label}:")
         self._block = label
 
@@ -475,13 +475,13 @@ class _Branches:
         """End the first branch and begin the second."""
         self._second = True
         self._writer.line(f"br label %{self.end}")
-        self._writer._open(self.no)
+        self._writer.open_block(self.no)
 
     def close(self) -> None:
         if not self._second:
             self.otherwise()
         self._writer.line(f"br label %{self.end}")
-        self._writer._open(self.end)
+        self._writer.open_block(self.end)
 
 
 class _While:
@@ -498,4 +498,4 @@ class _While:
         self._exits += 1
         stay = f"stay{self._tag}_{self._exits}"
         self._writer.line(f"br {condition}, label %{stay}, label %{self.done}")
-        self._writer._open(stay)
+        self._writer.open_block(stay)

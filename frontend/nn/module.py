@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from einkorn.container import Container, check_structure, frozen, snapshot
+from einkorn.container import Container, check_structure, frozen
 from einkorn.convert import as_shape, check_dtype
 from einkorn.initializers import Zeros, as_initializer
-from einkorn.ir.dtypes import DType, float32
+from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError, StateError
 from einkorn.leaf import Leaf, Parameter, structure_changed
+from einkorn.loading import LoadResult, fitting, load_leaves, write_all
 from einkorn.nn.structure import (
     INTERNAL,
     Structure,
@@ -25,21 +25,13 @@ from einkorn.nn.structure import (
     replaced,
     set_trainable,
 )
-from einkorn.recording import Value, current_trace, no_grad
+from einkorn.recording import current_trace, no_grad
 from einkorn.tunable import Mode, Tunable, module_path
 
 Array = np.ndarray[Any, Any]
 
 MSG_NO_FORWARD = "{name} has no forward method: define  def forward(self, x): ...  in the class"
 MSG_TAKEN = "{owner} already has an attribute {name!r}; choose another name for the new {kind}"
-MSG_KEYS = "{what}: {details}; pass strict=False to take only what fits"
-
-
-class LoadResult(NamedTuple):
-    """What `load_state_dict(..., strict=False)` left out."""
-
-    missing: list[str]
-    unknown: list[str]
 
 
 class _ModuleType(type):
@@ -105,7 +97,7 @@ class Module(metaclass=_ModuleType):
         found = self._found()
         other = check_structure(found.v, values, f"{type(self).__name__}(..., v=)")
         new = {
-            id(leaf): _fitting(leaf, other[path], path) for path, leaf in found.v.flat_items()
+            id(leaf): fitting(leaf, other[path], path) for path, leaf in found.v.flat_items()
         }
         undo: list[tuple[dict[str, Any], str, Any]] = []
         try:
@@ -203,7 +195,7 @@ class Module(metaclass=_ModuleType):
     def v(self, values: Mapping[str, Any]) -> None:
         own = self._found().v
         other = check_structure(own, values, f"{type(self).__name__}.v = ...")
-        _write([(leaf, other[path], path) for path, leaf in own.flat_items()])
+        write_all([(leaf, other[path], path) for path, leaf in own.flat_items()])
 
     @property
     def buffers(self) -> Container:
@@ -236,7 +228,7 @@ class Module(metaclass=_ModuleType):
             if not isinstance(leaf, Leaf):
                 raise EinkornError(f"set_parameters: {path!r} is not one parameter but several")
             pairs.append((leaf, value, path))
-        _write(pairs)
+        write_all(pairs)
 
     def _gradient_targets(self) -> Container:
         return self._found().targets
@@ -300,8 +292,8 @@ class Module(metaclass=_ModuleType):
             values: by path, as `state_dict` gives them; shared ones may come under each name.
             strict: refuse unknown and missing keys; otherwise they are returned.
         """
-        return load_leaves(f"{type(self).__name__}.load_state_dict", self._named_leaves(), values,
-                           strict, self._shared)
+        what = f"{type(self).__name__}.load_state_dict"
+        return load_leaves(what, self._named_leaves(), values, strict, self._shared)
 
     def _shared(self, key: str) -> Leaf | None:
         """The leaf behind another name of a shared one."""
@@ -405,53 +397,3 @@ def initial(initializer: Any, shape: Any, dtype: Any) -> Any:
             f"the initializer gave shape {tuple(np.shape(value))} for a parameter of shape {sizes}"
         )
     return value
-
-
-def _fitting(leaf: Leaf, value: Any, path: str) -> Any:
-    """The value as a Tensor of the leaf's type; the error names the path."""
-    try:
-        return leaf._checked(value, traced=current_trace.get() is not None)
-    except EinkornError as error:
-        error.add_note(f"for {path!r}")
-        raise
-
-
-def _write(pairs: list[tuple[Leaf, Any, str]]) -> None:
-    """Copy values into leaves after all were checked; values may be the leaves themselves."""
-    checked = [(leaf, snapshot(_fitting(leaf, value, path))) for leaf, value, path in pairs]
-    for leaf, value in checked:
-        leaf.value = value
-
-
-def load_leaves(
-    what: str,
-    leaves: Mapping[str, Leaf],
-    values: Mapping[str, Any],
-    strict: bool,
-    shared: Callable[[str], Leaf | None] = lambda key: None,
-) -> LoadResult:
-    """Copy named values into leaves after all were checked."""
-    if not isinstance(values, Mapping):
-        raise EinkornError(f"{what} needs a dict of arrays, got {type(values).__name__}")
-    unknown = [key for key in values if key not in leaves and shared(key) is None]
-    given = {leaves.get(key) or shared(key): key for key in values if key not in unknown}
-    given.update({leaves[key]: key for key in values if key in leaves})
-    missing = [key for key, leaf in leaves.items() if leaf not in given]
-    if strict and (unknown or missing):
-        raise StateError(MSG_KEYS.format(what=what, details=_key_details(unknown, missing)))
-    _write([(leaf, values[key], key) for leaf, key in given.items() if leaf is not None])
-    return LoadResult(missing, unknown)
-
-
-def _key_details(unknown: list[str], missing: list[str]) -> str:
-    parts: list[str] = []
-    if unknown:
-        close = {key: difflib.get_close_matches(key, missing, n=1) for key in unknown[:8]}
-        texts = [f"{k!r} (perhaps {c[0]!r})" if c else repr(k) for k, c in close.items()]
-        parts.append(f"{len(unknown)} unknown keys: {', '.join(texts)}")
-    if missing:
-        parts.append(f"{len(missing)} missing keys: {', '.join(map(repr, missing[:8]))}")
-    return "; ".join(parts)
-
-
-__all__ = ["DType", "LoadResult", "Module", "Value", "initial", "load_leaves"]

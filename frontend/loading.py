@@ -1,0 +1,87 @@
+"""Writes to several leaves at once: everything is checked before the first one changes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from einkorn.container import snapshot
+from einkorn.ir.errors import EinkornError, StateError
+from einkorn.leaf import Leaf
+from einkorn.recording import current_trace
+from einkorn.tensor import Tensor
+
+MSG_KEYS = "{what}: {details}; pass strict=False to take only what fits"
+# So many keys are named in an error.
+_SHOWN = 8
+
+
+class LoadResult(NamedTuple):
+    """What loading with `strict=False` left out."""
+
+    missing: list[str]
+    unknown: list[str]
+
+
+def fitting(leaf: Leaf, value: Any, path: str) -> Tensor:
+    """The value as a Tensor of the leaf's type; an error names the path."""
+    try:
+        return leaf._checked(value, traced=current_trace.get() is not None)
+    except EinkornError as error:
+        raise type(error)(f"{path!r}: {error}") from None
+
+
+def write_all(items: Iterable[tuple[Leaf, Any, str]]) -> None:
+    """Copy values into leaves, named by a path; values may be leaves that are written themselves."""
+    checked = [(leaf, snapshot(fitting(leaf, value, path))) for leaf, value, path in items]
+    for leaf, value in checked:
+        leaf.value = value
+
+
+def load_leaves(
+    what: str,
+    leaves: Mapping[str, Leaf],
+    values: Mapping[str, Any],
+    strict: bool,
+    shared: Callable[[str], Leaf | None] = lambda key: None,
+) -> LoadResult:
+    """Copy named values into leaves.
+
+    Args:
+        what: who asks, for errors.
+        strict: refuse unknown and missing keys; otherwise they are returned.
+        shared: the leaf behind a key that is not among `leaves`.
+    """
+    if not isinstance(values, Mapping):
+        raise EinkornError(f"{what} needs a dict of arrays, got {type(values).__name__}")
+    chosen: dict[Leaf, str] = {}
+    unknown: list[str] = []
+    for key in values:
+        leaf = leaves[key] if key in leaves else shared(key)
+        if leaf is None:
+            unknown.append(key)
+        elif key in leaves or leaf not in chosen:
+            chosen[leaf] = key
+    missing = [key for key, leaf in leaves.items() if leaf not in chosen]
+    if strict and (unknown or missing):
+        raise StateError(MSG_KEYS.format(what=what, details=_details(unknown, missing)))
+    write_all((leaf, values[key], key) for leaf, key in chosen.items())
+    return LoadResult(missing, unknown)
+
+
+def _details(unknown: list[str], missing: list[str]) -> str:
+    parts: list[str] = []
+    if unknown:
+        close = {k: difflib.get_close_matches(k, missing, n=1) for k in unknown[:_SHOWN]}
+        texts = [f"{k!r} (perhaps {c[0]!r})" if c else repr(k) for k, c in close.items()]
+        parts.append(f"{_count(unknown, 'unknown')} {', '.join(texts)}")
+    if missing:
+        parts.append(f"{_count(missing, 'missing')} {', '.join(map(repr, missing[:_SHOWN]))}")
+    return "; ".join(parts)
+
+
+def _count(keys: list[str], kind: str) -> str:
+    return f"{len(keys)} {kind} key{'s' if len(keys) > 1 else ''}, such as" if (
+        len(keys) > _SHOWN
+    ) else f"{kind} key{'s' if len(keys) > 1 else ''}"

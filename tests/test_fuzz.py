@@ -1,0 +1,119 @@
+"""Random graphs: each eager op near its reference, and the compiled graph equal to eager to the bit.
+
+A failure prints the shrunken graph as SSA text and the seed of its arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_makers import EPS, LEAST
+from op_samples import SAMPLES
+from random_graphs import graphs, random_arrays, random_graph
+from same_bits import assert_same_bits, build, execute, split_finely
+
+from einkorn.codegen import reference
+from einkorn.ir.errors import BoundsError
+from einkorn.ir.graph import Graph
+from einkorn.ir.node import Node
+from einkorn.ir.ops import OPS, Op
+from einkorn.runtime.evaluate import evaluate
+from einkorn.runtime.settings import override
+
+Array = np.ndarray[Any, Any]
+ULPS = {op: max(row.ulps for row in SAMPLES if row.op is op) for op in {row.op for row in SAMPLES}}
+ADDS = {Op.SUM, Op.CUMSUM, Op.DOT, Op.SCATTER_ADD}  # their terms may cancel
+WITHOUT = [(), ("simplify",), ("fold",), ("dce",), ("simplify", "fold", "dce")]
+
+
+def _about(graph: Graph, seed: int) -> str:
+    return f"arrays: random_arrays(Random({seed}), graph)\n{graph}"
+
+
+def _eager(graph: Graph, arrays: list[Array]) -> tuple[list[Array], dict[Node, Array]]:
+    """The results of a graph op by op, and the value of every node."""
+    kept = dict(zip(graph.params, arrays))
+    return evaluate(graph.results, dict(kept), kept), kept
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _split() -> Generator[None]:
+    with split_finely():
+        yield
+
+
+@settings(max_examples=150)
+@given(graphs(), st.integers(0, 99))
+def test_eager_ops_agree_with_the_reference(graph: Graph, seed: int) -> None:
+    try:
+        _, values = _eager(graph, random_arrays(Random(seed), graph))
+    except BoundsError:
+        return
+    for node in graph.nodes:
+        if node.op in (Op.INPUT, Op.CALL, Op.PROJECT, Op.CONST):
+            continue
+        operands = [values[x] for x in node.inputs]
+        with np.errstate(all="ignore"):
+            rule = OPS[node.op].numpy
+            assert rule is not None
+            want = np.asarray(rule(*operands, **dict(node.attrs)))
+        message = f"{node!r} of {operands}\n{_about(graph, seed)}"
+        _check(node, values[node], want, operands, message)
+
+
+def _check(node: Node, got: Array, want: Array, operands: list[Array], message: str) -> None:
+    """Equal, or within what the op's samples allow relative to the terms that are added up."""
+    assert (got.dtype, got.shape) == (want.dtype, want.shape), message
+    if want.dtype.name not in EPS or (ULPS[node.op] == 0 and OPS[node.op].exact):
+        assert_same_bits(got, want, message)
+        return
+    a, b = got.astype(np.float64), want.astype(np.float64)
+    with np.errstate(all="ignore"):
+        terms = [np.abs(x.astype(np.float64)) for x in operands if x.dtype.name in EPS]
+        finite = [x[np.isfinite(x)] for x in terms]
+        size = np.abs(b)
+        if node.op in ADDS:
+            size = size + np.prod([x.max(initial=1) for x in finite]) * max(x.size for x in terms)
+        if node.op is Op.REMAINDER:  # exact while |x / y| < 2**23 only
+            size = size + np.where(terms[0] / terms[1] < 2.0**23, 0, np.inf)
+        allowed = (ULPS[node.op] + 1) * (EPS[want.dtype.name] * size + LEAST[want.dtype.name])
+        close = (a == b) | (np.abs(a - b) <= allowed) | (~np.isfinite(a) & ~np.isfinite(b))
+    assert close.all(), f"got {got}\nwant {want}\n{message}"
+
+
+@pytest.mark.parametrize("without", WITHOUT, ids=lambda names: "-".join(names) or "all-passes")
+@settings(max_examples=60)
+@given(graph=graphs(), seed=st.integers(0, 99))
+def test_compiled_equals_eager_to_the_bit(without: tuple[str, ...], graph: Graph, seed: int) -> None:
+    arrays = random_arrays(Random(seed), graph)
+    _compare(graph, arrays, without, _about(graph, seed))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_large_graphs(seed: int) -> None:
+    rng = Random(seed)
+    graph = random_graph(rng, 60)
+    _compare(graph, random_arrays(rng, graph), (), f"random_graph(Random({seed}), 60)\n{graph}")
+
+
+def _compare(graph: Graph, arrays: list[Array], without: tuple[str, ...], about: str) -> None:
+    program = build(graph, without=without)
+    with override(threads=2):
+        try:
+            want = _eager(graph, arrays)[0]
+        except BoundsError:
+            with pytest.raises(BoundsError):
+                reference.run(graph, arrays)
+            with pytest.raises(BoundsError):
+                execute(program, graph, arrays, 2)
+            return
+    for threads, in_place in ((1, False), (2, True), (3, False)):
+        got = execute(program, graph, arrays, threads, in_place)
+        for x, y in zip(got, want, strict=True):
+            assert_same_bits(x, y, f"threads={threads}, in place={in_place}\n{about}")
