@@ -197,8 +197,8 @@ class Container(dict[str, Any]):
 
     def map(self, fn: Callable[..., Any], *others: Mapping[str, Any]) -> Container:
         """Apply `fn` to every end, together with those of other Containers of the same keys."""
-        return _map(fn, self, [other if isinstance(other, Container) else Container(other)
-                               for other in others], "")
+        nested = [check_structure(self, other, "Container") for other in others]
+        return _map(fn, self, nested)
 
     def filter(self, keep: Callable[[Any], bool]) -> Container:
         """The ends for which `keep` is true, without the Containers that become empty."""
@@ -370,15 +370,12 @@ def _difference(a: Container, b: Container, path: str) -> str:
     return ""
 
 
-def _map(fn: Callable[..., Any], a: Container, others: list[Container], path: str) -> Container:
-    if not path:
-        for other in others:
-            check_structure(a, other, "Container")
+def _map(fn: Callable[..., Any], a: Container, others: list[Container]) -> Container:
     new = Container()
     for key, value in a.items():
         rest = [other[key] for other in others]
         if isinstance(value, Container):
-            dict.__setitem__(new, key, _map(fn, value, rest, f"{path}{key}/"))
+            dict.__setitem__(new, key, _map(fn, value, rest))
         else:
             dict.__setitem__(new, key, fn(value, *rest))
     return new

@@ -25,6 +25,8 @@ Array = np.ndarray[Any, Any]
 
 _SCALARS = (bool, int, float)
 
+MAX_RANK = 64  # NumPy's limit, and enough
+
 
 def as_operand(x: object) -> bool:
     """Whether an operator of Tensor takes `x`; sequences and arrays yes, other objects no."""
@@ -232,6 +234,8 @@ def as_shape(what: str, shape: Any) -> tuple[int, ...]:
     for n in listed:
         if isinstance(n, (bool, float)) or not hasattr(n, "__index__"):
             raise DTypeError(f"{what}: a shape is made of integers, got {n!r}")
+    if len(listed) > MAX_RANK:
+        raise ShapeError(f"{what}: a tensor has at most {MAX_RANK} axes, got {len(listed)}")
     return tuple(n.__index__() for n in listed)
 
 

@@ -208,7 +208,7 @@ def apply(op: Op, *operands: Value, **attrs: Any) -> Tensor:
         array = run_cast(arrays[0], types[0], attrs["dtype"])
     else:
         array = run_op(op, types, arrays, attrs)
-    if OPS[op].view or array is arrays[0]:
+    if OPS[op].view or (arrays and array is arrays[0]):
         for x in operands:
             x._lend()
     return _recorded(op, operands, attrs, type, array)

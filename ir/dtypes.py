@@ -135,6 +135,8 @@ def promote(a: DType, b: DType) -> DType:
             f"{a} and {b} have no common dtype (no integer holds both ranges); "
             "cast one of them with .astype(...)"
         )
-    return SIGNED[SIGNED.index(signed) + 1] if unsigned.itemsize == signed.itemsize else next(
-        d for d in SIGNED if d.itemsize > unsigned.itemsize
+    return (
+        SIGNED[SIGNED.index(signed) + 1]
+        if unsigned.itemsize == signed.itemsize
+        else next(d for d in SIGNED if d.itemsize > unsigned.itemsize)
     )

@@ -37,9 +37,9 @@ Primitives with their own numerics
 min, max, integers
     maximum and minimum are IEEE 754-2019: NaN if either is NaN, -0.0 < +0.0. x // 0 and x % 0 are
     0 for integers; the remainder takes the divisor's sign; shifts by the width or more, or by a
-    negative count, give 0 (-1 for a signed right shift of a negative number). Float to integer saturates, NaN
-    gives 0. Float x // y is floor(x / y) and x % y is x - (x // y) * y with one rounding, moved
-    into [0, |y|) with the divisor's sign; exact while |x / y| < 2**23.
+    negative count, give 0 (-1 for a signed right shift of a negative number). Float to integer
+    saturates, NaN gives 0. Float x // y is floor(x / y) and x % y is x - (x // y) * y with one
+    rounding, moved into [0, |y|) with the divisor's sign; exact while |x / y| < 2**23.
     integer_pow multiplies by repeated squaring, most significant bit first; a negative exponent
     gives 1 / x**n.
 Indices
@@ -228,7 +228,9 @@ OPS: dict[Op, OpDef] = {
     Op.CAST: OpDef(shape.cast, ref.cast, elementwise=True),
     Op.INTEGER_POW: OpDef(shape.integer_pow, ref.integer_pow, elementwise=True),
     Op.ALIAS: OpDef(shape.alias, ref.alias, elementwise=True, view=True, exact=True),
-    Op.STOP_GRADIENT: OpDef(shape.elementwise, ref.identity, elementwise=True, view=True, exact=True),
+    Op.STOP_GRADIENT: OpDef(
+        shape.elementwise, ref.identity, elementwise=True, view=True, exact=True
+    ),
     Op.ADD: _exact(np.add, commutative=True),
     Op.SUB: _exact(np.subtract),
     Op.MUL: _exact(np.multiply, commutative=True),

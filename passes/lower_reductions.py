@@ -195,7 +195,8 @@ def softmax(lowering: Lowering, node: Node) -> None:
         return
     view = lowering.view(source)
     n = view.shape[-1]
-    outer, strides = (1,), (n,)
+    outer: Ints = (1,)
+    strides: Ints = (n,)
     if view.shape[:-1]:
         outer, (strides,) = merge_axes(view.shape[:-1], [view.strides[:-1]])
     if len(outer) > 1 or (n > 1 and view.strides[-1] != 1):

@@ -1,4 +1,4 @@
-"""Lowering of contraction, indexing, random bits, padding and joining; and the table of them all."""
+"""Lowering of contraction, indexing, random bits, padding and joining; and the table of all."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from einkorn.ir.loops import (
     Scatter,
     SkinnyDot,
 )
+from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import OPS, Op
 from einkorn.passes import lower_reductions
 from einkorn.passes.costs import BYTE_NS, LAUNCH_NS, grain_of
-from einkorn.ir.machine import Machine
 from einkorn.passes.launches import Buffer, Groups, Launch, Launches
 from einkorn.passes.lower import Lowering
 from einkorn.passes.views import View, dense_strides, merge_axes
@@ -38,10 +38,12 @@ def dot(lowering: Lowering, node: Node) -> None:
     """DOT: packed panels and micro-tiles, or interleaved chains when M or N is small."""
     if node.tensor.size == 0:
         return
-    (left, right), (ca, cb) = node.inputs, node.attr("contract")
+    left, right = node.inputs
+    contract: Ints = node.attr("contract")
+    ca, cb = contract
     batch = prod(node.shape[:-2])
     m, n = node.shape[-2:]
-    k: int = left.shape[ca]
+    k = left.shape[ca]
     if k == 0:
         buffer = lowering.result(node)
         lowering.fill(constant(node.dtype, 0), buffer, lowering.views[node])

@@ -123,7 +123,7 @@ def merge_axes(extents: Sequence[int], rows: Sequence[Sequence[int]]) -> tuple[I
             kept.append(n)
             columns.append(column)
     if not kept:
-        return (1,), [(1,) if row else (1,) for row in rows]
+        return (1,), [(1,) for _ in rows]
     return tuple(kept), [tuple(column[k] for column in columns) for k in range(len(rows))]
 
 

@@ -51,7 +51,12 @@ def build_program(graph: Graph, backend: str, observe: Observer | None = None) -
         for observer in observers:
             observer(name, result)
 
-    return run_pipeline(graph, target_named(backend).machine, tell, always if chosen.fuel is None else Fuel(chosen.fuel))
+    return run_pipeline(
+        graph,
+        target_named(backend).machine,
+        tell,
+        always if chosen.fuel is None else Fuel(chosen.fuel),
+    )
 
 
 def kernel_sources(program: Program, target: Target) -> str:

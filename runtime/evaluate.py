@@ -20,7 +20,9 @@ Array = np.ndarray[Any, Any]
 Known = dict[Node, Array]
 
 
-def evaluate(nodes: Sequence[Node], known: Mapping[Node, Array], kept: Known | None = None) -> list[Array]:
+def evaluate(
+    nodes: Sequence[Node], known: Mapping[Node, Array], kept: Known | None = None
+) -> list[Array]:
     """The values of `nodes`.
 
     Args:
@@ -61,14 +63,16 @@ _parts = WeakKeyDictionary()
 
 
 def call(graph: Graph, arrays: Sequence[Array], known: Mapping[Node, Array]) -> list[Array]:
-    """The outputs of a region as one compiled program, starting from inner values that are known."""
+    """The outputs of a region as one compiled program, starting from known inner values."""
     available = tuple(node for node in graph.nodes if node in known)
     cuts = _parts.setdefault(graph, {})
     if available not in cuts:
         cuts[available] = _cut(graph, available)
     executable, used = cuts[available]
     values = [known[node] for node in used]
-    return run_arrays(executable, [*arrays, *values], [node.tensor for node in graph.outputs], graph.name)
+    return run_arrays(
+        executable, [*arrays, *values], [node.tensor for node in graph.outputs], graph.name
+    )
 
 
 def _cut(graph: Graph, available: tuple[Node, ...]) -> tuple[Executable, tuple[Node, ...]]:

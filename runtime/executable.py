@@ -47,9 +47,7 @@ class _Instance:
         self.pointers = np.zeros(max(1, len(operands)), np.int64)
         self.params = np.array([n for row in instructions for n in row.params] or [0], np.int64)
         self.table = np.zeros((max(1, len(instructions)), layout.INSTRUCTION_WORDS), np.int64)
-        self.counters = np.zeros(
-            max(1, len(instructions)) * layout.COUNTER_WORDS + 8, np.int64
-        )
+        self.counters = np.zeros(max(1, len(instructions)) * layout.COUNTER_WORDS + 8, np.int64)
         self._fill_instructions(program, kernels)
         self.binds = np.array(self._binds(operands) or [(0, 0, 0)], np.int64)
         count = sum(operand.slot != ARENA for operand in operands)

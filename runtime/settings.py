@@ -1,11 +1,11 @@
 """The settings: read from the environment once, in this file only, and overridden in a scope.
 
-    EINKORN_COMPILE=0          run compiled functions eagerly
-    EINKORN_THREADS=n          threads for one step; default: the CPUs this process may use
-    EINKORN_DUMP=folder        write every stage of every compilation there
-    EINKORN_DUMP_AFTER=stage   write only that stage
-    EINKORN_VERIFY=1           verify the graph after every pass
-    EINKORN_FUEL=n             allow only the first n rewrites of a compilation
+EINKORN_COMPILE=0          run compiled functions eagerly
+EINKORN_THREADS=n          threads for one step; default: the CPUs this process may use
+EINKORN_DUMP=folder        write every stage of every compilation there
+EINKORN_DUMP_AFTER=stage   write only that stage
+EINKORN_VERIFY=1           verify the graph after every pass
+EINKORN_FUEL=n             allow only the first n rewrites of a compilation
 """
 
 from __future__ import annotations

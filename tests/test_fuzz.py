@@ -1,4 +1,4 @@
-"""Random graphs: each eager op near its reference, and the compiled graph equal to eager to the bit.
+"""Random graphs: eager ops near their references, compiled graphs equal to eager to the bit.
 
 A failure prints the shrunken graph as SSA text and the seed of its arrays.
 """
@@ -32,8 +32,24 @@ ADDS = {Op.SUM, Op.CUMSUM, Op.DOT, Op.SCATTER_ADD}  # their terms may cancel
 WITHOUT = [(), ("simplify",), ("fold",), ("dce",), ("simplify", "fold", "dce")]
 
 
-def _about(graph: Graph, seed: int) -> str:
-    return f"arrays: random_arrays(Random({seed}), graph)\n{graph}"
+class Case:
+    """A graph and arrays for it; prints as SSA text and the seed of the arrays."""
+
+    def __init__(self, graph: Graph, seed: int) -> None:
+        self.graph, self.arrays = graph, random_arrays(Random(seed), graph)
+        self._text = f"arrays: random_arrays(Random({seed}), graph)\n{graph}"
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+@st.composite
+def seeded(draw: st.DrawFn) -> Graph:
+    """Graphs of all sizes from one seed; a failing one shrinks to its first ops."""
+    return random_graph(Random(draw(st.integers(0, 1 << 20))), draw(st.integers(1, 40)))
+
+
+CASES = st.builds(Case, graphs() | seeded() | seeded() | seeded(), st.integers(0, 99))
 
 
 def _eager(graph: Graph, arrays: list[Array]) -> tuple[list[Array], dict[Node, Array]]:
@@ -48,11 +64,12 @@ def _split() -> Generator[None]:
         yield
 
 
-@settings(max_examples=150)
-@given(graphs(), st.integers(0, 99))
-def test_eager_ops_agree_with_the_reference(graph: Graph, seed: int) -> None:
+@settings(max_examples=400)
+@given(CASES)
+def test_eager_ops_agree_with_the_reference(case: Case) -> None:
+    graph = case.graph
     try:
-        _, values = _eager(graph, random_arrays(Random(seed), graph))
+        _, values = _eager(graph, case.arrays)
     except BoundsError:
         return
     for node in graph.nodes:
@@ -63,7 +80,7 @@ def test_eager_ops_agree_with_the_reference(graph: Graph, seed: int) -> None:
             rule = OPS[node.op].numpy
             assert rule is not None
             want = np.asarray(rule(*operands, **dict(node.attrs)))
-        message = f"{node!r} of {operands}\n{_about(graph, seed)}"
+        message = f"{node!r} of {operands}\n{case}"
         _check(node, values[node], want, operands, message)
 
 
@@ -83,23 +100,28 @@ def _check(node: Node, got: Array, want: Array, operands: list[Array], message: 
         if node.op is Op.REMAINDER:  # exact while |x / y| < 2**23 only
             size = size + np.where(terms[0] / terms[1] < 2.0**23, 0, np.inf)
         allowed = (ULPS[node.op] + 1) * (EPS[want.dtype.name] * size + LEAST[want.dtype.name])
-        close = (a == b) | (np.abs(a - b) <= allowed) | (~np.isfinite(a) & ~np.isfinite(b))
+        close = (a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= allowed)
+        if node.op in (*ADDS, Op.PROD):  # which of them comes first depends on the order
+            close |= ~np.isfinite(a) & ~np.isfinite(b)
+        if node.op in (Op.SOFTMAX, Op.LOG_SOFTMAX):  # NaN, but 0 where the reference has logs
+            infinite = np.isposinf(operands[0].astype(np.float64)).any(-1)
+            close |= infinite[..., None]
     assert close.all(), f"got {got}\nwant {want}\n{message}"
 
 
 @pytest.mark.parametrize("without", WITHOUT, ids=lambda names: "-".join(names) or "all-passes")
-@settings(max_examples=60)
-@given(graph=graphs(), seed=st.integers(0, 99))
-def test_compiled_equals_eager_to_the_bit(without: tuple[str, ...], graph: Graph, seed: int) -> None:
-    arrays = random_arrays(Random(seed), graph)
-    _compare(graph, arrays, without, _about(graph, seed))
+@settings(max_examples=120)
+@given(case=CASES)
+def test_compiled_equals_eager_to_the_bit(without: tuple[str, ...], case: Case) -> None:
+    _compare(case.graph, case.arrays, without, repr(case))
 
 
-@pytest.mark.parametrize("seed", range(25))
-def test_large_graphs(seed: int) -> None:
-    rng = Random(seed)
-    graph = random_graph(rng, 60)
-    _compare(graph, random_arrays(rng, graph), (), f"random_graph(Random({seed}), 60)\n{graph}")
+@pytest.mark.parametrize("first", range(0, 60, 6))
+def test_large_graphs(first: int) -> None:
+    for seed in range(first, first + 6):
+        rng = Random(seed)
+        graph = random_graph(rng, 60)
+        _compare(graph, random_arrays(rng, graph), (), f"random_graph(Random({seed}), 60)\n{graph}")
 
 
 def _compare(graph: Graph, arrays: list[Array], without: tuple[str, ...], about: str) -> None:

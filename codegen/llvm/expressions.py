@@ -1,7 +1,7 @@
 """The scalar expression of a loop nest, evaluated on vectors: one emitter for each elementwise op.
 
 Values are registers as codegen/llvm/vectors.py describes them: half types are float values that
-are already rounded, bool is i1. Every step rounds its result to its dtype, so fusing changes no bit.
+are already rounded, bool is i1. Every step rounds its result to its dtype: fusing changes no bit.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _saturated(w: Writer, target: DType, value: Value) -> Value:
 
 
 def _truncated(w: Writer, target: DType, safe: Value) -> Value:
-    """A float inside the target's range as an integer, through a width that converts in hardware."""
+    """A float inside the target's range as an integer, by a width that converts in hardware."""
     if target.bits == 64:
         return w.cast("fptoui" if target.kind == "u" else "fptosi", safe, "i64")
     wide = "i64" if target.kind == "u" and target.bits == 32 else "i32"

@@ -210,9 +210,7 @@ def _columns(nest: _Nest) -> None:
         sweep(w, start, stop, [], body)
 
 
-def _column_totals(
-    nest: _Nest, bases: Sequence[Value], index: Value, mask: Value | None
-) -> Value:
+def _column_totals(nest: _Nest, bases: Sequence[Value], index: Value, mask: Value | None) -> Value:
     """The results of PARTIALS columns: rows in blocks of COLUMN_BLOCK, in sequence."""
     w, kernel = nest.w, nest.kernel
     assert kernel.combine is not None

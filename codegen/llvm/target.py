@@ -1,4 +1,4 @@
-"""The `llvm` target: kernel -> LLVM text -> object -> address, each found again when asked again."""
+"""The `llvm` target: kernel -> LLVM text -> object -> address, each found again when asked for."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import numpy as np
 from einkorn.convert import as_tensor, check_dtype, in_dtype, meet, to_array, weak_dtype
 from einkorn.functions.elementwise import add, astype, equal, floor, less_equal, multiply, where
 from einkorn.functions.manipulation import (
+    as_int,
     as_sizes,
     common_shape,
     filling,
@@ -237,6 +238,7 @@ def eye(
     wanted = check_dtype(dtype or float32)
     shape = as_sizes("eye", (n_rows, n_rows if n_cols is None else n_cols), wanted)
     row, column = _row_and_column(*shape)
+    k = as_int("eye", k)
     return astype(equal(add(row, k), column), wanted)
 
 
@@ -245,6 +247,7 @@ def _triangle(what: str, x: Any, k: int, lower: bool) -> Tensor:
     if tensor.ndim < 2:
         raise ShapeError(f"{what}: needs at least 2 axes, got {tensor._type}")
     row, column = _row_and_column(*tensor.shape[-2:])
+    k = as_int(what, k)
     below = less_equal(column, add(row, k if lower else k - 1))
     zero = scalar(tensor.dtype, 0)
     return where(below, tensor, zero) if lower else where(below, zero, tensor)

@@ -395,4 +395,3 @@ def gelu(x: Any, /) -> Tensor:
 def softplus(x: Any, /) -> Tensor:
     """log(1 + exp(x))."""
     return _floating(Op.SOFTPLUS, x)
-

@@ -61,7 +61,7 @@ def _select(x: Tensor, selection: Selection) -> Tensor:
     part = _basic(x, selection)
     if not selection.arrays:
         return to_shape(part, selection.shape_with(()))
-    linear = combine("index", x, selection.arrays)
+    linear = combine("index", x, selection.arrays, reads=part.size > 0)
     taken = apply(Op.GATHER, _merged(part, selection), linear, axis=selection.place)
     return to_shape(taken, selection.shape_with(linear.shape))
 
@@ -101,32 +101,36 @@ def _known(index: Index) -> Array | None:
 
 
 def combine(
-    what: str, x: Tensor, arrays: Sequence[tuple[int, Index]], negative: bool = True
+    what: str,
+    x: Tensor,
+    arrays: Sequence[tuple[int, Index]],
+    *,
+    negative: bool = True,
+    reads: bool = True,
 ) -> Tensor:
     """One index over several axes of `x`, flattened: the linear index of broadcast arrays.
 
     Args:
         arrays: pairs of an axis and the index array for it.
         negative: whether negative indices count from the end; otherwise they are out of range.
+        reads: whether anything is read; if not, indices are not checked, as in a compiled step.
     """
-    known = [_known(index) for _, index in arrays]
-    for (axis, _), values in zip(arrays, known):
-        if values is not None:
-            _check_bounds(what, x, axis, values, negative)
-    if len(arrays) == 1 and negative:
-        return as_tensor(arrays[0][1], what)
-    sizes = [x.shape[axis] for axis, _ in arrays]
     tensors = [as_tensor(index, what) for _, index in arrays]
-    common_shape(what, *tensors)
+    known = [_known(index) for _, index in arrays]
+    if prod(common_shape(what, *tensors)) and reads:
+        for (axis, _), values in zip(arrays, known):
+            if values is not None:
+                _check_bounds(what, x, axis, values, negative)
+    if len(arrays) == 1 and negative:
+        return tensors[0]
+    sizes = [x.shape[axis] for axis, _ in arrays]
     certain = [values for values in known if values is not None]
     if len(certain) == len(arrays):
-        return as_tensor(np.asarray(_linear_now(certain, sizes), np.int64), what)
+        return as_tensor(_linear_now(certain, sizes), what)
     return _linear_later(tensors, sizes, negative)
 
 
 def _check_bounds(what: str, x: Tensor, axis: int, values: Array, negative: bool) -> None:
-    if not values.size:
-        return
     size = x.shape[axis]
     low, high = int(values.min()), int(values.max())
     if high >= size or low < (-size if negative else 0):
@@ -137,10 +141,10 @@ def _check_bounds(what: str, x: Tensor, axis: int, values: Array, negative: bool
 
 
 def _linear_now(values: Sequence[Array], sizes: Sequence[int]) -> Array:
-    linear: Any = 0
+    linear = np.zeros((), np.int64)
     for index, size in zip(values, sizes):
         wide = index.astype(np.int64)
-        linear = linear * size + np.where(wide < 0, wide + size, wide)
+        linear = np.asarray(linear * size + np.where(wide < 0, wide + size, wide))
     return linear
 
 
@@ -208,7 +212,7 @@ def _change(op: Op, x: Tensor, index: Any, value: Any) -> Tensor:
         return _change_slices(what, op, x, selection, update)
     if selection.is_one_axis(x.shape):
         axis = selection.arrays[0][0]
-        places, target = combine(what, x, selection.arrays), snapshot(x)
+        places, target = combine(what, x, selection.arrays, reads=x.size > 0), snapshot(x)
     else:
         # Any other mixture: pick the linear positions of the elements with the same index.
         numbers = apply(Op.IOTA, size=x.size, dtype=int64)
@@ -280,7 +284,8 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
     if axis is None and tensor.ndim != 1:
         raise ShapeError(f"take: {tensor._type} does not have one axis; give axis=")
     axis = normal_axis("take", 0 if axis is None else axis, tensor.ndim)
-    return apply(Op.GATHER, tensor, combine("take", tensor, [(axis, places)]), axis=axis)
+    linear = combine("take", tensor, [(axis, places)], reads=tensor.size > 0)
+    return apply(Op.GATHER, tensor, linear, axis=axis)
 
 
 def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
@@ -311,5 +316,5 @@ def pick(what: str, x: Tensor, places: Tensor, negative: bool = True) -> Tensor:
         row: Index = np.arange(count).reshape(count, 1)
     else:
         row = apply(Op.RESHAPE, apply(Op.IOTA, size=count, dtype=int64), shape=(count, 1))
-    linear = combine(what, table, [(0, row), (1, columns)], negative)
+    linear = combine(what, table, [(0, row), (1, columns)], negative=negative, reads=table.size > 0)
     return to_shape(apply(Op.GATHER, flatten(table), linear, axis=0), places.shape)

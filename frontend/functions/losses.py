@@ -55,14 +55,7 @@ def cross_entropy(
     axis = normal_axis(what, axis, scores.ndim)
     if scores.shape[axis] == 0:
         raise ShapeError(f"{what}: there are no classes along axis {axis} of {scores._type}")
-    classes = scores.shape[:axis] + scores.shape[axis + 1 :]
-    by_class = target.dtype.is_integer and target.shape == classes
-    if not by_class and not (target.dtype.is_float and target.shape == scores.shape):
-        raise ShapeError(
-            f"{what}: for logits {scores._type} with classes along axis {axis}, labels are "
-            f"integers of shape {classes} or probabilities of shape {scores.shape}, got "
-            f"{target._type}"
-        )
+    by_class = _are_classes(scores, target, axis)
     logs = moveaxis(log_softmax(scores, axis=axis), axis, -1)
     if by_class:
         losses = _of_classes(logs, target, label_smoothing)
@@ -70,6 +63,19 @@ def cross_entropy(
         target = moveaxis(in_dtype(what, target, scores.dtype), axis, -1)
         losses = _of_probabilities(logs, target, label_smoothing)
     return _reduced(what, losses, reduction)
+
+
+def _are_classes(scores: Tensor, target: Tensor, axis: int) -> bool:
+    """Whether labels are classes and not probabilities; ShapeError when they are neither."""
+    classes = scores.shape[:axis] + scores.shape[axis + 1 :]
+    by_class = target.dtype.is_integer and target.shape == classes
+    if not by_class and not (target.dtype.is_float and target.shape == scores.shape):
+        raise ShapeError(
+            f"cross_entropy: for logits {scores._type} with classes along axis {axis}, labels are "
+            f"integers of shape {classes} or probabilities of shape {scores.shape}, got "
+            f"{target._type}"
+        )
+    return by_class
 
 
 def _of_classes(logs: Tensor, labels: Tensor, smoothing: float) -> Tensor:

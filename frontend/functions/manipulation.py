@@ -38,6 +38,13 @@ def as_sizes(what: str, shape: Any, dtype: DType) -> Shape:
     return sizes
 
 
+def as_int(what: str, number: Any) -> int:
+    """An int; DTypeError for what is no integer."""
+    if isinstance(number, (bool, float)) or not hasattr(number, "__index__"):
+        raise DTypeError(f"{what}: needs an integer, got {number!r}")
+    return number.__index__()
+
+
 def common_shape(what: str, *tensors: Tensor) -> Shape:
     """The shape to which all tensors broadcast; ShapeError naming them when there is none."""
     try:
@@ -110,10 +117,10 @@ def squeeze(x: Any, /, axis: int | Sequence[int]) -> Tensor:
 def permute_dims(x: Any, /, axes: Sequence[int]) -> Tensor:
     """The axes in the given order."""
     tensor = as_tensor(x, "permute_dims")
-    order = tuple(normal_axis("permute_dims", axis, tensor.ndim) for axis in axes)
+    order = tuple(normal_axis("permute_dims", axis, tensor.ndim) for axis in _listed(axes))
     if sorted(order) != list(range(tensor.ndim)):
         raise ShapeError(
-            f"permute_dims: axes {tuple(axes)} must list each of the {tensor.ndim} axes of "
+            f"permute_dims: axes {axes} must list each of the {tensor.ndim} axes of "
             f"{tensor._type} once"
         )
     return reorder(tensor, order)
@@ -254,12 +261,13 @@ def split(x: Any, sections: int | Sequence[int], /, *, axis: int = 0) -> list[Te
     tensor = as_tensor(x, "split")
     axis = normal_axis("split", axis, tensor.ndim)
     size = tensor.shape[axis]
-    if isinstance(sections, (tuple, list)):
-        marks = [min(max(k.__index__(), 0), size) for k in sections]
-    elif sections < 1 or size % sections:
-        raise ShapeError(f"split: axis {axis} of {tensor._type} has no {sections} equal parts")
+    count = None if isinstance(sections, (tuple, list)) else as_int("split", sections)
+    if count is None:
+        marks = [min(max(as_int("split", k), 0), size) for k in _listed(sections)]
+    elif count < 1 or size % count:
+        raise ShapeError(f"split: axis {axis} of {tensor._type} has no {count} equal parts")
     else:
-        marks = [k * (size // sections) for k in range(1, sections)]
+        marks = [k * (size // count) for k in range(1, count)]
     bounds = zip([0, *marks], [*marks, size])
     return [cut(tensor, axis, a, max(a, b)) for a, b in bounds]
 
@@ -286,7 +294,7 @@ def roll(x: Any, /, shift: int | Sequence[int], *, axis: Axis = None) -> Tensor:
         raise ShapeError(f"roll: {len(shifts)} shifts for {len(axes)} axes; give one for each")
     result = snapshot(tensor)
     for k, places in zip(axes, shifts):
-        result = _rolled(result, k, places.__index__())
+        result = _rolled(result, k, as_int("roll", places))
     return result
 
 

@@ -139,6 +139,8 @@ def std(
 def _variance(what: str, x: Tensor, axis: Axis, correction: float, keepdims: bool) -> Tensor:
     """Two passes: sums of squares minus squares of sums would cancel."""
     axes = normal_axes(what, axis, x.ndim)
+    if isinstance(correction, str) or not hasattr(correction, "__float__"):
+        raise DTypeError(f"{what}: correction is a number, got {correction!r}")
     wide = _accumulating(x)
     centred = subtract(wide, _mean(wide, axes, keepdims=True))
     squares = _reduce(Op.SUM, multiply(centred, centred), axes, keepdims)

@@ -22,6 +22,7 @@ from einkorn.nn.structure import (
     INTERNAL,
     Structure,
     attributes_changed,
+    listed,
     replaced,
     set_trainable,
 )
@@ -99,13 +100,13 @@ class Module(metaclass=_ModuleType):
         new = {
             id(leaf): fitting(leaf, other[path], path) for path, leaf in found.v.flat_items()
         }
-        undo: list[tuple[dict[str, Any], str, Any]] = []
+        undo: list[tuple[Any, str, Any]] = []
         try:
             for path, module in found.modules.items():
                 state = module.__dict__
                 part = other.get(path, Container()) if path else other
-                undo.append((state, "_substituted", state.get("_substituted")))
-                state["_substituted"] = part
+                undo.append((state, "_values", state.get("_values")))
+                state["_values"] = part
                 for name, value in list(state.items()):
                     if name not in INTERNAL:
                         _exchange(state, name, value, replaced(value, new, _is_module), undo)
@@ -134,7 +135,7 @@ class Module(metaclass=_ModuleType):
             structure_changed()
 
     def __getstate__(self) -> dict[str, Any]:
-        drop = ("_structure", "_observed", "_substituted")
+        drop = ("_structure", "_observed", "_values")
         return {key: value for key, value in self.__dict__.items() if key not in drop}
 
     def _found(self) -> Structure:
@@ -188,7 +189,7 @@ class Module(metaclass=_ModuleType):
         Assigning a Container or dict copies its values into the parameters: all of them or, when
         one does not fit, none.
         """
-        values = self.__dict__.get("_substituted")
+        values = self.__dict__.get("_values")
         return self._found().v if values is None else values
 
     @v.setter
@@ -360,10 +361,7 @@ def _is_module(value: Any) -> bool:
 
 def _children(holder: Any, nests: tuple[int, ...]) -> Iterator[tuple[str, Module]]:
     """The modules directly inside, with the paths under which they are held."""
-    named = holder.items() if isinstance(holder, dict) else (
-        (f"v{k}", item) for k, item in enumerate(holder)
-    )
-    for raw, value in named:
+    for raw, value in holder.items() if isinstance(holder, dict) else listed(holder):
         key = str(raw).lstrip("_")
         if raw in INTERNAL or id(value) in nests:
             continue
@@ -380,7 +378,7 @@ def _read_at_each_call(owner: type, name: str, old: Any, new: Any) -> bool:
 
 
 def _exchange(
-    state: dict[str, Any], name: str, old: Any, new: Any, undo: list[tuple[dict[str, Any], str, Any]]
+    state: dict[str, Any], name: str, old: Any, new: Any, undo: list[tuple[Any, str, Any]]
 ) -> None:
     if new is not old:
         undo.append((state, name, old))

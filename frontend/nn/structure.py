@@ -14,7 +14,7 @@ from einkorn.ir.errors import StateError
 from einkorn.leaf import Leaf, Parameter, structure_epoch
 
 # Entries of a module's `__dict__` that are its own bookkeeping.
-INTERNAL = frozenset({"_observed", "_structure", "_name", "_substituted"})
+INTERNAL = frozenset({"_observed", "_structure", "_name", "_values"})
 
 MSG_KEY_TWICE = (
     "{owner}: {first!r} and {second!r} both become the key {key!r} (leading underscores and the "
@@ -109,7 +109,7 @@ class Structure:
             yield from ((k, x) for k, x in list(holder.__dict__.items()) if k not in INTERNAL)
             return
         self._nests.append((holder, _contents(holder)))
-        yield from holder.items() if isinstance(holder, dict) else _listed(holder)
+        yield from holder.items() if isinstance(holder, dict) else listed(holder)
 
     def _visit(
         self, value: Any, key: str, path: str, local: str, v: Container, buffers: Container
@@ -149,7 +149,8 @@ def _join(path: str, key: str) -> str:
     return f"{path}/{key}" if path else key
 
 
-def _listed(items: Any) -> Iterator[tuple[str, Any]]:
+def listed(items: Any) -> Iterator[tuple[str, Any]]:
+    """The keys and items of a list."""
     return ((f"v{k}", item) for k, item in enumerate(items))
 
 
@@ -177,7 +178,7 @@ def replaced(
         items = {key: replaced(item, new, is_module, inside) for key, item in value.items()}
         changed = any(items[key] is not value[key] for key in items)
         return (Container(items) if isinstance(value, Container) else items) if changed else value
-    listed = [replaced(item, new, is_module, inside) for item in value]
-    if all(map(operator.is_, listed, value)):
+    row = [replaced(item, new, is_module, inside) for item in value]
+    if all(map(operator.is_, row, value)):
         return value
-    return type(value)(*listed) if hasattr(value, "_fields") else type(value)(listed)
+    return type(value)(*row) if hasattr(value, "_fields") else type(value)(row)
