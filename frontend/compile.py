@@ -67,7 +67,8 @@ class Compiled:
         self._fn = fn
         self._backend = backend
         self._threads = threads
-        self._static = frozenset([static_argnames] if isinstance(static_argnames, str) else static_argnames)
+        one_name = isinstance(static_argnames, str)
+        self._static = frozenset([static_argnames] if one_name else static_argnames)
         self._parameters = _parameters(fn)
         if not self._static <= set(self._parameters):
             raise EinkornError(
@@ -260,4 +261,3 @@ def trace(fn: Callable[..., Any]) -> Callable[..., Graph]:
 def eager() -> AbstractContextManager[Any]:
     """Within the block compiled functions run eagerly, with the same bits."""
     return settings.override(compile=False)
-

@@ -17,7 +17,9 @@ from einkorn.convert import as_tensor, in_dtype
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError, StateError
 from einkorn.ir.node import Node, alias, constant, make, project
 from einkorn.ir.ops import Op
+from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
+from einkorn.passes.autodiff import vjp
 from einkorn.recording import (
     Record,
     Value,
@@ -30,8 +32,6 @@ from einkorn.recording import (
     tape,
     traced,
 )
-from einkorn.ir.types import TensorType
-from einkorn.passes.autodiff import vjp
 from einkorn.runtime.evaluate import evaluate
 from einkorn.tensor import Tensor
 from einkorn.tree import flatten, unflatten
@@ -46,9 +46,8 @@ MSG_UNTRACKED = (
     "backward() on a value that depends on nothing tracked: use it on the result of a computation "
     "with parameters or trainable leaves (ek.tensor, ek.Parameter), outside of ek.no_grad()"
 )
-MSG_NOT_SCALAR = (
-    "{what} needs a scalar, got {type}; take .sum() or .mean() first{more}"
-)
+MSG_NOT_SCALAR = "{what} needs a scalar, got {type}; take .sum() or .mean() first{more}"
+MSG_WRT = "wrt is an argument's number, a leaf, a Module, or several of those; got {got}"
 
 
 def depth() -> int:
@@ -90,9 +89,7 @@ def _seed(output: Tensor, gradient: Any) -> Tensor:
     if gradient is None:
         if output.size != 1:
             more = ", or pass the gradient: t.backward(gradient)"
-            raise ShapeError(
-                MSG_NOT_SCALAR.format(what="backward()", type=output._type, more=more)
-            )
+            raise ShapeError(MSG_NOT_SCALAR.format(what="backward()", type=output._type, more=more))
         return _ones(output._type)
     seed = in_dtype("backward", gradient, output.dtype)
     if seed.shape != output.shape:
@@ -234,7 +231,7 @@ class _Targets:
         if isinstance(wrt, (tuple, list)):
             return type(wrt), [self._resolve(item) for item in wrt]
         if isinstance(wrt, bool) or wrt is None or isinstance(wrt, (str, float)):
-            raise EinkornError(f"wrt must be an argument's number, a leaf or a Module, got {wrt!r}")
+            raise EinkornError(MSG_WRT.format(got=repr(wrt)))
         if isinstance(wrt, int):
             return self._argument(wrt)
         if hasattr(wrt, "_gradient_targets"):  # a Module: its trainable leaves
@@ -242,9 +239,7 @@ class _Targets:
         ends, structure = flatten(wrt)
         for end in ends:
             if not isinstance(end, Leaf):
-                raise EinkornError(
-                    f"wrt must be an argument's number, a leaf or a Module, got {type(end).__name__}"
-                )
+                raise EinkornError(MSG_WRT.format(got=type(end).__name__))
             self._add(end, end)
         return structure, len(ends)
 
@@ -309,7 +304,7 @@ class _Targets:
 
 
 def _functional(loss: Tensor, values: Sequence[Value], wrt: Sequence[Node]) -> list[Tensor]:
-    """The gradients of a scalar by nodes of the recording or the trace; zeros where there is none."""
+    """The gradients of a scalar by nodes of the recording or the trace."""
     seed = _ones(loss._type)
     trace = current_trace.get()
     if trace is not None:

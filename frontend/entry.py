@@ -35,7 +35,7 @@ OUTPUT: Any = object()  # stands for an output tensor among the ends of what a f
 
 MSG_STEP_BOUNDS = (
     "{name}: an index is out of range in gather, scatter or cross_entropy; every index must be at "
-    "least -n and less than n for an axis of n elements. The step was not applied: no state changed."
+    "least -n and less than n for an axis of n elements. The step was not applied, no state changed."
 )
 
 
@@ -68,7 +68,8 @@ class Entry:
     def _specialised_arguments(trace: Trace, arguments: Arguments) -> list[tuple[int, Any]]:
         """(position among the ends, value) of number arguments whose value the trace needed."""
         positions = [
-            k for k, kind in enumerate(arguments.kinds)
+            k
+            for k, kind in enumerate(arguments.kinds)
             if isinstance(kind, TensorType) or (isinstance(kind, str) and trace.outer is None)
         ]
         return [
@@ -183,7 +184,8 @@ class Entry:
         starts = [node for node in self._closed.outputs if node.dtype.is_float]
         reached = set(toposort(starts, into=_carries))
         return frozenset(
-            k for k, node in enumerate(self._closed.params)
+            k
+            for k, node in enumerate(self._closed.params)
             if node in reached and node.dtype.is_float
         )
 
@@ -202,8 +204,11 @@ class Entry:
         used += backward.outputs
         skip = set(closed.params)
         return tuple(
-            x for x in dict.fromkeys(used)
-            if x in forward and x not in skip and x.op is not Op.CONST
+            x
+            for x in dict.fromkeys(used)
+            if x in forward
+            and x not in skip
+            and x.op is not Op.CONST
             and not isinstance(x.type, TupleType)
         )
 

@@ -131,8 +131,8 @@ class Leaf(Tensor):
             )
         if tensor._type.shape != self.shape:
             raise ShapeError(
-                f"{what} holds {self._type}, got {tensor._type}; a leaf keeps its shape, make a new "
-                "one for another"
+                f"{what} holds {self._type}, got {tensor._type}; a leaf keeps its shape; make a "
+                "new one for another"
             )
         return tensor
 

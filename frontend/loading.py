@@ -33,7 +33,7 @@ def fitting(leaf: Leaf, value: Any, path: str) -> Tensor:
 
 
 def write_all(items: Iterable[tuple[Leaf, Any, str]]) -> None:
-    """Copy values into leaves, named by a path; values may be leaves that are written themselves."""
+    """Copy values into leaves, named by a path; the values may be the leaves themselves."""
     checked = [(leaf, snapshot(fitting(leaf, value, path))) for leaf, value, path in items]
     for leaf, value in checked:
         leaf.value = value

@@ -91,7 +91,12 @@ def bits(shape: Any, key: Key | None = None) -> Tensor:
 
 
 def uniform(
-    shape: Any = (), low: Any = 0.0, high: Any = 1.0, *, dtype: Any = float32, key: Key | None = None
+    shape: Any = (),
+    low: Any = 0.0,
+    high: Any = 1.0,
+    *,
+    dtype: Any = float32,
+    key: Key | None = None,
 ) -> Tensor:
     """Uniform numbers in [low, high), from the upper 24 bits of a word (53 bits for float64)."""
     dtype = _float(dtype)
@@ -104,7 +109,8 @@ def uniform(
 def _unit(shape: tuple[int, ...], dtype: Any, key: Key | None) -> Tensor:
     if dtype is float64:
         words = ew.astype(bits((*shape, 2), key), uint64)
-        wide = ew.bitwise_or(ew.bitwise_left_shift(words[..., 0], 21), ew.bitwise_right_shift(words[..., 1], 11))
+        upper = ew.bitwise_left_shift(words[..., 0], 21)
+        wide = ew.bitwise_or(upper, ew.bitwise_right_shift(words[..., 1], 11))
         return ew.multiply(ew.astype(wide, float64), 2.0**-53)
     top = ew.bitwise_right_shift(bits(shape, key), 8)
     return ew.astype(ew.multiply(ew.astype(top, float32), 2.0**-24), dtype)
@@ -141,7 +147,8 @@ def _as_f64(p: Any) -> Any:
         if not 0 <= p <= 1:
             raise EinkornError(f"a probability is between 0 and 1, got {p}")
         return scalar(float64, p)
-    return as_tensor(p, "bernoulli") if is_weak(p) else ew.astype(as_tensor(p, "bernoulli"), float64)
+    tensor = as_tensor(p, "bernoulli")
+    return tensor if is_weak(p) else ew.astype(tensor, float64)
 
 
 def randint(
@@ -150,7 +157,9 @@ def randint(
     """Integers in [low, high), by multiplying a word with the span; spans up to 2**32."""
     span = high - low
     if not 0 < span <= 1 << 32:
-        raise EinkornError(f"randint needs low < high and a span of at most 2**32, got {low}, {high}")
+        raise EinkornError(
+            f"randint needs low < high and a span of at most 2**32, got {low} and {high}"
+        )
     wide = ew.multiply(ew.astype(bits(shape, key), uint64), span)
     offset = ew.astype(ew.bitwise_right_shift(wide, 32), check_dtype("int64"))
     return ew.astype(ew.add(offset, low), check_dtype(dtype))

@@ -36,7 +36,8 @@ def run_region(
         current_region.reset(token)
     ends, structure = flatten(returned)
     tracked = [
-        k for k, x in enumerate(ends)
+        k
+        for k, x in enumerate(ends)
         if isinstance(x, Value) and not isinstance(x, Leaf) and x._tracked() is not None
     ]
     if not tracked:

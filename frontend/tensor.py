@@ -78,9 +78,7 @@ class Tensor(Value, results=True):
         """The array; TraceError inside a trace, naming what asked for it."""
         if self._array is None and self._trace is not None and self._trace.active:
             where = self._trace.where(self._node)
-            raise TraceError(
-                MSG_CONCRETE.format(what=what, trace=self._trace.name, where=where)
-            )
+            raise TraceError(MSG_CONCRETE.format(what=what, trace=self._trace.name, where=where))
         return self._eager()
 
     def numpy(self) -> np.ndarray[Any, Any]:
@@ -154,7 +152,8 @@ class Tensor(Value, results=True):
         return getitem(self, index)
 
     def __setitem__(self, index: object, value: object) -> None:
-        raise StateError(MSG_IMMUTABLE.format(index=repr(index).replace("slice(None, None, None)", ":")))
+        shown = repr(index).replace("slice(None, None, None)", ":")
+        raise StateError(MSG_IMMUTABLE.format(index=shown))
 
     @property
     def at(self) -> Indexer:

@@ -27,8 +27,8 @@ from einkorn.tensor import Tensor
 from einkorn.tunable import module_path
 
 MSG_SETTING = (
-    "{owner}.{name} was set while {trace} was being traced; a compiled step reads settings but does "
-    "not change them: set it outside, or give the optimizer a schedule (a callable or a tensor)"
+    "{owner}.{name} was set while {trace} was being traced; a compiled step reads settings but "
+    "does not change them: set it outside, or give the optimizer a schedule (a callable or a tensor)"
 )
 
 
@@ -197,9 +197,7 @@ class Trace:
         self.guards.append(Guard(holds, f"{type(owner).__name__}.{name} was {value!r}"))
 
     def refuse_write(self, owner: Any, name: str) -> None:
-        raise TraceError(
-            MSG_SETTING.format(owner=type(owner).__name__, name=name, trace=self.name)
-        )
+        raise TraceError(MSG_SETTING.format(owner=type(owner).__name__, name=name, trace=self.name))
 
     def specialise(self, value: Value, what: str) -> Any:
         """The Python number that a scalar input stands for; the trace holds for it alone."""
@@ -270,4 +268,3 @@ def tracing(trace: Trace) -> Any:
 def number_type(value: Any) -> TensorType:
     """The type of the input that carries a Python number."""
     return TensorType(float64 if isinstance(value, float) else int64, ())
-

@@ -58,9 +58,7 @@ def paths(structure: Structure) -> list[tuple[Any, ...]]:
     if structure == END:
         return [()]
     keys = structure[2] or range(len(structure) - 3)
-    return [
-        (key, *rest) for key, part in zip(keys, structure[3:]) for rest in paths(part)
-    ]
+    return [(key, *rest) for key, part in zip(keys, structure[3:]) for rest in paths(part)]
 
 
 def tree_leaves(nest: Any) -> list[Any]:

@@ -254,6 +254,11 @@ T23 = cr.asarray(values((2, 3)))
         (lambda: mv.matrix_transpose([1.0]), ShapeError, "x\\[:, None\\]"),
         (lambda: mv.unstack(cr.asarray(1.0)), ShapeError, "out of range for rank 0"),
         (lambda: mv.split(T23, 2, axis=1), ShapeError, "no 2 equal parts"),
+        (lambda: mv.split(T23, 1.0), DTypeError, "needs an integer, got 1.0"),
+        (lambda: mv.roll(T23, 0.5), DTypeError, "needs an integer, got 0.5"),
+        (lambda: mv.permute_dims(T23, 1), ShapeError, "each of the 2 axes"),
+        (lambda: mv.reshape(T23, (1,) * 70 + (6,)), ShapeError, "at most 64 axes"),
+        (lambda: cr.tril(T23, k=0.5), DTypeError, "needs an integer, got 0.5"),
     ],
 )
 def test_movement_refuses(call: Any, error: type[Exception], match: str) -> None:

@@ -70,7 +70,8 @@ def test_nests_of_lists_tuples_and_dicts() -> None:
     def leaf() -> Parameter:
         return Parameter([1.0])
 
-    model = Holder(_private=[[leaf(), (leaf(),)], {"k": leaf(), 3: leaf()}], n=[1, 2], t=tensor(1.0))
+    nest = [[leaf(), (leaf(),)], {"k": leaf(), 3: leaf()}]
+    model = Holder(_private=nest, n=[1, 2], t=tensor(1.0))
     assert model.v.key_chains() == [
         "private/v0/v0", "private/v0/v1/v0", "private/v1/k", "private/v1/3", "t",
     ]  # fmt: skip
@@ -157,7 +158,7 @@ def test_assigning_v_writes_through() -> None:
     ("change", "message"),
     [
         (lambda c: c.out.__delitem__("b"), "differ at 'out/b'"),
-        (lambda c: c.__setitem__("out/b", np.zeros(3, np.float32)), r"'out/b': .*f32\[2\].*f32\[3\]"),
+        (lambda c: c.out.__setitem__("b", np.zeros(3, "f4")), r"'out/b': .*f32\[2\].*f32\[3\]"),
         (lambda c: c.__setitem__("out/b", np.zeros(2)), r"'out/b': .*f32\[2\].*f64\[2\]"),
         (lambda c: c.__setitem__("more", np.zeros(2)), "'more': the first has none"),
     ],
@@ -305,7 +306,7 @@ def test_loading_reports_unknown_and_missing_keys() -> None:
     assert result == (["hidden.w"], ["hidden.weight"])
     np.testing.assert_array_equal(np.asarray(model.out.b), before["out.b"] + 1)
     values = {**before, "out.b": np.zeros(9, np.float32), "hidden.b": before["hidden.b"] + 5}
-    with pytest.raises(ShapeError, match="'out.b'"):
+    with pytest.raises(ShapeError, match=r"'out\.b'"):
         model.load_state_dict(values)
     np.testing.assert_array_equal(np.asarray(model.hidden.b), before["hidden.b"] + 1)
 
@@ -401,12 +402,8 @@ def test_linear() -> None:
     np.testing.assert_allclose(np.asarray(layer(x)), expected, rtol=1e-6)
     with pytest.raises(DTypeError, match=r"linear: Linear\(3, 2\).*float32.*f64\[5,3\]"):
         layer(x.astype("float64"))
-    with pytest.raises(ShapeError, match=r"model/fc: .*takes 3 features.*f32\[5,2\]"):
-        token = module_path.set("model")
-        try:
-            Holder(fc=layer).fc(x[:, :2])
-        finally:
-            module_path.reset(token)
+    with pytest.raises(ShapeError, match=r"v0: .*takes 3 features.*f32\[5,2\]"):
+        nn.Sequential(nn.Linear(3, 2))(x[:, :2])
     with pytest.raises(EinkornError, match="with_bias is True or False"):
         nn.Linear(48, 3, [3, 3])  # type: ignore[arg-type]
     with pytest.raises(EinkornError, match="out_features"):

@@ -1,7 +1,6 @@
 """Modules, layers, activations and losses."""
 
 from einkorn.functions.elementwise import gelu, relu, sigmoid, silu, softplus, tanh
-from einkorn.functions.linear_algebra import linear
 from einkorn.functions.losses import cross_entropy, mse_loss
 from einkorn.functions.statistical import log_softmax, softmax
 from einkorn.leaf import Parameter
@@ -47,7 +46,6 @@ __all__ = [
     "elu",
     "gelu",
     "leaky_relu",
-    "linear",
     "log_softmax",
     "mse_loss",
     "relu",

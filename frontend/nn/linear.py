@@ -35,9 +35,10 @@ def check_dtype_of(layer: Module, x: Tensor, w: Tensor) -> None:
     """DTypeError unless the input has the dtype of the layer's parameters."""
     if x.dtype is not w.dtype:
         other = x.dtype if x.dtype.is_float else w.dtype
+        path = module_path.get()
         raise DTypeError(
             MSG_DTYPE.format(
-                path=module_path.get(), layer=layer, own=w.dtype, w=w._type, got=x._type, other=other
+                path=path, layer=layer, own=w.dtype, w=w._type, got=x._type, other=other
             )
         )
 
@@ -77,7 +78,10 @@ class Linear(Module):
             found = tensor.shape[-1] if tensor.ndim else "..."
             raise ShapeError(
                 MSG_WIDTH.format(
-                    path=module_path.get(), layer=self, width=self.in_features, got=tensor._type,
+                    path=module_path.get(),
+                    layer=self,
+                    width=self.in_features,
+                    got=tensor._type,
                     found=found,
                 )
             )

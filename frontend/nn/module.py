@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,11 +39,19 @@ MSG_TAKEN = "{owner} already has an attribute {name!r}; choose another name for 
 class _ModuleType(type):
     """Sets a module up before `__init__`, so that no class has to call `super().__init__()`."""
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        module = cls.__new__(cls, *args, **kwargs)
-        module.__dict__["training"] = True
-        module.__init__(*args, **kwargs)
-        return module
+    if not TYPE_CHECKING:  # for a checker a call is that of the class's own __init__
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            module = cls.__new__(cls, *args, **kwargs)
+            module.__dict__["training"] = True
+            module.__init__(*args, **kwargs)
+            return module
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of `__init__`, which the call above would hide."""
+        signature = inspect.signature(cls.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 class Module(metaclass=_ModuleType):
@@ -56,9 +65,6 @@ class Module(metaclass=_ModuleType):
     """
 
     training = Mode()
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Module:
-        return super().__new__(cls)
 
     def __init__(self) -> None:
         """Nothing: there is no need to call it."""
@@ -304,7 +310,7 @@ class Module(metaclass=_ModuleType):
         return leaf if isinstance(leaf, Leaf) else None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all parameters and buffers to a safetensors file; an old one stays until the end."""
+        """Write parameters and buffers to a safetensors file; an old one stays until the end."""
         from safetensors.numpy import save  # loaded on first use: `import einkorn` stays quick
 
         data = save(self.state_dict())
