@@ -13,7 +13,7 @@ from einkorn.ir.dtypes import DType, as_dtype
 from einkorn.ir.errors import DTypeError
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
-from einkorn.recording import Value, result
+from einkorn.recording import Value, current_trace, result
 from einkorn.tensor import Tensor
 from einkorn.tree import flatten, paths, unflatten
 
@@ -66,6 +66,15 @@ class Arguments:
         return ", ".join(
             repr(kind.value) if isinstance(kind, Static) else str(kind) for kind in self.kinds
         )
+
+    def eager(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with tensors in place of arrays, as a traced function sees them."""
+        replaced = [
+            result(kind, end.copy()) if isinstance(kind, TensorType) and value is None
+            else end if value is None else value
+            for end, kind, value in zip(self.ends, self.kinds, self.values)
+        ]  # fmt: skip
+        return unflatten(self.structure, replaced)
 
     def tensors(self) -> Iterable[Tensor]:
         """The ends that are inputs of a nested trace: tensors, in order."""
@@ -127,6 +136,8 @@ def _classify(name: str, end: Any) -> tuple[Any, Any, Any]:
         if isinstance(end, Leaf) or end._weak:
             return end, Static(end), None
         array = end._array
+        if array is None and current_trace.get() is None:
+            end._eager()  # refuses: a tensor of a trace that is over
         if array is not None and not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
         return array, end._type, end

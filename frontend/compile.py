@@ -93,6 +93,7 @@ class Compiled:
             return self._inline(trace, args, kwargs)
         chosen = settings.current()
         if not chosen.compile:
+            args, kwargs = self._read(args, kwargs).eager()
             return run_region(self._name, self._fn, args, kwargs)
         arguments = self._read(args, kwargs)
         entry = self._entry(arguments)
@@ -163,8 +164,9 @@ class Compiled:
         outer.guards.extend(trace.guards)
         node = make(Op.CALL, *operands, graph=closed)
         outer.note(node)
-        results = [traced(project(node, k), outer) for k in range(len(closed.outputs))]
         count = len(outputs)
+        weak = [x._weak for x in outputs] + [False] * (len(closed.outputs) - count)
+        results = [traced(project(node, k), outer, weak=w) for k, w in enumerate(weak)]
         for leaf, grad in zip(with_grad, results[count:]):
             outer.set_grad(leaf, grad)
         for leaf in trace.cleared_grads:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from einkorn.convert import as_tensor
+from einkorn.convert import as_operand, as_tensor
 from einkorn.ir.errors import EinkornError, StateError
 from einkorn.leaf import Leaf
 from einkorn.recording import Value, current_trace, no_grad, result
@@ -221,6 +221,8 @@ class Container(dict[str, Any]):
     def _with(self, op: Callable[[Any, Any], Any], other: Any) -> Container:
         if isinstance(other, dict):
             return self.map(lambda a, b: _applied(op, a, b), other)
+        if not as_operand(other):
+            return NotImplemented
         return self.map(lambda a: _applied(op, a, other))
 
     def _under(self, op: Callable[[Any, Any], Any], other: Any) -> Container:

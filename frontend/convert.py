@@ -116,8 +116,10 @@ def is_weak(x: object) -> bool:
 
 
 def as_tensor(x: Any, what: str) -> Tensor:
-    """A Tensor for any argument; numbers get their default dtype."""
+    """A Tensor for any argument; numbers get their default dtype, run-time scalars too."""
     if isinstance(x, Value):
+        if x._weak and x._type.dtype is float64:
+            return apply(Op.CAST, x, dtype=float32)
         return x  # type: ignore[return-value] # every Value that users hold is a Tensor
     if type(x) in _SCALARS:
         return scalar(weak_dtype(x), x)
@@ -129,8 +131,6 @@ def as_tensor(x: Any, what: str) -> Tensor:
 def meet(what: str, *operands: Any) -> tuple[Tensor, ...]:
     """The operands as Tensors of one promoted dtype; Python numbers follow the tensors."""
     strong = [as_tensor(x, what) for x in operands if not is_weak(x)]
-    if not strong and any(isinstance(x, Value) for x in operands):
-        return _meet_numbers(what, operands)
     dtype = None
     for x in strong:
         dtype = x._type.dtype if dtype is None else _promoted(what, dtype, x._type.dtype)
@@ -141,8 +141,10 @@ def meet(what: str, *operands: Any) -> tuple[Tensor, ...]:
     return tuple(in_dtype(what, x, dtype) for x in operands)
 
 
-def _meet_numbers(what: str, operands: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """Scalar inputs and Python numbers among themselves: float64, as Python computes."""
+def meet_numbers(what: str, *operands: Any) -> tuple[Tensor, ...]:
+    """The operands of Python arithmetic: scalars among themselves are float64, as in Python."""
+    if not all(map(is_weak, operands)) or not any(isinstance(x, Value) for x in operands):
+        return meet(what, *operands)
     numbers = [concrete(x, what) if _weak_kind(x) != "f" else x for x in operands]
     dtype = float64 if any(_weak_kind(x) == "f" for x in numbers) else int64
     return tuple(in_dtype(what, x, dtype) for x in numbers)
@@ -189,7 +191,7 @@ def in_dtype(what: str, x: Any, dtype: DType) -> Tensor:
                     "to a wider dtype"
                 )
         return _scalar(dtype, x)
-    tensor = as_tensor(x, what)
+    tensor: Any = x if isinstance(x, Value) else as_tensor(x, what)
     return tensor if tensor._type.dtype is dtype else apply(Op.CAST, tensor, dtype=dtype)
 
 
@@ -247,6 +249,7 @@ __all__ = [
     "in_dtype",
     "is_weak",
     "meet",
+    "meet_numbers",
     "normal_axes",
     "normal_axis",
     "to_array",

@@ -58,6 +58,7 @@ class Entry:
         self._guards = trace.guards
         self._specialised = self._specialised_arguments(trace, arguments)
         self._count = len(outputs)
+        self._numbers = [k for k, x in enumerate(outputs) if x._weak]
         self._structure, self._plain = structure, plain
         self._backend, self.why, self.reasons = backend, why, trace.reasons
         self.epoch = structure_epoch()
@@ -134,6 +135,8 @@ class Entry:
             leaf._grad = None
         if tracked:
             values = self._record(arguments, values, variant, arrays)
+        for k in self._numbers:  # scalars of Python stay numbers of Python
+            values[k] = values[k].item()
         found = iter(values)
         return unflatten(self._structure, [next(found) if x is OUTPUT else x for x in self._plain])
 

@@ -82,6 +82,6 @@ def _details(unknown: list[str], missing: list[str]) -> str:
 
 
 def _count(keys: list[str], kind: str) -> str:
-    return f"{len(keys)} {kind} key{'s' if len(keys) > 1 else ''}, such as" if (
-        len(keys) > _SHOWN
-    ) else f"{kind} key{'s' if len(keys) > 1 else ''}"
+    if len(keys) > _SHOWN:
+        return f"{len(keys)} {kind} keys, such as"
+    return f"{kind} key{'s' if len(keys) > 1 else ''}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from einkorn.convert import as_shape, as_tensor, check_dtype, is_weak
+from einkorn.convert import as_shape, check_dtype, in_dtype
 from einkorn.functions import elementwise as ew
 from einkorn.ir.dtypes import float32, float64, uint64
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError
@@ -147,8 +147,7 @@ def _as_f64(p: Any) -> Any:
         if not 0 <= p <= 1:
             raise EinkornError(f"a probability is between 0 and 1, got {p}")
         return scalar(float64, p)
-    tensor = as_tensor(p, "bernoulli")
-    return tensor if is_weak(p) else ew.astype(tensor, float64)
+    return in_dtype("bernoulli", p, float64)
 
 
 def randint(

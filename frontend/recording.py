@@ -19,7 +19,7 @@ import numpy as np
 from einkorn.ir.dtypes import DType
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
 from einkorn.ir.graph import Origin
-from einkorn.ir.node import Node, constant, make, placeholder
+from einkorn.ir.node import Node, constant, infer, make, placeholder
 from einkorn.ir.ops import OPS, Op
 from einkorn.ir.types import TensorType
 from einkorn.runtime.eager import run_cast, run_op
@@ -202,7 +202,7 @@ def apply(op: Op, *operands: Value, **attrs: Any) -> Tensor:
     if trace is not None:
         return _in_trace(trace, op, [trace.node_of(x) for x in operands], attrs)
     types = [x._type for x in operands]
-    type = OPS[op].infer(*types, **attrs)
+    type = _inferred(op, types, attrs)
     arrays = [x._eager() for x in operands]
     if op is Op.CAST:
         array = run_cast(arrays[0], types[0], attrs["dtype"])
@@ -222,9 +222,19 @@ def apply_elementwise(op: Op, *operands: Value, **attrs: Any) -> Tensor:
         nodes = [spread(trace.node_of(x), shape) for x in operands]
         return _in_trace(trace, op, nodes, attrs)
     types = [x._type for x in operands]
-    type = OPS[op].infer(*(t if t.shape == shape else t.with_shape(shape) for t in types), **attrs)
+    spread_types = [t if t.shape == shape else t.with_shape(shape) for t in types]
+    type = _inferred(op, spread_types, attrs)
     array = run_op(op, types, [x._eager() for x in operands], attrs)
     return _recorded(op, operands, attrs, type, array, shape)
+
+
+def _inferred(op: Op, types: Sequence[TensorType], attrs: dict[str, Any]) -> TensorType:
+    """The result type; errors name the op, as those of `make` do."""
+    try:
+        return OPS[op].infer(*types, **attrs)
+    except EinkornError as error:
+        error.args = (f"{op.name.lower()}: {error}",)
+        raise
 
 
 def _in_trace(trace: Any, op: Op, nodes: list[Node], attrs: dict[str, Any]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from einkorn.ir.errors import StateError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import make, project
 from einkorn.ir.ops import Op
@@ -19,6 +20,14 @@ from einkorn.recording import (
     tape,
 )
 from einkorn.tree import flatten, unflatten
+
+
+def _is_recorded(record: Record | None) -> bool:
+    """Whether everything behind a record is there still: a backward() in the region frees it."""
+    try:
+        return record is not None and bool(tape([record]))
+    except StateError:
+        return False
 
 
 def run_region(
@@ -38,7 +47,7 @@ def run_region(
     tracked = [
         k
         for k, x in enumerate(ends)
-        if isinstance(x, Value) and not isinstance(x, Leaf) and x._tracked() is not None
+        if isinstance(x, Value) and not isinstance(x, Leaf) and _is_recorded(x._tracked())
     ]
     if not tracked:
         return returned

@@ -148,6 +148,9 @@ class Tensor(Value, results=True):
         body = np.array2string(self._array, separator=", ", prefix=f"{kind}(", threshold=200)
         return f"{kind}({body}, dtype={self.dtype})"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
     def __getitem__(self, index: Any) -> Tensor:
         return getitem(self, index)
 

@@ -8,7 +8,7 @@ source line, a user's name) belongs to the `Graph` that owns the trace.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -66,12 +66,17 @@ def make(op: Op, *inputs: Node, **attrs: Any) -> Node:
     key = (op, inputs, frozen)
     if (known := _interned.get(key)) is not None:
         return known
+    type = infer(op, [x.type for x in inputs], attrs)
+    return _interned.setdefault(key, Node(op, inputs, frozen, type))
+
+
+def infer(op: Op, types: Sequence[Type], attrs: Mapping[str, Any]) -> Type:
+    """The result type of an op by its shape rule, whose errors are given the op's name."""
     try:
-        type = OPS[op].infer(*(x.type for x in inputs), **attrs)
+        return OPS[op].infer(*types, **attrs)
     except EinkornError as error:
         error.args = (f"{op.name.lower()}: {error}",)
         raise
-    return _interned.setdefault(key, Node(op, inputs, frozen, type))
 
 
 def remake(node: Node, inputs: tuple[Node, ...]) -> Node:
@@ -157,6 +162,7 @@ __all__ = [
     "alias",
     "constant",
     "constant_value",
+    "infer",
     "is_const",
     "make",
     "placeholder",

@@ -360,7 +360,7 @@ def test_leaves_change_places() -> None:
     a, b, c = leaf(X), leaf(X + 1), leaf(X * 2)
 
     def step() -> None:
-        a.value, b.value = b, a
+        a.value, b.value = b.value, a.value
         c.value = a + b + c
 
     compiled = ek.compile(step)
@@ -368,6 +368,17 @@ def test_leaves_change_places() -> None:
         both(compiled, leaves=(a, b, c))
         low, high = (b, a) if k % 2 == 0 else (a, b)
         assert state(low, high) == [bits(X), bits(X + 1)]
+
+
+def test_a_leaf_assigned_another_leaf_holds_its_value_of_that_moment() -> None:
+    a, b = leaf(X), leaf(X + 1)
+
+    def step() -> None:
+        a.value, b.value = b, a  # a holds the value of b by the time that b is assigned
+        b.value = b * 2
+
+    both(step, leaves=(a, b))
+    assert state(a, b) == [bits(X + 1), bits((X + 1) * 2)]
 
 
 def test_rotation_of_many_leaves() -> None:

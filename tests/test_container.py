@@ -78,6 +78,12 @@ def test_arrays_and_tensors_on_either_side() -> None:
         assert numbers(result) == {"a": [2, 4]}
 
 
+def test_other_objects_have_no_arithmetic_with_containers() -> None:
+    assert (example() == None) is False  # noqa: E711
+    with pytest.raises(TypeError, match="unsupported operand"):
+        example() + "text"
+
+
 def test_the_order_of_keys_does_not_matter_for_arithmetic() -> None:
     assert numbers(Container(a=1.0, b=2.0) - Container(b=1.0, a=1.0)) == {"a": 0.0, "b": 1.0}
 

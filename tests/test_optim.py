@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import einkorn as ek
 from einkorn import nn
 from einkorn.container import Container
 from einkorn.differentiation import value_and_grad
@@ -136,6 +137,27 @@ def test_the_pure_functions_agree_with_the_shell(make: Any, formula: Step) -> No
     assert state.key_chains() == optimizer.state.key_chains()
 
 
+@pytest.mark.parametrize(("make", "formula"), CASES)
+def test_compiled_steps_have_the_same_bits(make: Any, formula: Step) -> None:
+    results: list[dict[str, bytes]] = []
+    for compiled in (False, True):
+        model = Model("float32")
+        optimizer = make(model)
+
+        def step(scale: Any) -> Tensor:
+            loss, grads = value_and_grad(lambda: quadratic(model) * scale, model)()  # noqa: B023
+            optimizer.step(clip_by_global_norm(grads, 1.0))  # noqa: B023
+            return loss
+
+        run = ek.compile(step) if compiled else step
+        for k in range(3):
+            optimizer.lr = 0.1 / (k + 1)
+            run(np.float32(k + 0.5))
+        state = {**model.state_dict(), **optimizer.state_dict()}
+        results.append({key: value.tobytes() for key, value in state.items()})
+    assert results[0] == results[1]
+
+
 # -- where gradients come from ---------------------------------------------------------------------
 
 
@@ -158,19 +180,31 @@ def test_gradients_of_value_and_grad_and_of_backward() -> None:
     assert all(p.grad is None for p in second.parameters())
 
 
-def test_lists_single_leaves_and_containers_of_parameters() -> None:
+@pytest.mark.parametrize(
+    "nest",
+    [
+        lambda a, b: [a, b],
+        lambda a, b: (a, b),
+        lambda a, b: Container(a=a, b=b),
+        lambda a, b: {"x": [a], "y": b},
+    ],
+)
+def test_nests_of_leaves_as_parameters(nest: Any) -> None:
     a, b = Parameter([1.0]), tensor([2.0])
-    for params in ([a, b], (a, b), Container(a=a, b=b), {"x": [a], "y": b}):
-        a.value, b.value = [1.0], [2.0]
-        _, grads = value_and_grad(lambda: (a * b).sum(), [a, b])()
-        nested = {"x": [grads[0]], "y": grads[1]} if "x" in params else (
-            Container(a=grads[0], b=grads[1]) if isinstance(params, dict) else grads
-        )
-        SGD(params, 1.0).step(nested)
-        assert (float(a), float(b)) == (-1.0, 1.0)
+    _, grads = value_and_grad(lambda: (a * b).sum(), [a, b])()
+    SGD(nest(a, b), 1.0).step(nest(*grads))
+    assert (float(a), float(b)) == (-1.0, 1.0)
+
+
+def test_one_leaf_and_several_modules_as_parameters() -> None:
     only = Parameter(1.0)
     SGD(only, 0.5).step(np.float32(1.0))
     assert float(only) == 0.5
+    models = [Model(), Model()]
+    optimizer = SGD(models, 0.5)
+    _, grads = value_and_grad(lambda: quadratic(models[0]) + quadratic(models[1]), models)()
+    optimizer.step(grads)
+    assert not any(np.asarray(p).any() for model in models for p in model.parameters())
 
 
 def test_frozen_parameters_stay() -> None:

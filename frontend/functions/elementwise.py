@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from einkorn.convert import as_tensor, concrete, in_dtype, is_weak, meet
-from einkorn.ir.dtypes import DType, bool_, float32
+from einkorn.convert import as_tensor, concrete, in_dtype, is_weak, meet, meet_numbers
+from einkorn.ir.dtypes import DType, bool_, float32, float64
 from einkorn.ir.errors import DTypeError
 from einkorn.ir.ops import Op
 from einkorn.recording import Value, apply, apply_elementwise
@@ -31,12 +31,17 @@ def _binary(op: Op, x: Any, y: Any) -> Tensor:
 
 def _numbers(op: Op, x: Any, y: Any) -> Tensor:
     """Arithmetic; bool has none."""
-    a, b = meet(op.name.lower(), x, y)
+    a, b = meet_numbers(op.name.lower(), x, y)
     if a.dtype is bool_:
         raise DTypeError(
             f"{op.name.lower()}: bool has no arithmetic; use &, |, ^ or cast with .astype('int32')"
         )
     return _weak_if(apply_elementwise(op, a, b), x, y)
+
+
+def _number(op: Op, x: Any) -> Tensor:
+    """Arithmetic of one operand: a run-time scalar stays one, of its own width."""
+    return _weak_if(apply(op, x), x) if isinstance(x, Value) else _unary(op, x)
 
 
 def _weak_if(value: Tensor, *operands: Any) -> Tensor:
@@ -70,9 +75,11 @@ def multiply(x1: Any, x2: Any, /) -> Tensor:
 
 def divide(x1: Any, x2: Any, /) -> Tensor:
     """x1 / x2, correctly rounded; integers are converted to float32 first."""
-    a, b = meet("divide", x1, x2)
+    a, b = meet_numbers("divide", x1, x2)
+    numbers = is_weak(x1) and is_weak(x2) and (isinstance(x1, Value) or isinstance(x2, Value))
+    wide = float64 if numbers else float32  # run-time scalars divide as in Python
     if not a.dtype.is_float:
-        a, b = astype(a, float32), astype(b, float32)
+        a, b = in_dtype("divide", a, wide), in_dtype("divide", b, wide)
     return _weak_if(apply_elementwise(Op.DIV, a, b), x1, x2)
 
 
@@ -119,7 +126,7 @@ def minimum(x1: Any, x2: Any, /) -> Tensor:
 
 def negative(x: Any, /) -> Tensor:
     """-x."""
-    return _weak_if(_unary(Op.NEG, x), x)
+    return _number(Op.NEG, x)
 
 
 def positive(x: Any, /) -> Tensor:
@@ -129,7 +136,7 @@ def positive(x: Any, /) -> Tensor:
 
 def abs(x: Any, /) -> Tensor:
     """The absolute value."""
-    return _unary(Op.ABS, x)
+    return _number(Op.ABS, x)
 
 
 def sign(x: Any, /) -> Tensor:

@@ -66,6 +66,9 @@ class Module(metaclass=_ModuleType):
 
     training = Mode()
 
+    if TYPE_CHECKING:
+        __dict__: dict[str, Any]
+
     def __init__(self) -> None:
         """Nothing: there is no need to call it."""
 
@@ -103,9 +106,7 @@ class Module(metaclass=_ModuleType):
         """Within the block every attribute that holds a parameter holds its stand-in instead."""
         found = self._found()
         other = check_structure(found.v, values, f"{type(self).__name__}(..., v=)")
-        new = {
-            id(leaf): fitting(leaf, other[path], path) for path, leaf in found.v.flat_items()
-        }
+        new = {id(leaf): fitting(leaf, other[path], path) for path, leaf in found.v.flat_items()}
         undo: list[tuple[Any, str, Any]] = []
         try:
             for path, module in found.modules.items():

@@ -148,9 +148,7 @@ class Optimizer:
         wanted = self._matched(values, as_container(grads), list(values))
         new_values, new_state = self._advance(values, wanted, old)
         rebuilt = iter([new_values.get(path, value) for path, value in values.items()])
-        merged = Container(
-            (path, new_state.get(path, value)) for path, value in old.flat_items()
-        )
+        merged = Container((path, new_state.get(path, value)) for path, value in old.flat_items())
         return _rebuilt(params, rebuilt), merged
 
     def _advance(
@@ -373,4 +371,3 @@ def clip_by_global_norm(grads: Any, max_norm: Any) -> Any:
 def _scaled(grad: Any, scale: Tensor) -> Tensor:
     tensor = as_tensor(grad, "clip_by_global_norm")
     return ew.multiply(tensor, in_dtype_of(tensor, scale))
-

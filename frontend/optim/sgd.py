@@ -30,9 +30,7 @@ class SGD(Optimizer):
         move, slots = self.direction(grad, slots, shared)
         return ew.subtract(param, ew.multiply(move, in_dtype_of(param, shared["lr"]))), slots
 
-    def direction(
-        self, grad: Tensor, slots: Slots, shared: dict[str, Any]
-    ) -> tuple[Tensor, Slots]:
+    def direction(self, grad: Tensor, slots: Slots, shared: dict[str, Any]) -> tuple[Tensor, Slots]:
         """What the learning rate multiplies, and the next slots."""
         return grad, slots
 
@@ -60,9 +58,7 @@ class Momentum(SGD):
     def coefficients(self, count: Tensor) -> dict[str, Any]:
         return {**super().coefficients(count), "momentum": self.momentum}
 
-    def direction(
-        self, grad: Tensor, slots: Slots, shared: dict[str, Any]
-    ) -> tuple[Tensor, Slots]:
+    def direction(self, grad: Tensor, slots: Slots, shared: dict[str, Any]) -> tuple[Tensor, Slots]:
         m = ew.add(ew.multiply(slots["m"], shared["momentum"]), grad)
         if self.nesterov:
             return ew.add(grad, ew.multiply(m, shared["momentum"])), {"m": m}
@@ -95,9 +91,7 @@ class RMSProp(SGD):
         more = {"alpha": alpha, "rest": 1.0 - alpha, "eps": self.eps}
         return {**super().coefficients(count), **more}
 
-    def direction(
-        self, grad: Tensor, slots: Slots, shared: dict[str, Any]
-    ) -> tuple[Tensor, Slots]:
+    def direction(self, grad: Tensor, slots: Slots, shared: dict[str, Any]) -> tuple[Tensor, Slots]:
         old = ew.multiply(slots["v"], shared["alpha"])
         v = ew.add(old, ew.multiply(ew.multiply(grad, grad), shared["rest"]))
         return ew.divide(grad, ew.add(ew.sqrt(v), shared["eps"])), {"v": v}
@@ -118,8 +112,6 @@ class Adagrad(SGD):
     def coefficients(self, count: Tensor) -> dict[str, Any]:
         return {**super().coefficients(count), "eps": self.eps}
 
-    def direction(
-        self, grad: Tensor, slots: Slots, shared: dict[str, Any]
-    ) -> tuple[Tensor, Slots]:
+    def direction(self, grad: Tensor, slots: Slots, shared: dict[str, Any]) -> tuple[Tensor, Slots]:
         v = ew.add(slots["v"], ew.multiply(grad, grad))
         return ew.divide(grad, ew.add(ew.sqrt(v), shared["eps"])), {"v": v}
