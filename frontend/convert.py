@@ -192,7 +192,10 @@ def in_dtype(what: str, x: Any, dtype: DType) -> Tensor:
                 )
         return _scalar(dtype, x)
     tensor: Any = x if isinstance(x, Value) else as_tensor(x, what)
-    return tensor if tensor._type.dtype is dtype else apply(Op.CAST, tensor, dtype=dtype)
+    if tensor._type.dtype is not dtype:
+        return apply(Op.CAST, tensor, dtype=dtype)
+    # A run-time scalar that was given a dtype is a number of that dtype and weak no more.
+    return result(tensor._type, node=tensor._node, trace=tensor._trace) if tensor._weak else tensor
 
 
 _scalars: dict[tuple[DType, type, Any], Any] = {}

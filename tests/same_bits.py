@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from einkorn.codegen.llvm.target import LLVM
+from einkorn.codegen.target import Target
 from einkorn.ir.errors import BoundsError
 from einkorn.ir.graph import Graph
-from einkorn.ir.machine import Machine
 from einkorn.ir.rewrite import always
 from einkorn.passes import costs
 from einkorn.passes.pipeline import stages
@@ -64,13 +64,13 @@ def _forget() -> None:
     eager._programs.clear()
 
 
-def build(graph: Graph, machine: Machine | None = None, without: Sequence[str] = ()) -> Executable:
+def build(graph: Graph, without: Sequence[str] = (), target: Target = LLVM) -> Executable:
     """The executable of a graph, not cached, some stages left out."""
     stage: Any = graph
-    for name, run in stages(machine or LLVM.machine, always):
+    for name, run in stages(target.machine, always):
         if name not in without:
             stage = run(stage)
-    return Executable(stage, LLVM)
+    return Executable(stage, target)
 
 
 def execute(

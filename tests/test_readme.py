@@ -1,0 +1,111 @@
+"""README.md tells the truth: its example prints what it shows, its commands are what CI runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def block(text: str, mark: str, language: str) -> str:
+    """The fenced block right after the comment `mark`."""
+    fences = re.findall(
+        rf"^<!-- {re.escape(mark)} -->\n```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+    )
+    assert len(fences) == 1, f"one block marked {mark!r}, found {len(fences)}"
+    return fences[0]
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> str:
+    """What a command prints; its errors are shown when it fails."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("EINKORN_")}
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("document", [README, ARCHITECTURE], ids=["README", "architecture"])
+def test_an_example_prints_what_the_document_shows(document: str, tmp_path: Path) -> None:
+    script = tmp_path / "step.py"
+    script.write_text(block(document, "example", "python"), encoding="utf-8")
+    assert run(sys.executable, script, cwd=tmp_path) == block(document, "output", "text")
+
+
+def test_the_example_is_short() -> None:
+    lines = block(README, "example", "python").splitlines()
+    assert sum(bool(line.strip()) for line in lines) <= 30
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    extract = script[script.index("command_of()") : script.index("run_command()")]
+    for name in ("run", "test"):
+        assert f"\nrun_command {name}\n" in script
+        found = run("bash", "-euc", f"{extract}\ncommand_of {name}")
+        assert found == block(README, f"command: {name}", "sh")
+
+
+def test_links_lead_to_files() -> None:
+    for document, folder in ((README, ROOT), (ARCHITECTURE, ROOT / "docs")):
+        for link in re.findall(r"\]\(([^)#:]+)\)", document):
+            assert (folder / link).exists(), link
+
+
+def test_folders_of_the_readme_exist() -> None:
+    folders = re.findall(r"^\| `(\w+)/` \|", README, re.MULTILINE)
+    assert sorted(folders) == ["codegen", "frontend", "ir", "passes", "runtime"]
+    assert all((ROOT / folder).is_dir() for folder in folders)
+
+
+def digits(*arguments: str | Path) -> str:
+    """What the main example prints."""
+    pytest.importorskip("sklearn", reason="the example needs scikit-learn's digits")
+    return run(sys.executable, ROOT / "examples" / "digits.py", *arguments)
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_the_digits_example_trains(mode: str) -> None:
+    printed = digits("--mode", mode, "--steps", "20")
+    assert re.search(rf"{mode} +20/20  loss \d\.\d+  held-out [\d.]+%  +\d+ steps/s", printed)
+    assert all(len(line) <= 100 for line in printed.splitlines())
+
+
+def test_the_digits_example_compares_bits() -> None:
+    printed = digits("--compare", "--steps", "60", "--threads", "2")
+    assert "Same bits: all " in printed
+    assert re.search(r"Compiled is \d+\.\d times as fast as eager", printed)
+
+
+def test_the_digits_example_dumps_and_plots(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the pictures need matplotlib")
+    digits("--steps", "2", "--dump", tmp_path / "stages", "--plot", tmp_path / "pictures")
+    stages = {path.name for path in (tmp_path / "stages").iterdir()}
+    assert {"001-train_step-0-trace.txt", "001-train_step-8-plan-memory.txt"} <= stages
+    assert all((tmp_path / "pictures" / name).stat().st_size > 1000 for name in PICTURES)
+
+
+PICTURES = ("loss.png", "misread.png")
+
+
+def test_the_digits_example_learns() -> None:
+    printed = digits()
+    held_out = re.findall(r"held-out ([\d.]+)%", printed)[-1]
+    assert float(held_out) >= 97.5
