@@ -253,8 +253,9 @@ def _recorded(
     array: Array,
     shape: tuple[int, ...] | None = None,
 ) -> Tensor:
-    """Wrap an eager result, with a record when an operand is tracked."""
-    if not (_recording.get() and any(x._tracked() is not None for x in operands)):
+    """Wrap an eager result, with a record when an operand is tracked and a gradient can flow."""
+    tracked = _recording.get() and any(x._tracked() is not None for x in operands)
+    if not tracked or op is Op.STOP_GRADIENT:  # what was detached keeps no recording alive
         return result(type, array)
     records = tuple(x._as_record() for x in operands)
     region = current_region.get()

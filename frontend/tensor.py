@@ -113,7 +113,7 @@ class Tensor(Value, results=True):
 
     def _one(self, what: str) -> Any:
         if self._weak and self._trace is not None:
-            return self._trace.specialise(self, what)
+            return np.asarray(self._trace.specialise(self, what))[()]
         if self.size != 1:
             raise ShapeError(f"{what} needs a tensor of one element, got {self._type}")
         return self._concrete(what).reshape(())[()]
@@ -149,7 +149,10 @@ class Tensor(Value, results=True):
         return f"{kind}({body}, dtype={self.dtype})"
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec else str(self)
+        return format(self._one("a format").item(), spec) if spec else str(self)
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(self._one("round(t)").item(), digits)
 
     def __getitem__(self, index: Any) -> Tensor:
         return getitem(self, index)

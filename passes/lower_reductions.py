@@ -202,7 +202,7 @@ def softmax(lowering: Lowering, node: Node) -> None:
     if len(outer) > 1 or (n > 1 and view.strides[-1] != 1):
         view = lowering.dense(source)
         outer, strides = (prod(view.shape[:-1]),), (n,)
-    rows = outer[0]
+    rows = prod(outer)
     buffer = lowering.result(node)
     step = 1 if node.op is Op.LOGSUMEXP else n
     cost = LAUNCH_NS + rows * (20 + n * 1.0)

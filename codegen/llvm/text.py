@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 _VECTOR = re.compile(r"<(\d+) x (\w+)>")
-_FLOATS = {"half", "bfloat", "float", "double"}
 # The short names that LLVM mangles into overloaded intrinsics: llvm.fma.v16f32.
 _MANGLED = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "ptr": "p0"}
 FLOAT_BITS = {"half": 16, "bfloat": 16, "float": 32, "double": 64}
@@ -76,7 +75,7 @@ def like(type: str, element: str) -> str:
 
 def is_float(type: str) -> bool:
     """Whether the elements of `type` are floating-point numbers."""
-    return element_of(type) in _FLOATS
+    return element_of(type) in FLOAT_BITS
 
 
 def _mangle(type: str) -> str:

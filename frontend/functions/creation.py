@@ -55,8 +55,7 @@ def asarray(
     check_device("asarray", device)
     wanted = None if dtype is None else check_dtype(dtype)
     if isinstance(obj, Value):
-        tensor = as_tensor(obj, "asarray")
-        tensor = tensor if wanted is None else astype(tensor, wanted)
+        tensor = as_tensor(obj, "asarray") if wanted is None else in_dtype("asarray", obj, wanted)
         return snapshot(tensor) if copy else tensor
     if isinstance(obj, (list, tuple)) and _holds_tensors(obj):
         return stack([asarray(item, dtype=wanted) for item in obj])

@@ -152,7 +152,7 @@ def square(x: Any, /) -> Tensor:
 
 def reciprocal(x: Any, /) -> Tensor:
     """1 / x."""
-    return divide(1, x)
+    return divide(1, as_tensor(x, "reciprocal"))
 
 
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
