@@ -105,7 +105,7 @@ def build(mode: str, args: argparse.Namespace) -> Run:
     """A new network and its training step; the seed decides all of its random numbers."""
     ek.random.seed(args.seed)
     network = Network()
-    opt = ek.optim.Adam(network, lr=2e-3)
+    opt = ek.optim.Adam(network, lr=1e-3)
 
     def loss_fn(x: Any, y: Any) -> Any:
         return ek.nn.cross_entropy(network(x), y)
@@ -217,9 +217,9 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--mode", choices=("compiled", "eager"), default="compiled")
     add("--compare", action="store_true", help="train both ways and compare the bits")
-    add("--epochs", type=int, default=60, help="times through the training images")
+    add("--epochs", type=int, default=50, help="times through the training images")
     add("--steps", type=int, help="number of steps, instead of --epochs")
-    add("--batch", type=int, default=64, help="images in one step")
+    add("--batch", type=int, default=32, help="images in one step")
     add("--seed", type=int, default=0, help="of the split, the batches, the network and dropout")
     add("--threads", type=int, default=1, help="for one step; these are too short for more")
     add("--dump", metavar="DIR", default="", help="write every stage of the compilation there")

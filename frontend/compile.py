@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, ItemsView, Iterator, Sequence, Set, ValuesView
 from contextlib import AbstractContextManager
 from types import MethodType
 from typing import Any
@@ -62,8 +62,13 @@ class Compiled:
         static_argnames: Sequence[str] = (),
         name: str | None = None,
     ) -> None:
-        if not callable(fn):
-            raise EinkornError(f"ek.compile needs a function, got {type(fn).__name__}")
+        if not callable(fn) or inspect.isclass(fn):
+            raise EinkornError(f"ek.compile needs a function or a Module, got {fn!r}")
+        if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn):
+            raise EinkornError(
+                f"{fn.__name__} gives a coroutine or generator; compile the function that computes "
+                "one step, and await or yield around it"
+            )
         self._fn = fn
         self._backend = backend
         self._threads = threads
@@ -83,6 +88,12 @@ class Compiled:
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)
+
+    def __reduce__(self) -> Any:
+        raise EinkornError(
+            f"compiled function {self._name} cannot be copied or pickled; copy the function it was "
+            "made from and compile that"
+        )
 
     def __repr__(self) -> str:
         return f"<compiled {self._name}>"
@@ -143,6 +154,7 @@ class Compiled:
                 args, kwargs = arguments.traced(trace, self._parameters)
                 returned = self._fn(*args, **kwargs)
                 ends, structure = flatten(returned)
+                _check_returned(self._name, ends)
                 outputs = [x for x in ends if _is_output(x)]
                 for x in outputs:
                     trace.node_of(x)
@@ -202,6 +214,16 @@ def _parameters(fn: Callable[..., Any]) -> list[str]:
         return list(inspect.signature(fn).parameters)
     except (TypeError, ValueError):
         return []
+
+
+def _check_returned(name: str, ends: Sequence[Any]) -> None:
+    """Refuse what could hide traced tensors from the caller."""
+    for x in ends:
+        if isinstance(x, (Set, Iterator, ValuesView, ItemsView)):
+            raise EinkornError(
+                f"{name} returned a {type(x).__name__}; a compiled function returns tensors in "
+                "tuples, lists, dicts or dataclasses: wrap it in list(...) or dict(...)"
+            )
 
 
 def _is_output(x: Any) -> bool:

@@ -27,6 +27,7 @@ from einkorn.recording import (
     current_region,
     current_trace,
     free,
+    recorded,
     result,
     spread,
     tape,
@@ -63,9 +64,11 @@ def backward(output: Tensor, gradient: Any, retain_graph: bool) -> None:
     seed = _seed(output, gradient)
     trace = current_trace.get()
     if trace is not None:
-        leaves = trace.trainable_leaves()
-        grads = _grad_nodes(trace, output, seed, [trace.node_of(leaf) for leaf in leaves])
-        for leaf, new in zip(leaves, grads):
+        behind = trace.trainable_behind(output)
+        if not behind:
+            raise StateError(MSG_UNTRACKED)
+        grads = _grad_nodes(trace, output, seed, [node for _, node in behind])
+        for (leaf, _), new in zip(behind, grads):
             _accumulate(leaf, new)
         return
     root = output._tracked()
@@ -74,7 +77,7 @@ def backward(output: Tensor, gradient: Any, retain_graph: bool) -> None:
     records = tape([root])
     found = [record for record in records if record.leaf is not None]
     # The order in which a walk over the tape meets leaves must not matter to anyone.
-    found.sort(key=lambda record: record.leaf.id)
+    found.sort(key=lambda record: (record.leaf.id, record.node.attr("id")))
     arrays = _gradients(root, seed, found, records)
     for record, array in zip(found, arrays):
         if array is not None:
@@ -164,7 +167,8 @@ def value_and_grad(
         targets = _Targets(wrt, args)
         token = _depth.set(_depth.get() + 1)
         try:
-            out = fn(*targets.args, **kwargs)
+            with recorded():  # also inside no_grad(): a gradient was asked for
+                out = fn(*targets.args, **kwargs)
         finally:
             _depth.reset(token)
         value, aux = _split(out, has_aux)
@@ -225,6 +229,7 @@ class _Targets:
         self.args = list(args)
         self.values: list[Value] = []
         self.nodes: list[Node] = []
+        self._renamed: dict[int, Any] = {}
         self._plan = self._resolve(wrt)
 
     def _resolve(self, wrt: Any) -> Any:
@@ -240,7 +245,7 @@ class _Targets:
         for end in ends:
             if not isinstance(end, Leaf):
                 raise EinkornError(MSG_WRT.format(got=type(end).__name__))
-            self._add(end, end)
+            self._add(end)
         return structure, len(ends)
 
     def _argument(self, number: int) -> Any:
@@ -248,13 +253,26 @@ class _Targets:
             raise EinkornError(
                 f"wrt={number}: the function was called with {len(self.args)} positional arguments"
             )
+        number %= len(self.args)
+        if hasattr(self.args[number], "_gradient_targets"):
+            return self._resolve(self.args[number])
         ends, structure = flatten(self.args[number])
-        named = [self._rename(x) for x in ends]
-        self.args[number] = unflatten(structure, named)
+        if number in self._renamed:
+            for x in ends:
+                self._add(x)
+            return structure, len(ends)
+        self.args[number] = unflatten(structure, [self._rename(x) for x in ends])
+        self._renamed[number] = structure
         return structure, len(ends)
 
     def _rename(self, x: Any) -> Tensor:
-        """The argument as a tensor with a node of its own, so that other uses of it stay apart."""
+        """The argument as a tensor with a node of its own, so that other uses of it stay apart.
+
+        A trainable leaf stays itself: as argument and as capture it has one gradient.
+        """
+        if isinstance(x, Leaf) and x._trainable:
+            self._add(x)
+            return x
         tensor = as_tensor(x, "grad")
         if not tensor.dtype.is_float:
             raise DTypeError(
@@ -273,23 +291,23 @@ class _Targets:
             new = result(tensor._type, tensor._eager(), record=inner)
             if region is not None:
                 region.add(inner)
-        self._add(new, new)
+        self._add(new)
         return new
 
-    def _add(self, value: Value, source: Any) -> None:
+    def _add(self, value: Value) -> None:
         trace = current_trace.get()
         if not value._type.dtype.is_float:
             raise DTypeError(f"cannot differentiate by {value._type}: it is not floating-point")
+        if isinstance(value, Leaf) and not value._trainable:
+            raise EinkornError(
+                f"leaf {value.name or value.id} is not trainable; set leaf.trainable = True"
+            )
         if trace is not None:
             node = trace.node_of(value)
         else:
             record = value._tracked() or value._as_record()
             region = current_region.get()
             node = (record if region is None else region.bring(record)).node
-            if isinstance(value, Leaf) and not value._trainable:
-                raise EinkornError(
-                    f"leaf {value.name or value.id} is not trainable; set leaf.trainable = True"
-                )
         self.values.append(value)
         self.nodes.append(node)
 

@@ -17,6 +17,7 @@ from einkorn.codegen import reference
 from einkorn.ir.dtypes import float64, int64
 from einkorn.ir.errors import BoundsError
 from einkorn.ir.graph import Graph
+from einkorn.ir.loops import Gather, Scatter
 from einkorn.ir.node import Node, make, project, toposort
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType, TupleType
@@ -25,7 +26,7 @@ from einkorn.passes.autodiff import call_vjp, expand_grads, inline_calls
 from einkorn.recording import Record, Value, current_region, is_recording, result
 from einkorn.runtime.compiler import compile_graph
 from einkorn.runtime.executable import Executable, address_of
-from einkorn.tracing import Trace
+from einkorn.tracing import Trace, carries_gradient
 from einkorn.tree import unflatten
 
 Array = np.ndarray[Any, Any]
@@ -34,8 +35,8 @@ _SCALAR = {"float": float64, "int": int64}
 OUTPUT: Any = object()  # stands for an output tensor among the ends of what a function returned
 
 MSG_STEP_BOUNDS = (
-    "{name}: an index is out of range in gather, scatter or cross_entropy; every index must be at "
-    "least -n and less than n for an axis of n elements. The step was not applied, no state changed."
+    "{name}: an index is out of range in one of these: {places}. Every index must be at least -n and "
+    "less than n for an axis of n elements. The step was not applied, no state changed."
 )
 
 
@@ -185,7 +186,7 @@ class Entry:
     def _influential(self) -> frozenset[int]:
         """The params that gradients of outputs can flow to."""
         starts = [node for node in self._closed.outputs if node.dtype.is_float]
-        reached = set(toposort(starts, into=_carries))
+        reached = set(toposort(starts, into=carries_gradient))
         return frozenset(
             k
             for k, node in enumerate(self._closed.params)
@@ -200,7 +201,7 @@ class Entry:
     def _residuals(self) -> tuple[Node, ...]:
         closed = self._closed
         wanted = tuple(k in self._influential for k in range(len(closed.params)))
-        given = tuple(node.dtype.is_float and _carries(node) for node in closed.outputs)
+        given = tuple(carries_gradient(node) for node in closed.outputs)
         backward = inline_calls(call_vjp(closed, wanted, given).graph)
         forward = set(inline_calls(expand_grads(closed)).nodes)
         used = [x for node in backward.nodes if node not in forward for x in node.inputs]
@@ -269,12 +270,6 @@ class Entry:
                 yield capture.source
 
 
-def _carries(node: Node) -> bool:
-    """Whether a gradient can flow through a node."""
-    is_float = isinstance(node.type, TupleType) or node.type.dtype.is_float
-    return is_float and node.op is not Op.STOP_GRADIENT
-
-
 def _is_static(kind: Any) -> bool:
     return not isinstance(kind, (TensorType, str))
 
@@ -313,7 +308,10 @@ class _Variant:
         if self._executable.run(words("q", addresses), threads, commit):
             for leaf, storage in fresh:
                 leaf._spare = storage if storage is not None else leaf._spare
-            raise BoundsError(MSG_STEP_BOUNDS.format(name=self.graph.name))
+            rows = self._executable.program.instructions
+            found = {row.label for row in rows if isinstance(row.kernel, (Gather, Scatter))}
+            places = "; ".join(sorted(found))
+            raise BoundsError(MSG_STEP_BOUNDS.format(name=self.graph.name, places=places))
         return outputs
 
     def _run_reference(self, entry: Entry, bound: list[int]) -> list[Array]:

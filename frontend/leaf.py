@@ -45,7 +45,7 @@ class Leaf(Tensor):
         id: a number no other leaf has.
     """
 
-    __slots__ = ("_address", "_grad", "_lent", "_spare", "_trainable", "id", "name")
+    __slots__ = ("_address", "_grad", "_lent", "_observed", "_spare", "_trainable", "id", "name")
 
     def __init__(
         self, value: Any, dtype: Any = None, *, trainable: bool = False, name: str = ""
@@ -56,7 +56,7 @@ class Leaf(Tensor):
         if trainable and not self._type.dtype.is_float:
             raise DTypeError(f"only floating-point leaves can be trained, got {self._type}")
         self._node = self._record = self._own = self._trace = self._spare = self._grad = None
-        self._weak = False
+        self._weak = self._observed = False
         self._store(new_storage(self._type))
         np.copyto(self._array, array)  # type: ignore[arg-type] # just stored
         self._trainable, self.name, self.id = trainable, name, next(_ids)
@@ -78,8 +78,8 @@ class Leaf(Tensor):
         return new_storage(self._type) if spare is None else spare
 
     def _replace(self, storage: Array) -> None:
-        """Make `storage`, already written, the value."""
-        if not self._lent:
+        """Make `storage`, already written, the value; once more does no harm."""
+        if not self._lent and self._array is not storage:
             self._spare = self._array
         self._store(storage)
         self._new_version()
@@ -167,7 +167,8 @@ class Leaf(Tensor):
         if on != self._trainable:
             self._trainable = on
             self._new_version()
-            structure_changed()
+            if self._observed:
+                structure_changed()
 
     @property
     def requires_grad(self) -> bool:
@@ -181,6 +182,10 @@ class Leaf(Tensor):
     def __repr__(self) -> str:
         text = super().__repr__()
         return f"{text[:-1]}, name={self.name!r})" if self.name else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A leaf is stored as its value: a copy has storage and an identity of its own."""
+        return _restore, (type(self), self.numpy().copy(), self._trainable, self.name)
 
     def __copy__(self) -> Leaf:
         return self.__deepcopy__({})
@@ -237,6 +242,10 @@ def tensor(value: Any, dtype: Any = None, *, trainable: bool | None = None, name
     if leaf._trainable and not leaf.dtype.is_float:
         raise DTypeError(f"only floating-point leaves can be trained, got {leaf._type}")
     return leaf
+
+
+def _restore(kind: type[Leaf], value: Array, trainable: bool, name: str) -> Leaf:
+    return kind(value, trainable=trainable, name=name)
 
 
 _epoch = itertools.count(1)

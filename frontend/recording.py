@@ -188,6 +188,16 @@ def no_grad() -> Generator[None]:
         _recording.reset(token)
 
 
+@contextmanager
+def recorded() -> Generator[None]:
+    """Within the block tracked values are recorded, whatever is in force around it."""
+    token = _recording.set(True)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
 def is_recording() -> bool:
     """Whether ops on tracked values are recorded here."""
     return _recording.get()

@@ -13,12 +13,13 @@ from einkorn.functions import linear_algebra as la
 from einkorn.functions import manipulation as mv
 from einkorn.functions import statistical as st
 from einkorn.functions.indexing import Indexer, getitem
-from einkorn.ir.dtypes import DType
+from einkorn.ir.dtypes import DType, as_dtype
 from einkorn.ir.errors import DTypeError, ShapeError, StateError, TraceError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import toposort
 from einkorn.ir.ops import Op
-from einkorn.recording import Value, apply
+from einkorn.ir.types import TensorType
+from einkorn.recording import Value, apply, result
 
 Shape = tuple[int, ...]
 Axis = int | tuple[int, ...] | None
@@ -83,10 +84,9 @@ class Tensor(Value, results=True):
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The value as a read-only NumPy array."""
-        array = self._concrete(".numpy()").view()
-        array.flags.writeable = False
+        array = self._concrete(".numpy()")
         self._lend()
-        return array
+        return _read_only(array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self._concrete("np.asarray(t)")
@@ -95,9 +95,8 @@ class Tensor(Value, results=True):
         return array.copy() if copy else self.numpy()
 
     def __dlpack__(self, **kwargs: Any) -> Any:
-        array = self._concrete("__dlpack__").view()
-        self._lend()
-        return array.__dlpack__(**kwargs)
+        # The importer may write to what it gets, so it gets a copy.
+        return self._concrete("__dlpack__").copy().__dlpack__(**kwargs)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
@@ -117,6 +116,10 @@ class Tensor(Value, results=True):
         if self.size != 1:
             raise ShapeError(f"{what} needs a tensor of one element, got {self._type}")
         return self._concrete(what).reshape(())[()]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A tensor is stored as its value."""
+        return _restore, (self._concrete("a copy").copy(),)
 
     def __bool__(self) -> bool:
         return bool(self._one("bool(t), as `if t:` and `while t:` use it,"))
@@ -399,3 +402,16 @@ class Tensor(Value, results=True):
 
     def __ge__(self, other: Any) -> Tensor:
         return ew.greater_equal(self, other) if as_operand(other) else NotImplemented
+
+
+def _restore(array: np.ndarray[Any, Any]) -> Tensor:
+    return result(TensorType(as_dtype(array.dtype), array.shape), array)
+
+
+def _read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A view that cannot be made writable again; NumPy allows that for a plain view."""
+    if array.dtype.isbuiltin != 1:  # bfloat16 has no buffer format
+        view = array.view()
+        view.flags.writeable = False
+        return view
+    return np.asarray(memoryview(array).toreadonly())

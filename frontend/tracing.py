@@ -17,9 +17,9 @@ import numpy as np
 from einkorn.ir.dtypes import float64, int64
 from einkorn.ir.errors import EinkornError, TraceError
 from einkorn.ir.graph import Graph, Origin
-from einkorn.ir.node import Node, alias, placeholder, toposort
+from einkorn.ir.node import Node, alias, make, placeholder, toposort
 from einkorn.ir.ops import Op
-from einkorn.ir.types import TensorType
+from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
 from einkorn.recording import MSG_ESCAPED, Value, current_trace, result, traced, user_origin
 from einkorn.runtime.evaluate import evaluate
@@ -82,6 +82,7 @@ class Trace:
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
+    _versions: list[tuple[Leaf, Node]] = field(default_factory=list[tuple[Leaf, Node]])
     _numbers: dict[Node, Any] = field(default_factory=dict[Node, Any])
     _guarded: set[tuple[int, str]] = field(default_factory=set[tuple[int, str]])
 
@@ -123,8 +124,22 @@ class Trace:
             found = Capture(placeholder(type), kind, source)
             self._by_key[kind, key] = found
             self.captures.append(found)
+            if kind == "leaf":
+                source._observed = True
+            elif kind == "value" and source._array is not None:
+                self._guard_array(source._array, name)
             self.names[found.node] = name
         return found.node
+
+    def _guard_array(self, array: np.ndarray[Any, Any], name: str) -> None:
+        """A NumPy array can be given another shape or dtype where it lies."""
+        shape, dtype = array.shape, array.dtype
+        self.guards.append(
+            Guard(
+                lambda: array.shape == shape and array.dtype == dtype,
+                f"the captured array {name} had shape {shape} and dtype {dtype}",
+            )
+        )
 
     def note(self, node: Node) -> None:
         """Remember the user's line and the module path of a new node."""
@@ -143,17 +158,33 @@ class Trace:
     def assign(self, leaf: Leaf, value: Tensor) -> None:
         """`leaf.value = value`: a new version of the leaf for the rest of the trace."""
         self.node_of(leaf)  # captured, so that the commit knows it
-        self._current[leaf] = alias(self.node_of(value))
+        node = self.node_of(value)
+        if node.dtype.is_float:  # no gradient flows through an assignment
+            node = make(Op.STOP_GRADIENT, node)
+        self._current[leaf] = alias(node)
+        self._versions.append((leaf, self._current[leaf]))
 
-    def trainable_leaves(self) -> list[Leaf]:
-        """The trainable leaves that were read so far, in the order of their creation."""
-        leaves = [c.source for c in self.captures if c.kind == "leaf" and c.source._trainable]
-        return sorted(leaves, key=lambda leaf: leaf.id)
+    def trainable_behind(self, output: Value) -> list[tuple[Leaf, Node]]:
+        """The trainable leaves that `output` depends on, each version of them with its node.
+
+        Leaves in the order of their creation, versions in the order of assignment.
+        """
+        reached = set(toposort([self.node_of(output)], into=carries_gradient))
+        first = [(c.source, c.node) for c in self.captures if c.kind == "leaf"]
+        found = [
+            (leaf, node)
+            for leaf, node in (*first, *self._versions)
+            if leaf._trainable and node in reached
+        ]
+        return sorted(found, key=lambda pair: pair[0].id)
 
     def grad_of(self, leaf: Leaf) -> Tensor | None:
         """`leaf.grad` inside the trace."""
         if leaf in self._grads:
             return self._grads[leaf]
+        if self.outer is not None:
+            grad = self.outer.grad_of(leaf)
+            return None if grad is None else traced(self.node_of(grad), self)
         present = leaf._grad is not None
         self.guards.append(
             Guard(lambda: (leaf._grad is not None) == present, f"{leaf.name or 'a leaf'}.grad")
@@ -247,6 +278,12 @@ class Trace:
     def cleared_grads(self) -> list[Leaf]:
         """The leaves whose gradient the function set to None."""
         return [leaf for leaf, grad in self._grads.items() if grad is None]
+
+
+def carries_gradient(node: Node) -> bool:
+    """Whether a gradient can flow through a node."""
+    is_float = isinstance(node.type, TupleType) or node.type.dtype.is_float
+    return is_float and node.op is not Op.STOP_GRADIENT
 
 
 def _identical(a: Any, b: Any) -> bool:

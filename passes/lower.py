@@ -65,6 +65,8 @@ class Lowering:
 
     def buffer(self, base: Node) -> Buffer:
         """The buffer of a stored node; constants are stored at their first use as an operand."""
+        if base not in self.buffers and base.tensor.size == 0:  # nothing was computed
+            self.buffers[base] = self.temporary(base.tensor, "empty")
         if base not in self.buffers:
             assert base.op is Op.CONST, f"{base!r} was not computed before its use"
             buffer = self.temporary(base.tensor, "const")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from einkorn.runtime.team import run_function, team_for
 ALIGNMENT = 64
 NOT_RUN = -1  # the status word until the driver clears it
 ALONE_NS = 100_000.0  # a step shorter than this is not worth waking another thread
+INTERRUPTS = 8  # how often in a row a commit may be stopped and is tried again
 KEEP_GIL_NS = 50_000.0  # releasing and retaking the GIL can cost more than such a step
 
 
@@ -107,6 +109,7 @@ class Executable:
             threads: how many threads may take part.
             commit: called when the program has run and refused nothing; also when an interrupt
                 (Ctrl-C) is waiting to be raised, so that a step is applied whole or not at all.
+                It may be called again, when an interrupt stopped it.
 
         Returns:
             The status word; when it is not zero no state was written.
@@ -130,5 +133,17 @@ class Executable:
             return self._run(instance.address)
         finally:
             if commit is not None and block[layout.STATUS] == 0:
-                commit()
+                _complete(commit)
             self._idle.append(instance)
+
+
+def _complete(commit: Callable[[], None]) -> None:
+    """Run `commit` to its end; a signal handler's exception that stops it is raised after that."""
+    try:
+        commit()
+    except BaseException:
+        for _ in range(INTERRUPTS):
+            with suppress(BaseException):
+                commit()
+                break
+        raise

@@ -95,7 +95,7 @@ def test_arrays_of_every_kind(name: str) -> None:
 )
 def test_arrays_that_are_not_numbers_are_refused(bad: Any) -> None:
     step = ek.compile(lambda x: x)
-    with pytest.raises(ek.DTypeError, match="not numbers|not a dtype"):
+    with pytest.raises(ek.DTypeError, match=r"not numbers|not a dtype"):
         step(bad)
 
 
@@ -167,7 +167,7 @@ def test_arithmetic_of_numbers_is_that_of_python(name: str, dtype: str) -> None:
 def test_number_used_for_a_shape_is_specialised() -> None:
     step = ek.compile(lambda x, n: x.reshape(n, -1).sum(axis=0))
     for n in (3, 2, 3, 2):
-        assert_same_bits(step(X, n).numpy(), both(lambda x: x.reshape(n, -1).sum(axis=0), X).numpy())
+        both(step, X, n)
     assert traces(step) == 2
     assert "needed the value of" in step.explain()
     assert "test_compile.py" in step.explain()
@@ -183,7 +183,7 @@ def test_number_used_in_a_branch_or_loop_is_specialised() -> None:
 
     compiled = ek.compile(step)
     for limit, times in ((0.6, 2), (0.4, 2), (0.6, 3)):
-        assert_same_bits(compiled(X, limit, times).numpy(), np.asarray(step(ek.asarray(X), limit, times)))
+        both(compiled, X, limit, times)
     assert traces(compiled) == 3
     assert_same_bits(compiled(X, 0.6, 2).numpy(), (X + 1) * 4)
     assert traces(compiled) == 3

@@ -150,7 +150,7 @@ def test_exceptions_of_the_user_pass_through_unchanged() -> None:
     def step(x: Any) -> Any:
         raise Mine("as it is")
 
-    with pytest.raises(Mine, match="^as it is$"):
+    with pytest.raises(Mine, match=r"^as it is$"):
         ek.compile(step)(X)
 
 
@@ -194,7 +194,7 @@ def test_trace_and_lower_run_nothing() -> None:
     graph = step.trace(X)
     low = step.lower(X)
     assert len(graph.updates) == 2
-    assert list(low.stages)[0] == "trace"
+    assert next(iter(low.stages)) == "trace"
     assert list(low.stages)[-1] == "plan-memory"
     assert "add" in low.ir()
     assert "define" in low.llvm_ir()

@@ -90,7 +90,7 @@ def test_backward_to_what_the_arguments_came_from() -> None:
 
 
 def test_a_leaf_that_is_argument_and_capture_has_one_gradient() -> None:
-    w, b = weights()
+    w, _ = weights()
     gradients_both_ways(lambda v: (v * w).sum() + w.mean(), lambda out: out, w, leaves=(w,))
 
 

@@ -19,10 +19,12 @@ from random_graphs import graphs, random_arrays, random_graph
 from same_bits import assert_same_bits, build, execute, split_finely
 
 from einkorn.codegen import reference
+from einkorn.ir.dtypes import float32, int32
 from einkorn.ir.errors import BoundsError
 from einkorn.ir.graph import Graph
-from einkorn.ir.node import Node
+from einkorn.ir.node import Node, make, placeholder
 from einkorn.ir.ops import OPS, Op
+from einkorn.ir.types import TensorType
 from einkorn.runtime.evaluate import evaluate
 from einkorn.runtime.settings import override
 
@@ -139,3 +141,11 @@ def _compare(graph: Graph, arrays: list[Array], without: tuple[str, ...], about:
         got = execute(program, graph, arrays, threads, in_place)
         for x, y in zip(got, want, strict=True):
             assert_same_bits(x, y, f"threads={threads}, in place={in_place}\n{about}")
+
+
+def test_an_operand_without_elements_needs_no_kernel() -> None:
+    x, i = placeholder(TensorType(float32, (1, 3))), placeholder(TensorType(int32, (0,)))
+    nothing = make(Op.GATHER, x, i, axis=1)
+    graph = Graph("f", (x, i), (), (make(Op.SCATTER_SET, x, i, nothing, axis=1), nothing))
+    arrays = [np.ones((1, 3), np.float32), np.zeros(0, np.int32)]
+    _compare(graph, arrays, (), str(graph))

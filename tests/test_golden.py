@@ -1,7 +1,7 @@
 """The text of every stage of a small training step, compared with tests/golden.
 
-`python tests/test_golden.py --bless` writes the files anew; reviewers read their diff. The machine is
-a fixed one, so the text does not depend on the CPU that the tests run on.
+`python tests/test_golden.py --bless` writes the files anew; reviewers read their diff. The machine
+is a fixed one, so the text does not depend on the CPU that the tests run on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ MACHINE = Machine(8, {d: tile_shape(d, 8) for d in WIDE})
 
 def training_step() -> Graph:
     """Two layers, cross-entropy over gathered labels, momentum and a step counter."""
-    w1, b1 = ek.Parameter(np.zeros((6, 8), np.float32), name="w1"), ek.Parameter([0.0] * 8, name="b1")
+    w1 = ek.Parameter(np.zeros((6, 8), np.float32), name="w1")
+    b1 = ek.Parameter(np.zeros(8, np.float32), name="b1")
     w2 = ek.Parameter(np.zeros((8, 3), np.float32), name="w2")
     params = (w1, b1, w2)
     slots = [ek.tensor(p.numpy(), trainable=False, name=f"{p.name}.momentum") for p in params]
