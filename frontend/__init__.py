@@ -5,6 +5,8 @@ Eager, stateful Python in; one native call out; the same bits both ways.
     import einkorn as ek
 """
 
+import math as _math
+
 from einkorn import initializers, nn, optim, random
 from einkorn.compile import Compiled, compile, eager, trace
 from einkorn.container import Container
@@ -27,6 +29,7 @@ from einkorn.functions.creation import (
     zeros,
     zeros_like,
 )
+from einkorn.functions.data_types import can_cast, finfo, iinfo, isdtype, result_type
 from einkorn.functions.elementwise import (
     abs,
     add,
@@ -75,6 +78,7 @@ from einkorn.functions.elementwise import (
     sin,
     sqrt,
     square,
+    stop_gradient,
     subtract,
     tan,
     tanh,
@@ -159,6 +163,12 @@ __array_api_version__ = "2024.12"
 
 bool = bool_
 
+e = _math.e
+pi = _math.pi
+inf = _math.inf
+nan = _math.nan
+newaxis = None
+
 __all__ = [
     "BoundsError",
     "Compiled",
@@ -193,6 +203,7 @@ __all__ = [
     "bool_",
     "broadcast_arrays",
     "broadcast_to",
+    "can_cast",
     "ceil",
     "clear_caches",
     "clip",
@@ -201,6 +212,7 @@ __all__ = [
     "cos",
     "cumulative_sum",
     "divide",
+    "e",
     "eager",
     "empty",
     "empty_like",
@@ -210,6 +222,7 @@ __all__ = [
     "expand_dims",
     "expm1",
     "eye",
+    "finfo",
     "flatten",
     "flip",
     "float16",
@@ -223,11 +236,14 @@ __all__ = [
     "grad",
     "greater",
     "greater_equal",
+    "iinfo",
+    "inf",
     "initializers",
     "int8",
     "int16",
     "int32",
     "int64",
+    "isdtype",
     "isfinite",
     "isinf",
     "isnan",
@@ -251,7 +267,9 @@ __all__ = [
     "minimum",
     "moveaxis",
     "multiply",
+    "nan",
     "negative",
+    "newaxis",
     "nn",
     "no_grad",
     "nonzero",
@@ -264,6 +282,7 @@ __all__ = [
     "pad",
     "parse",
     "permute_dims",
+    "pi",
     "positive",
     "pow",
     "prod",
@@ -272,6 +291,7 @@ __all__ = [
     "remainder",
     "repeat",
     "reshape",
+    "result_type",
     "roll",
     "round",
     "rsqrt",
@@ -284,6 +304,7 @@ __all__ = [
     "squeeze",
     "stack",
     "std",
+    "stop_gradient",
     "subtract",
     "sum",
     "swapaxes",

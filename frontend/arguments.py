@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,10 @@ import numpy as np
 
 from einkorn.convert import to_array
 from einkorn.ir.dtypes import DType, as_dtype
-from einkorn.ir.errors import DTypeError
+from einkorn.ir.errors import DTypeError, EinkornError
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
-from einkorn.recording import Value, current_trace, result
+from einkorn.recording import Record, Value, current_region, current_trace, result
 from einkorn.tensor import Tensor
 from einkorn.tree import flatten, paths, unflatten
 
@@ -22,21 +23,86 @@ INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 _dtypes: dict[Any, DType] = {}
 
 
-class Static:
-    """A static argument in a key: equal by identity, or by type and value for plain values."""
+def _record_of(value: Value | None) -> Record | None:
+    """The record of an argument where a function runs eagerly, perhaps in a region of its own."""
+    record = None if value is None else value._tracked()
+    if record is None or value is None:
+        return None
+    value._lend()
+    region = current_region.get()
+    return record if region is None else region.argument(record)
 
-    __slots__ = ("_key", "value")
+
+def _is_tracked(trace: Any, value: Value) -> bool:
+    """Whether an argument of a function being traced is tracked where it is called."""
+    if trace.outer is not None:
+        return trace.outer.tracks(value)
+    return value._tracked() is not None
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic)
+_CHANGING = (list, dict, set, bytearray, np.ndarray, Value)
+
+MSG_CHANGING = (
+    "{name}: a static argument is a constant of the trace, and a {kind} can change; pass a tuple "
+    "{instead}"
+)
+
+
+class Fixed:
+    """Says of the argument inside that it is static, whatever it is."""
+
+    __slots__ = ("value",)
 
     def __init__(self, value: Any) -> None:
         self.value = value
-        plain = isinstance(value, (bool, int, float, str, bytes, type(None)))
-        self._key = (type(value), repr(value)) if plain else id(value)
+
+
+def _plain_key(value: Any) -> Any:
+    """What plain values that are equal have in common; None for any other object."""
+    if isinstance(value, _PLAIN):
+        return (type(value), repr(value))
+    if not isinstance(value, tuple):
+        return None
+    parts = tuple([_plain_key(item) for item in value])
+    return None if None in parts else (type(value), parts)
+
+
+class Static:
+    """A static argument in a key: equal by identity, or by type and value for plain values.
+
+    Of other objects it holds a weak reference where they allow one: a trace keeps no model alive.
+    """
+
+    __slots__ = ("_held", "_key", "_weak")
+
+    def __init__(self, value: Any) -> None:
+        plain = _plain_key(value)
+        self._key = id(value) if plain is None else plain
+        self._held, self._weak = value, None
+        if plain is None:
+            try:
+                self._held, self._weak = None, weakref.ref(value)
+            except TypeError:  # an object of a class with slots stays
+                pass
+
+    @property
+    def value(self) -> Any:
+        """The argument; None when it is gone."""
+        return self._held if self._weak is None else self._weak()
+
+    @property
+    def gone(self) -> bool:
+        """Whether no call can have this argument any more."""
+        return self._weak is not None and self._weak() is None
 
     def __hash__(self) -> int:
         return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Static) and self._key == other._key
+        # The number of an object that is gone can be that of a new one.
+        same = isinstance(other, Static) and self._key == other._key
+        return same and not self.gone and not other.gone
 
 
 @dataclass(slots=True)
@@ -58,8 +124,11 @@ class Arguments:
 
     @property
     def key(self) -> Any:
-        """What has to be equal for a trace to be used again."""
-        return (self.structure, tuple(self.kinds))
+        """What has to be equal for a trace to be used again: kinds, and which ends are tracked."""
+        tracked = tuple(
+            [k for k, x in enumerate(self.values) if x is not None and x._tracked() is not None]
+        )
+        return (self.structure, tuple(self.kinds), tracked)
 
     def describe(self) -> str:
         """The kinds of arguments, for people."""
@@ -68,13 +137,22 @@ class Arguments:
         )
 
     def eager(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with tensors in place of arrays, as a traced function sees them."""
+        """The arguments with tensors in place of arrays, as a traced function sees them.
+
+        Each tensor is another object, and in a region another param, however often it was passed.
+        """
         replaced = [
-            result(kind, end.copy()) if isinstance(kind, TensorType) and value is None
-            else end if value is None else value
+            end if not isinstance(kind, TensorType)
+            else result(kind, end.copy() if value is None else end, record=_record_of(value))
             for end, kind, value in zip(self.ends, self.kinds, self.values)
         ]  # fmt: skip
         return unflatten(self.structure, replaced)
+
+    def own(self) -> None:
+        """Copy arrays that belong to the caller, who may write to them: a recording keeps them."""
+        for k, (kind, value) in enumerate(zip(self.kinds, self.values)):
+            if isinstance(kind, TensorType) and value is None:
+                self.ends[k] = self.ends[k].copy()
 
     def tensors(self) -> Iterable[Tensor]:
         """The ends that are inputs of a nested trace: tensors, in order."""
@@ -99,9 +177,11 @@ class Arguments:
             names: the names of the positional parameters, for printed IR.
         """
         replaced: list[Any] = []
-        for label, end, kind in zip(self._labels(names), self.ends, self.kinds):
+        rows = zip(self._labels(names), self.ends, self.kinds, self.values)
+        for label, end, kind, value in rows:
             if isinstance(kind, TensorType):
-                replaced.append(trace.argument(kind, label))
+                tracks = value is not None and _is_tracked(trace, value)
+                replaced.append(trace.argument(kind, label, tracks=tracks))
             elif isinstance(kind, str) and trace.outer is None:
                 type_ = TensorType(as_dtype("float64" if kind == "float" else "int64"), ())
                 replaced.append(trace.argument(type_, label, number=end))
@@ -110,13 +190,18 @@ class Arguments:
         return unflatten(self.structure, replaced)
 
 
+def is_gone(key: Any) -> bool:
+    """Whether a key names an object that is gone, so that no call can have it."""
+    return any(isinstance(kind, Static) and kind.gone for kind in key[1])
+
+
 def read_arguments(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any], static: frozenset[int | str]
 ) -> Arguments:
     """Flatten and classify the arguments of a call."""
     if static:
-        args = tuple(Static(x) if k in static else x for k, x in enumerate(args))
-        kwargs = {k: Static(x) if k in static else x for k, x in kwargs.items()}
+        args = tuple(_fixed(name, x) if k in static else x for k, x in enumerate(args))
+        kwargs = {k: _fixed(name, x) if k in static else x for k, x in kwargs.items()}
     if len(kwargs) > 1:
         kwargs = dict(sorted(kwargs.items()))
     ends, structure = flatten((args, kwargs))
@@ -128,6 +213,16 @@ def read_arguments(
         kinds.append(kind)
         values.append(value)
     return Arguments(name, ends, kinds, values, structure)
+
+
+def _fixed(name: str, value: Any) -> Fixed:
+    if isinstance(value, _CHANGING) and not isinstance(value, Leaf):
+        listed = isinstance(value, (list, set, bytearray))
+        instead = "of its items" if listed else "of what the trace needs, or leave it an input"
+        raise EinkornError(
+            MSG_CHANGING.format(name=name, kind=type(value).__name__, instead=instead)
+        )
+    return Fixed(value)
 
 
 def _classify(name: str, end: Any) -> tuple[Any, Any, Any]:
@@ -150,8 +245,8 @@ def _classify(name: str, end: Any) -> tuple[Any, Any, Any]:
         if not INT_MIN <= end <= INT_MAX:
             raise DTypeError(f"{name}: the integer {end} does not fit 64 bits; make it static")
         return end, "int", None
-    if isinstance(end, Static):
-        return end.value, end, None
+    if isinstance(end, Fixed):
+        return end.value, Static(end.value), None
     if isinstance(end, (np.ndarray, np.generic)):
         return _array(name, np.asarray(end))
     return end, Static(end), None

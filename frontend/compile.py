@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
-import threading
 from collections.abc import Callable, ItemsView, Iterator, Sequence, Set, ValuesView
 from contextlib import AbstractContextManager
 from types import MethodType
 from typing import Any
-from weakref import WeakSet
 
-from einkorn.arguments import Arguments, read_arguments
+from einkorn.arguments import Arguments, is_gone, read_arguments
 from einkorn.differentiation import depth
 from einkorn.entry import OUTPUT, Entry
 from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
-from einkorn.ir.node import make, project
-from einkorn.ir.ops import Op
+from einkorn.ir.node import make_call, project
 from einkorn.leaf import Leaf, structure_epoch
 from einkorn.lowered import Lowered
 from einkorn.recording import (
@@ -30,24 +26,12 @@ from einkorn.recording import (
 )
 from einkorn.region import run_region
 from einkorn.runtime import settings
-from einkorn.tracing import Trace, tracing
-from einkorn.tree import flatten, unflatten
+from einkorn.runtime.locks import LOCKS
+from einkorn.tracing import Capture, Trace, tracing
+from einkorn.tree import flatten, is_plain_dataclass, unflatten
 
 BACKENDS = ("llvm", "reference")
 KINDS_KEPT = 256  # kinds of arguments for which one compiled function keeps traces
-
-
-_alive: WeakSet[Compiled] = WeakSet()
-
-
-def _release_in_child() -> None:
-    """A lock that another thread held at a fork stays locked in the child: start with new ones."""
-    for compiled in _alive:
-        compiled._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_release_in_child)
 
 
 class Compiled:
@@ -81,10 +65,12 @@ class Compiled:
                 f"{name or _name_of(fn)}({', '.join(self._parameters)})"
             )
         self._name = name or _name_of(fn)
+        self._is_method = False  # whether the first argument is an object, not data
         self._entries: dict[Any, list[Entry]] = {}
-        self._lock = threading.RLock()
         functools.update_wrapper(self, fn, updated=())
-        _alive.add(self)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._is_method = True
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)
@@ -104,11 +90,10 @@ class Compiled:
             return self._inline(trace, args, kwargs)
         chosen = settings.current()
         if not chosen.compile:
-            args, kwargs = self._read(args, kwargs).eager()
-            return run_region(self._name, self._fn, args, kwargs)
+            return run_region(self._name, self._fn, self._read(args, kwargs))
         arguments = self._read(args, kwargs)
         entry = self._entry(arguments)
-        return entry.call(arguments, self._threads or chosen.threads, self._lock)
+        return entry.call(arguments, self._threads or chosen.threads)
 
     # -- tracing -------------------------------------------------------------------------------
 
@@ -117,6 +102,8 @@ class Compiled:
         if self._static:
             named = enumerate(self._parameters[: len(args)])
             static |= {k for k, name in named if name in self._static}
+        if self._is_method and args and is_plain_dataclass(args[0]):
+            static |= {0}
         return read_arguments(self._name, args, kwargs, static)
 
     def _entry(self, arguments: Arguments) -> Entry:
@@ -126,8 +113,10 @@ class Compiled:
         for entry in entries:
             if entry.holds(arguments):
                 return entry
-        with self._lock:
+        with LOCKS.tracing:
             entry = self._traced(arguments, self._why(entries, arguments))
+            for gone in [old for old in self._entries if is_gone(old[0])]:
+                del self._entries[gone]
             while len(self._entries) >= KINDS_KEPT:  # the oldest kind of arguments goes first
                 del self._entries[next(iter(self._entries))]
             kept = [old for old in self._entries.get(key, ()) if old.epoch == structure_epoch()]
@@ -171,22 +160,26 @@ class Compiled:
         closed = Graph(
             graph.name, graph.inputs, graph.captures, graph.results, (), graph.names, graph.origins
         )
-        operands = [outer.node_of(x) for x in arguments.tensors()]
-        operands += [_outer_node(outer, capture) for capture in trace.captures]
+        tracks = [trace.tracks(x) for x in outputs]
+        values = [*arguments.tensors(), *(_outer_value(outer, x) for x in trace.captures)]
         outer.guards.extend(trace.guards)
-        node = make(Op.CALL, *operands, graph=closed)
+        node = make_call(closed, [outer.operand(x, any(tracks)) for x in values])
         outer.note(node)
         count = len(outputs)
-        weak = [x._weak for x in outputs] + [False] * (len(closed.outputs) - count)
-        results = [traced(project(node, k), outer, weak=w) for k, w in enumerate(weak)]
+        rest = [False] * (len(closed.outputs) - count)
+        weak = [x._weak for x in outputs] + rest
+        results = [
+            traced(project(node, k), outer, weak=w, tracks=t)
+            for k, (w, t) in enumerate(zip(weak, tracks + rest))
+        ]
         for leaf, grad in zip(with_grad, results[count:]):
             outer.set_grad(leaf, grad)
         for leaf in trace.cleared_grads:
             outer.set_grad(leaf, None)
         for leaf, value in zip(updated, results[len(graph.outputs) :]):
             outer.assign(leaf, value)
-        values = iter(results)
-        return unflatten(structure, [next(values) if x is OUTPUT else x for x in plain])
+        found = iter(results)
+        return unflatten(structure, [next(found) if x is OUTPUT else x for x in plain])
 
     # -- inspection ----------------------------------------------------------------------------
 
@@ -230,13 +223,12 @@ def _is_output(x: Any) -> bool:
     return isinstance(x, Value) and not isinstance(x, Leaf)
 
 
-def _outer_node(outer: Any, capture: Any) -> Any:
+def _outer_value(outer: Any, capture: Capture) -> Value:
+    """What a capture of a nested trace stands for in the trace around it."""
     if capture.kind == "setting":
         owner, name = capture.source
-        return outer.node_of(outer.setting(owner, name, owner.__dict__[name]))
-    if capture.kind == "grad":
-        return outer.node_of(outer.grad_of(capture.source))
-    return outer.node_of(capture.source)
+        return outer.setting(owner, name, owner.__dict__[name])
+    return outer.grad_of(capture.source) if capture.kind == "grad" else capture.source
 
 
 def _name_of(fn: Any) -> str:

@@ -60,13 +60,12 @@ class Container(dict[str, Any]):
     _live: str
 
     def __init__(
-        self, items: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), **named: Any
+        self, items: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **named: Any
     ) -> None:
         super().__init__()
         object.__setattr__(self, "_aliases", {})
         object.__setattr__(self, "_live", "")
-        for key, value in dict(items, **named).items():
-            self[key] = value
+        self.update(items, **named)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)
@@ -146,9 +145,15 @@ class Container(dict[str, Any]):
     def _refuse(self, key: Any) -> NoReturn:
         raise StateError(MSG_FROZEN.format(what=self._live, key=str(key).replace("/", ".")))
 
-    def update(self, *args: Any, **named: Any) -> None:
-        """Set the items of a mapping; its keys may be paths."""
-        for key, value in dict(*args, **named).items():
+    def update(self, items: Any = (), /, **named: Any) -> None:
+        """Set the items of a mapping or of pairs; keys may be paths."""
+        try:
+            new = dict(items, **named)
+        except (TypeError, ValueError):
+            raise EinkornError(
+                f"a Container is made from a dict or from pairs of a key and a value, got {items!r}"
+            ) from None
+        for key, value in new.items():
             self[key] = value
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -169,6 +174,8 @@ class Container(dict[str, Any]):
         """Remove the last item and return its key and value."""
         if self._live:
             self._refuse("key")
+        if not self:
+            raise UnknownKeyError("popitem(): this Container is empty")
         return dict.popitem(self)
 
     def clear(self) -> None:
@@ -329,6 +336,13 @@ class Container(dict[str, Any]):
 
     def __ne__(self, other: object) -> Any:
         return self._with(operator.ne, other)
+
+
+def as_mapping(values: Any, what: str) -> Container:
+    """A Container of what a user gave as one, or as a dict."""
+    if not isinstance(values, Mapping):
+        raise EinkornError(f"{what} needs a Container or dict, got {type(values).__name__}")
+    return values if isinstance(values, Container) else Container(values)
 
 
 def frozen(container: Container, what: str) -> Container:

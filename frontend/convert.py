@@ -6,15 +6,17 @@ Python floats and lists of them become float32, ints int64.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einkorn.ir.dtypes import DType, as_dtype, bool_, float32, float64, int64, promote
+from einkorn.ir.dtypes import DType, as_dtype, bool_, float32, int64, promote
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.numpy_rules import cast as cast_values
 from einkorn.ir.ops import Op
+from einkorn.ir.shape_rules import MAX_RANK
 from einkorn.ir.types import TensorType
 from einkorn.recording import Value, apply, current_trace, result, scalar
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 _SCALARS = (bool, int, float)
-
-MAX_RANK = 64  # NumPy's limit, and enough
 
 
 def as_operand(x: object) -> bool:
@@ -79,28 +79,49 @@ def _check_range(what: str, array: Array, dtype: DType) -> None:
             )
 
 
+def known_array(x: Any, what: str) -> Array:
+    """An array of numbers that must be known now; a run-time scalar is specialised."""
+    if isinstance(x, (list, tuple)):
+        return _from_sequence(x, what, None)
+    return np.asarray(concrete(x, what))
+
+
 def _from_sequence(x: Sequence[Any], what: str, dtype: DType | None) -> Array:
-    items = [_plain(item) for item in x]
+    items = _plain(x, what)
     try:
         array = np.array(items)
     except ValueError as error:
         raise ShapeError(f"{what}: nested lists must be rectangular: {error}") from None
+    except (OverflowError, TypeError) as error:
+        raise DTypeError(f"{what}: the list holds values that are no numbers: {error}") from None
     if dtype is None and (array.size == 0 or (array.dtype.kind == "f" and not _has_arrays(x))):
         with np.errstate(over="ignore"):
             array = array.astype(np.float32)
     return array
 
 
-def _plain(item: Any) -> Any:
+def _plain(item: Any, what: str, depth: int = 0) -> Any:
+    """Nested lists of what NumPy knows; run-time scalars are specialised."""
     if isinstance(item, (list, tuple)):
-        return [_plain(x) for x in item]
-    return np.asarray(item) if isinstance(item, Value) else item
+        check_depth(what, depth)
+        return [_plain(x, what, depth + 1) for x in item]
+    if not isinstance(item, Value):
+        return item
+    return concrete(item, what) if item._weak else np.asarray(item)
+
+
+def check_depth(what: str, depth: int) -> None:
+    """ShapeError when lists are nested deeper than tensors have axes, as cyclic ones are."""
+    if depth >= MAX_RANK:
+        raise ShapeError(
+            f"{what}: lists are nested more than {MAX_RANK} deep, or contain themselves"
+        )
 
 
 def _has_arrays(x: Any) -> bool:
     if isinstance(x, (list, tuple)):
         return any(_has_arrays(item) for item in x)
-    return isinstance(x, (np.ndarray, np.generic, Value))
+    return isinstance(x, (np.ndarray, np.generic)) or (isinstance(x, Value) and not x._weak)
 
 
 def weak_dtype(number: bool | int | float) -> DType:
@@ -118,11 +139,11 @@ def is_weak(x: object) -> bool:
 def as_tensor(x: Any, what: str) -> Tensor:
     """A Tensor for any argument; numbers get their default dtype, run-time scalars too."""
     if isinstance(x, Value):
-        if x._weak and x._type.dtype is float64:
-            return apply(Op.CAST, x, dtype=float32)
+        if x._weak:
+            return in_dtype(what, x, float32 if x._type.dtype.is_float else int64)
         return x  # type: ignore[return-value] # every Value that users hold is a Tensor
     if type(x) in _SCALARS:
-        return scalar(weak_dtype(x), x)
+        return in_dtype(what, x, weak_dtype(x))
     # A recording must not see what the caller writes into x later; a compiled step must.
     array = to_array(x, what=what, copy=current_trace.get() is None)
     return result(TensorType(as_dtype(array.dtype), array.shape), array=array)
@@ -130,24 +151,26 @@ def as_tensor(x: Any, what: str) -> Tensor:
 
 def meet(what: str, *operands: Any) -> tuple[Tensor, ...]:
     """The operands as Tensors of one promoted dtype; Python numbers follow the tensors."""
-    strong = [as_tensor(x, what) for x in operands if not is_weak(x)]
+    tensors = [x if is_weak(x) else as_tensor(x, what) for x in operands]
+    strong = [x._type.dtype for x in tensors if not is_weak(x)]
+    dtype = meet_dtype(what, strong, [x for x in tensors if is_weak(x)])
+    return tuple(in_dtype(what, x, dtype) for x in tensors)
+
+
+def meet_dtype(what: str, dtypes: Sequence[DType], numbers: Sequence[Any]) -> DType:
+    """The dtype in which dtypes and Python numbers meet, of which there is at least one."""
     dtype = None
-    for x in strong:
-        dtype = x._type.dtype if dtype is None else _promoted(what, dtype, x._type.dtype)
-    for x in operands:
-        if is_weak(x):
-            dtype = _with_weak(what, dtype, x)
+    for other in dtypes:
+        dtype = other if dtype is None else _promoted(what, dtype, other)
+    for number in numbers:
+        dtype = _with_weak(dtype, number)
     assert dtype is not None
-    return tuple(in_dtype(what, x, dtype) for x in operands)
+    return dtype
 
 
-def meet_numbers(what: str, *operands: Any) -> tuple[Tensor, ...]:
-    """The operands of Python arithmetic: scalars among themselves are float64, as in Python."""
-    if not all(map(is_weak, operands)) or not any(isinstance(x, Value) for x in operands):
-        return meet(what, *operands)
-    numbers = [concrete(x, what) if _weak_kind(x) != "f" else x for x in operands]
-    dtype = float64 if any(_weak_kind(x) == "f" for x in numbers) else int64
-    return tuple(in_dtype(what, x, dtype) for x in numbers)
+def snapshot(x: Tensor) -> Tensor:
+    """The value of `x` as it is now: `x` itself unless it is a leaf, which can change."""
+    return x if type(x) is Value._result_class else apply(Op.RESHAPE, x, shape=x.shape)
 
 
 def concrete(x: Any, what: str) -> Any:
@@ -162,7 +185,7 @@ def _promoted(what: str, a: DType, b: DType) -> DType:
         raise DTypeError(f"{what}: {error}") from None
 
 
-def _with_weak(what: str, dtype: DType | None, x: Any) -> DType:
+def _with_weak(dtype: DType | None, x: Any) -> DType:
     """The dtype when a Python number joins: its kind may raise the kind, never the width."""
     kind = _weak_kind(x)
     if dtype is None:
@@ -175,27 +198,44 @@ def _with_weak(what: str, dtype: DType | None, x: Any) -> DType:
 
 
 def _weak_kind(x: Any) -> str:
+    """The kind of a Python number, or of the one that a run-time scalar stands for."""
     if isinstance(x, Value):
         return "f" if x._type.dtype.is_float else "i"
     return "b" if isinstance(x, bool) else "i" if isinstance(x, int) else "f"
 
 
 def in_dtype(what: str, x: Any, dtype: DType) -> Tensor:
-    """One operand as a Tensor of `dtype`; a Python number must fit an integer dtype."""
+    """One operand as a Tensor of `dtype`; a Python number must fit it."""
+    if dtype.is_integer and isinstance(x, Value) and x._weak and x._type.dtype is not dtype:
+        x = concrete(x, what)  # the number decides whether it fits
     if type(x) in _SCALARS:
-        if dtype.is_integer and not isinstance(x, bool):
-            info = np.iinfo(dtype.numpy)
-            if not info.min <= x <= info.max:
-                raise DTypeError(
-                    f"{what}: {x} does not fit {dtype} ({info.min} to {info.max}); cast the tensor "
-                    "to a wider dtype"
-                )
+        _check_fits(what, x, dtype)
         return _scalar(dtype, x)
     tensor: Any = x if isinstance(x, Value) else as_tensor(x, what)
     if tensor._type.dtype is not dtype:
         return apply(Op.CAST, tensor, dtype=dtype)
     # A run-time scalar that was given a dtype is a number of that dtype and weak no more.
     return result(tensor._type, node=tensor._node, trace=tensor._trace) if tensor._weak else tensor
+
+
+def _check_fits(what: str, number: Any, dtype: DType) -> None:
+    """Integers hold their range; floats round, but not what is beyond every float."""
+    if dtype.is_integer and not isinstance(number, bool):
+        info = np.iinfo(dtype.numpy)
+        if not info.min <= number <= info.max:
+            raise DTypeError(
+                f"{what}: {shown(number)} does not fit {dtype} ({info.min} to {info.max}); cast "
+                "the tensor to a wider dtype"
+            )
+    elif isinstance(number, int) and number.bit_length() > 1023:
+        raise DTypeError(f"{what}: {shown(number)} is too large for {dtype}")
+
+
+def shown(number: Any) -> str:
+    """A number in a message; Python does not print integers of thousands of digits."""
+    if isinstance(number, int) and number.bit_length() > 256:
+        return f"an integer of {number.bit_length()} bits"
+    return repr(number)
 
 
 _scalars: dict[tuple[DType, type, Any], Any] = {}
@@ -214,11 +254,9 @@ def _scalar(dtype: DType, number: Any) -> Tensor:
 
 def normal_axis(what: str, axis: int, rank: int) -> int:
     """A non-negative axis; ShapeError when it is out of range."""
-    if isinstance(axis, (bool, float)) or not hasattr(axis, "__index__"):
-        raise DTypeError(f"{what}: an axis is an integer, got {axis!r}")
-    axis = axis.__index__()
+    axis = as_int(what, axis, "an axis is an integer")
     if not -rank <= axis < rank:
-        raise ShapeError(f"{what}: axis {axis} is out of range for rank {rank}")
+        raise ShapeError(f"{what}: axis {shown(axis)} is out of range for rank {rank}")
     return axis % rank if rank else axis
 
 
@@ -236,25 +274,77 @@ def normal_axes(what: str, axis: Any, rank: int) -> tuple[int, ...]:
 def as_shape(what: str, shape: Any) -> tuple[int, ...]:
     """A shape from an int or a sequence of ints."""
     listed = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-    for n in listed:
-        if isinstance(n, (bool, float)) or not hasattr(n, "__index__"):
-            raise DTypeError(f"{what}: a shape is made of integers, got {n!r}")
     if len(listed) > MAX_RANK:
         raise ShapeError(f"{what}: a tensor has at most {MAX_RANK} axes, got {len(listed)}")
-    return tuple(n.__index__() for n in listed)
+    sizes = tuple(as_int(what, n, "a shape is made of integers") for n in listed)
+    if any(n.bit_length() > 63 for n in sizes):
+        shape = ", ".join(map(shown, sizes))
+        raise ShapeError(f"{what}: the shape ({shape}) is too large for any machine")
+    return sizes
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+def as_int(what: str, number: Any, rule: str = "needs an integer") -> int:
+    """An int; DTypeError for what is no integer. A run-time scalar is specialised."""
+    if not isinstance(number, (bool, float)):
+        try:
+            return operator.index(number)
+        except TypeError:
+            pass
+    raise DTypeError(f"{what}: {rule}, got {number!r}") from None
+
+
+def as_number(what: str, number: Any, rule: str = "needs numbers") -> int | float:
+    """An int or float; DTypeError for what is neither. A run-time scalar is specialised."""
+    if not isinstance(number, (bool, np.bool_, str, bytes)):
+        try:
+            return operator.index(number)
+        except TypeError:
+            pass
+        try:
+            return float(number)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise DTypeError(f"{what}: {rule}, got {number!r}")
+
+
+def as_flag(what: str, name: str, flag: Any) -> bool:
+    """A bool; DTypeError for what is none."""
+    if not isinstance(flag, (bool, np.bool_)):
+        raise DTypeError(f"{what}: {name} is True or False, got {flag!r}")
+    return bool(flag)
+
+
+def as_choice(what: str, name: str, choice: Any, choices: Sequence[str]) -> str:
+    """One of some words; ShapeError for any other."""
+    if not isinstance(choice, str) or choice not in choices:
+        listed = " or ".join(map(repr, choices))
+        raise ShapeError(f"{what}: {name} must be {listed}, got {choice!r}")
+    return choice
 
 
 __all__ = [
+    "as_choice",
+    "as_flag",
+    "as_int",
+    "as_number",
     "as_operand",
     "as_shape",
     "as_tensor",
+    "check_depth",
     "check_dtype",
+    "concrete",
     "in_dtype",
     "is_weak",
+    "known_array",
     "meet",
-    "meet_numbers",
+    "meet_dtype",
     "normal_axes",
     "normal_axis",
+    "shown",
+    "snapshot",
     "to_array",
     "weak_dtype",
 ]

@@ -67,7 +67,7 @@ def backward(output: Tensor, gradient: Any, retain_graph: bool) -> None:
         behind = trace.trainable_behind(output)
         if not behind:
             raise StateError(MSG_UNTRACKED)
-        grads = _grad_nodes(trace, output, seed, [node for _, node in behind])
+        grads = _grad_nodes(trace, output, seed, [node for _, node in behind], tracks=False)
         for (leaf, _), new in zip(behind, grads):
             _accumulate(leaf, new)
         return
@@ -105,6 +105,11 @@ def _ones(type: TensorType) -> Tensor:
     return result(type, np.ones(type.shape, type.dtype.numpy), node=node)
 
 
+def _zeros(type: TensorType) -> Tensor:
+    node = spread(constant(type.dtype, 0), type.shape)
+    return result(type, np.zeros(type.shape, type.dtype.numpy), node=node)
+
+
 def _accumulate(leaf: Leaf, new: Tensor) -> None:
     old = leaf.grad
     leaf.grad = new if old is None else apply(Op.ADD, old, new).detach()
@@ -133,13 +138,15 @@ def _gradient_nodes(
     return vjp([root.node], [seed_record.node], [record.node for record in wrt]), known
 
 
-def _grad_nodes(trace: Any, output: Tensor, seed: Tensor, wrt: Sequence[Node]) -> list[Tensor]:
+def _grad_nodes(
+    trace: Any, output: Tensor, seed: Tensor, wrt: Sequence[Node], tracks: bool
+) -> list[Tensor]:
     """A `grad` node in the trace and its results."""
     if not wrt:
         return []
     node = make(Op.GRAD, trace.node_of(output), trace.node_of(seed), *wrt)
     trace.note(node)
-    return [traced(project(node, k), trace) for k in range(len(wrt))]
+    return [traced(project(node, k), trace, tracks=tracks) for k in range(len(wrt))]
 
 
 # -- functional gradients --------------------------------------------------------------------------
@@ -175,7 +182,7 @@ def value_and_grad(
         loss = _scalar_loss(value)
         grads = targets.rebuild(_functional(loss, targets.values, targets.nodes))
         if _depth.get() == 0:
-            loss = loss.detach() if current_trace.get() is not None else _untracked(loss)
+            loss = loss.detach()
         return ((loss, aux) if has_aux else loss), grads
 
     return wrapped
@@ -194,10 +201,6 @@ def grad(fn: Callable[..., Any], wrt: Any = 0, *, has_aux: bool = False) -> Call
         return (grads, value[1]) if has_aux else grads
 
     return wrapped
-
-
-def _untracked(x: Tensor) -> Tensor:
-    return result(x._type, x._eager())
 
 
 def _split(out: Any, has_aux: bool) -> tuple[Any, Any]:
@@ -281,7 +284,7 @@ class _Targets:
             )
         trace = current_trace.get()
         if trace is not None:
-            new = traced(alias(trace.node_of(tensor)), trace)
+            new = traced(alias(trace.operand(tensor, True)), trace, tracks=True)
         else:
             record = tensor._as_record()
             region = current_region.get()
@@ -325,13 +328,15 @@ def _functional(loss: Tensor, values: Sequence[Value], wrt: Sequence[Node]) -> l
     """The gradients of a scalar by nodes of the recording or the trace."""
     seed = _ones(loss._type)
     trace = current_trace.get()
+    nested = _depth.get() > 0
     if trace is not None:
-        grads = _grad_nodes(trace, loss, seed, wrt)
-        return grads if _depth.get() else [x.detach() for x in grads]
+        if not trace.tracks(loss):
+            return [_zeros(value._type) for value in values]
+        return _grad_nodes(trace, loss, seed, wrt, tracks=nested)
     root = loss._tracked()
     types = [value._type for value in values]
     if root is None:
-        return [result(type, np.zeros(type.shape, type.dtype.numpy)) for type in types]
+        return [_zeros(type) for type in types]
     region = current_region.get()
     root = root if region is None else region.bring(root)
     records = tape([root])
@@ -339,14 +344,14 @@ def _functional(loss: Tensor, values: Sequence[Value], wrt: Sequence[Node]) -> l
     nodes, known = _gradient_nodes(root, seed, targets, records)
     wanted = [node for node in nodes if node is not None]
     kept: dict[Node, Array] = {}
-    arrays = iter(evaluate(wanted, known, kept if _depth.get() else None))
+    arrays = iter(evaluate(wanted, known, kept if nested else None))
     grads: list[Tensor] = []
     for node, type in zip(nodes, types):
         if node is None:
-            grads.append(result(type, np.zeros(type.shape, type.dtype.numpy)))
+            grads.append(_zeros(type))
             continue
         array = next(arrays)
-        record = Record(node, array, (root,), known=kept) if _depth.get() else None
+        record = Record(node, array, (root,), known=kept) if nested else None
         if record is not None and region is not None:
             region.add(record)
         grads.append(result(type, array, record=record))

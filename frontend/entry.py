@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from array import array as words
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 
 from einkorn.arguments import Arguments
-from einkorn.codegen import reference
 from einkorn.ir.dtypes import float64, int64
 from einkorn.ir.errors import BoundsError
 from einkorn.ir.graph import Graph
 from einkorn.ir.loops import Gather, Scatter
-from einkorn.ir.node import Node, make, project, toposort
+from einkorn.ir.node import Node, make_call, project, toposort
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf, structure_epoch
 from einkorn.passes.autodiff import call_vjp, expand_grads, inline_calls
-from einkorn.recording import Record, Value, current_region, is_recording, result
-from einkorn.runtime.compiler import compile_graph
+from einkorn.recording import Record, Value, current_region, result
+from einkorn.runtime.compiler import compile_graph, run_reference
 from einkorn.runtime.executable import Executable, address_of
+from einkorn.runtime.locks import LOCKS
 from einkorn.tracing import Trace, carries_gradient
 from einkorn.tree import unflatten
 
@@ -35,8 +35,8 @@ _SCALAR = {"float": float64, "int": int64}
 OUTPUT: Any = object()  # stands for an output tensor among the ends of what a function returned
 
 MSG_STEP_BOUNDS = (
-    "{name}: an index is out of range in one of these: {places}. Every index must be at least -n and "
-    "less than n for an axis of n elements. The step was not applied, no state changed."
+    "{name}: an index is out of range in one of these: {places}. Every index must be at least -n "
+    "and less than n for an axis of n elements. The step was not applied, no state changed."
 )
 
 
@@ -57,8 +57,10 @@ class Entry:
         self._cleared = trace.cleared_grads
         self._captures = trace.captures
         self._guards = trace.guards
+        self._stateful = any(capture.kind == "leaf" for capture in trace.captures)
         self._specialised = self._specialised_arguments(trace, arguments)
         self._count = len(outputs)
+        self._tracked = [trace.tracks(x) for x in outputs]
         self._numbers = [k for k, x in enumerate(outputs) if x._weak]
         self._structure, self._plain = structure, plain
         self._backend, self.why, self.reasons = backend, why, trace.reasons
@@ -112,20 +114,15 @@ class Entry:
 
     # -- the call ------------------------------------------------------------------------------
 
-    def call(self, arguments: Arguments, threads: int, lock: AbstractContextManager[Any]) -> Any:
-        """Run the step. If it refuses, no state has changed.
-
-        Args:
-            arguments: what the call was given.
-            threads: how many threads may take part.
-            lock: held while state is written, so that concurrent steps follow each other.
-        """
+    def call(self, arguments: Arguments, threads: int) -> Any:
+        """Run the step on at most `threads` threads. If it refuses, no state has changed."""
         self.calls += 1
-        tracked = self._tracked(arguments) if self._influential and is_recording() else False
+        tracked = any(self._tracked)
+        if tracked:
+            arguments.own()
         variant = self._recorded_variant if tracked else self._plain_variant
-        with lock if self._updated else nullcontext():
-            bound, held = self._bind(arguments)
-            arrays = variant.run(self, bound, held, threads)
+        with LOCKS.state if self._stateful else nullcontext():
+            arrays = variant.run(self, self._bind(arguments), threads)
         count = self._count
         values = [
             result(node.tensor, array) for node, array in zip(self.graph.outputs, arrays[:count])
@@ -142,7 +139,11 @@ class Entry:
         return unflatten(self._structure, [next(found) if x is OUTPUT else x for x in self._plain])
 
     def _bind(self, arguments: Arguments) -> tuple[list[int], list[Any]]:
-        """The addresses of inputs and captures, and what keeps them alive."""
+        """The addresses of inputs and captures, and what has to stay alive while they are used.
+
+        Arguments and leaves are kept by their owners: a leaf's storage changes under the state
+        lock only.
+        """
         addresses: list[int] = []
         numbers = np.empty(len(arguments.ends) + len(self._captures), np.float64)
         base, held = address_of(numbers), [numbers]
@@ -185,7 +186,8 @@ class Entry:
     @cached_property
     def _influential(self) -> frozenset[int]:
         """The params that gradients of outputs can flow to."""
-        starts = [node for node in self._closed.outputs if node.dtype.is_float]
+        rows = zip(self._tracked, self._closed.outputs)
+        starts = [node for tracked, node in rows if tracked and node.dtype.is_float]
         reached = set(toposort(starts, into=carries_gradient))
         return frozenset(
             k
@@ -201,7 +203,10 @@ class Entry:
     def _residuals(self) -> tuple[Node, ...]:
         closed = self._closed
         wanted = tuple(k in self._influential for k in range(len(closed.params)))
-        given = tuple(carries_gradient(node) for node in closed.outputs)
+        given = tuple(
+            tracked and carries_gradient(node)
+            for tracked, node in zip(self._tracked, closed.outputs)
+        )
         backward = inline_calls(call_vjp(closed, wanted, given).graph)
         forward = set(inline_calls(expand_grads(closed)).nodes)
         used = [x for node in backward.nodes if node not in forward for x in node.inputs]
@@ -216,29 +221,19 @@ class Entry:
             and not isinstance(x.type, TupleType)
         )
 
-    def _tracked(self, arguments: Arguments) -> bool:
-        inputs = [v for v, k in zip(arguments.values, arguments.kinds) if not _is_static(k)]
-        count = len(inputs)
-        for k in self._influential:
-            if k < count:
-                value = inputs[k]
-            else:
-                capture = self._captures[k - count]
-                value = capture.source if capture.kind in ("leaf", "value") else None
-            if value is not None and value._tracked() is not None:
-                return True
-        return False
-
     def _record(
         self, arguments: Arguments, values: list[Any], variant: _Variant, arrays: list[Array]
     ) -> list[Any]:
         """Record the call as one `call` node with the values that its backward needs."""
         parents = tuple(self._param_records(arguments))
-        node = make(Op.CALL, *(record.node for record in parents), graph=self._closed)
+        node = make_call(self._closed, [record.node for record in parents])
         known = dict(zip(variant.residuals, arrays[len(self.graph.outputs) :]))
         region = current_region.get()
         recorded: list[Any] = []
-        for k, value in enumerate(values):
+        for k, (value, tracked) in enumerate(zip(values, self._tracked)):
+            if not tracked:
+                recorded.append(value)
+                continue
             record = Record(project(node, k), value._eager(), parents, known=known)
             if region is not None:
                 region.add(record)
@@ -270,10 +265,6 @@ class Entry:
                 yield capture.source
 
 
-def _is_static(kind: Any) -> bool:
-    return not isinstance(kind, (TensorType, str))
-
-
 def _dense(capture: Any) -> Array:
     """The array of a captured tensor or gradient, adjacent in memory."""
     source = capture.source if capture.kind == "value" else capture.source._grad
@@ -292,12 +283,13 @@ class _Variant:
         if backend != "reference":
             self._executable = compile_graph(self.graph, backend)
 
-    def run(self, entry: Entry, bound: list[int], held: list[Any], threads: int) -> list[Array]:
+    def run(self, entry: Entry, bound: tuple[list[int], list[Any]], threads: int) -> list[Array]:
         """Run the program and commit the updates; the arrays of outputs and residuals."""
+        inputs, _held = bound
         if self._executable is None:
-            return self._run_reference(entry, bound)
+            return self._run_reference(entry, inputs)
         outputs = [np.empty(type.shape, type.dtype.numpy) for type in self._types]
-        addresses = bound + [x.__array_interface__["data"][0] for x in outputs]
+        addresses = inputs + [x.__array_interface__["data"][0] for x in outputs]
         fresh: list[tuple[Leaf, Array | None]] = []
         in_place = self._executable.program.in_place
         for index, leaf in enumerate(entry._updated):
@@ -318,15 +310,14 @@ class _Variant:
         arrays = [
             _array_at(address, node.tensor) for address, node in zip(bound, self.graph.params)
         ]
-        whole = inline_calls(expand_grads(self.graph))
-        outputs, updates = reference.run(whole, arrays)
+        outputs, updates = run_reference(self.graph, arrays)
         fresh: list[tuple[Leaf, Array | None]] = []
         for leaf, value in zip(entry._updated, updates):
             storage = leaf._fresh()
             np.copyto(storage, value)
             fresh.append((leaf, storage))
         _commit(fresh)
-        return list(outputs)
+        return outputs
 
 
 def _commit(fresh: list[tuple[Leaf, Array | None]]) -> None:

@@ -18,6 +18,7 @@ from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError
 from einkorn.recording import no_grad
 from einkorn.tensor import Tensor
+from einkorn.tunable import is_number
 
 Shape = tuple[int, ...]
 
@@ -60,7 +61,7 @@ class Constant(Initializer):
     """One value everywhere."""
 
     def __init__(self, value: float) -> None:
-        self.value = value
+        self.value = value if isinstance(value, bool) else _number("value", value)
 
     def _values(self, shape: Shape, dtype: Any) -> Tensor:
         return full(shape, self.value, dtype=dtype)
@@ -84,7 +85,7 @@ class RandomNormal(Initializer):
     """Normal numbers."""
 
     def __init__(self, mean: float = 0.0, std: float = 0.05) -> None:
-        self.mean, self.std = mean, _not_negative("std", std)
+        self.mean, self.std = float(_number("mean", mean)), _not_negative("std", std)
 
     def _values(self, shape: Shape, dtype: Any) -> Tensor:
         return random.normal(shape, self.mean, self.std, dtype=dtype)
@@ -94,9 +95,9 @@ class RandomUniform(Initializer):
     """Uniform numbers in [low, high)."""
 
     def __init__(self, low: float = -0.05, high: float = 0.05) -> None:
-        if not low <= high:
+        if not _number("low", low) <= _number("high", high):
             raise EinkornError(f"RandomUniform needs low <= high, got {low} and {high}")
-        self.low, self.high = low, high
+        self.low, self.high = float(low), float(high)
 
     def _values(self, shape: Shape, dtype: Any) -> Tensor:
         return random.uniform(shape, self.low, self.high, dtype=dtype)
@@ -130,7 +131,7 @@ class _Kaiming(Initializer):
     def __init__(self, negative_slope: float = 0.0, mode: str = "fan_in") -> None:
         if mode not in ("fan_in", "fan_out"):
             raise EinkornError(f"mode is 'fan_in' or 'fan_out', got {mode!r}")
-        self.negative_slope, self.mode = float(negative_slope), mode
+        self.negative_slope, self.mode = float(_number("negative_slope", negative_slope)), mode
 
     def _std(self, shape: Shape) -> float:
         fan = fans(shape)[self.mode == "fan_out"]
@@ -152,7 +153,13 @@ class KaimingUniform(_Kaiming):
         return random.uniform(shape, -limit, limit, dtype=dtype)
 
 
-def _not_negative(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+def _number(name: str, value: Any) -> Any:
+    if not is_number(value):
+        raise EinkornError(f"{name} is a number, got {value!r}")
+    return value
+
+
+def _not_negative(name: str, value: Any) -> float:
+    if not is_number(value) or not value >= 0:
         raise EinkornError(f"{name} is a number that is not negative, got {value!r}")
     return float(value)

@@ -19,6 +19,7 @@ from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
 from einkorn.recording import Record, Value, apply, current_trace
 from einkorn.runtime.executable import address_of, aligned_bytes
+from einkorn.runtime.locks import LOCKS
 from einkorn.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -26,6 +27,11 @@ Array = np.ndarray[Any, Any]
 MSG_IN_PLACE = (
     "a leaf is not changed by an operator: `{name} {op}= y` would only rebind the name; write "
     "{name}.value = {name} {op} y"
+)
+
+MSG_NOT_FLOAT = (
+    "only floating-point leaves can be trained, got {type}; write the numbers as floats, such as "
+    "[1., 2.] for [1, 2], or give dtype='float32'"
 )
 
 _ids = itertools.count(1)
@@ -45,7 +51,7 @@ class Leaf(Tensor):
         id: a number no other leaf has.
     """
 
-    __slots__ = ("_address", "_grad", "_lent", "_observed", "_spare", "_trainable", "id", "name")
+    __slots__ = ("_address", "_grad", "_lent", "_spare", "_trainable", "id", "name")
 
     def __init__(
         self, value: Any, dtype: Any = None, *, trainable: bool = False, name: str = ""
@@ -54,9 +60,9 @@ class Leaf(Tensor):
         array = to_array(np.asarray(value) if isinstance(value, Value) else value, wanted, "leaf")
         self._type = TensorType(as_dtype(array.dtype), array.shape)
         if trainable and not self._type.dtype.is_float:
-            raise DTypeError(f"only floating-point leaves can be trained, got {self._type}")
+            raise DTypeError(MSG_NOT_FLOAT.format(type=self._type))
         self._node = self._record = self._own = self._trace = self._spare = self._grad = None
-        self._weak = self._observed = False
+        self._weak = False
         self._store(new_storage(self._type))
         np.copyto(self._array, array)  # type: ignore[arg-type] # just stored
         self._trainable, self.name, self.id = trainable, name, next(_ids)
@@ -67,7 +73,8 @@ class Leaf(Tensor):
         self._array, self._address, self._lent = storage, address_of(storage), False
 
     def _lend(self) -> None:
-        self._lent = True
+        with LOCKS.state:  # not while a step is writing in place
+            self._lent = True
 
     def _new_version(self) -> None:
         self._record = self._own = None
@@ -85,13 +92,14 @@ class Leaf(Tensor):
         self._new_version()
 
     def _write(self, array: Array) -> None:
-        if self._lent:
-            fresh = self._fresh()
-            np.copyto(fresh, array)
-            self._replace(fresh)
-        else:
-            np.copyto(self._array, array)  # type: ignore[arg-type] # a leaf always has storage
-            self._new_version()
+        with LOCKS.state:
+            if self._lent:
+                fresh = self._fresh()
+                np.copyto(fresh, array)
+                self._replace(fresh)
+            else:
+                np.copyto(self._array, array)  # type: ignore[arg-type] # a leaf has storage
+                self._new_version()
 
     def _tracked(self) -> Record | None:
         if not self._trainable:
@@ -163,12 +171,11 @@ class Leaf(Tensor):
     @trainable.setter
     def trainable(self, on: bool) -> None:
         if on and not self.dtype.is_float:
-            raise DTypeError(f"only floating-point leaves can be trained, got {self._type}")
+            raise DTypeError(MSG_NOT_FLOAT.format(type=self._type))
         if on != self._trainable:
             self._trainable = on
             self._new_version()
-            if self._observed:
-                structure_changed()
+            structure_changed()
 
     @property
     def requires_grad(self) -> bool:
@@ -216,6 +223,27 @@ class Leaf(Tensor):
     def __imatmul__(self, other: Any) -> Any:
         raise self._refuse("@")
 
+    def __ifloordiv__(self, other: Any) -> Any:
+        raise self._refuse("//")
+
+    def __imod__(self, other: Any) -> Any:
+        raise self._refuse("%")
+
+    def __ilshift__(self, other: Any) -> Any:
+        raise self._refuse("<<")
+
+    def __irshift__(self, other: Any) -> Any:
+        raise self._refuse(">>")
+
+    def __iand__(self, other: Any) -> Any:
+        raise self._refuse("&")
+
+    def __ior__(self, other: Any) -> Any:
+        raise self._refuse("|")
+
+    def __ixor__(self, other: Any) -> Any:
+        raise self._refuse("^")
+
 
 class Parameter(Leaf):
     """A trainable leaf."""
@@ -240,7 +268,7 @@ def tensor(value: Any, dtype: Any = None, *, trainable: bool | None = None, name
     leaf = Leaf(value, dtype, name=name)
     leaf._trainable = leaf.dtype.is_float if trainable is None else trainable
     if leaf._trainable and not leaf.dtype.is_float:
-        raise DTypeError(f"only floating-point leaves can be trained, got {leaf._type}")
+        raise DTypeError(MSG_NOT_FLOAT.format(type=leaf._type))
     return leaf
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from einkorn.container import snapshot
 from einkorn.ir.errors import EinkornError, StateError
 from einkorn.leaf import Leaf
 from einkorn.recording import current_trace
 from einkorn.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
 
 MSG_KEYS = "{what}: {details}; pass strict=False to take only what fits"
 # So many keys are named in an error.
@@ -55,6 +61,9 @@ def load_leaves(
     """
     if not isinstance(values, Mapping):
         raise EinkornError(f"{what} needs a dict of arrays, got {type(values).__name__}")
+    for key in values:
+        if not isinstance(key, str):
+            raise EinkornError(f"{what}: keys are paths such as 'hidden.w', got {key!r}")
     chosen: dict[Leaf, str] = {}
     unknown: list[str] = []
     for key in values:
@@ -85,3 +94,44 @@ def _count(keys: list[str], kind: str) -> str:
     if len(keys) > _SHOWN:
         return f"{len(keys)} {kind} keys, such as"
     return f"{kind} key{'s' if len(keys) > 1 else ''}"
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def write_file(path: Any, values: dict[str, Array]) -> None:
+    """Write arrays to a safetensors file; an old one stays until the new one is complete."""
+    from safetensors.numpy import save  # loaded on first use: `import einkorn` stays quick
+
+    target = _as_path("save", path)
+    data = save(values)
+    folder = os.path.dirname(os.path.abspath(target))
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".einkorn-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read_file(path: Any) -> dict[str, Array]:
+    """The arrays of a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    source = _as_path("load", path)
+    try:
+        return load_file(source)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise StateError(f"{source} is not a safetensors file that can be read: {error}") from None
+
+
+def _as_path(what: str, path: Any) -> str:
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise EinkornError(f"{what} needs the path of a file, got {path!r}") from None

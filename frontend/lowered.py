@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from einkorn.codegen.target import target_named
 from einkorn.ir.diff import diff
 from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
@@ -57,7 +56,7 @@ class Lowered:
 
     def llvm_ir(self) -> str:
         """The LLVM text of every kernel."""
-        return kernel_sources(self.program, target_named(self._backend))
+        return kernel_sources(self.program, self._backend)
 
     @property
     def memory(self) -> int:

@@ -19,8 +19,9 @@ import numpy as np
 from einkorn.ir.dtypes import DType
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
 from einkorn.ir.graph import Origin
-from einkorn.ir.node import Node, constant, infer, make, placeholder
+from einkorn.ir.node import Node, alias, constant, infer, make, placeholder
 from einkorn.ir.ops import OPS, Op
+from einkorn.ir.shape_rules import common_shape
 from einkorn.ir.types import TensorType
 from einkorn.runtime.eager import run_cast, run_op
 
@@ -82,7 +83,7 @@ class Region:
 
     def bring(self, record: Record) -> Record:
         """The record inside this region for one that may come from outside."""
-        if record in self._inside or record.node.op is Op.CONST:
+        if record in self._inside or _is_constant(record.node):
             return record
         if record not in self._brought:
             outside = record if self.outer is None else self.outer.bring(record)
@@ -94,10 +95,22 @@ class Region:
             self._brought[record] = self._brought[outside]
         return self._brought[record]
 
+    def argument(self, record: Record) -> Record:
+        """The record inside for an argument: one of its own, even if it is also captured."""
+        outside = record if self.outer is None else self.outer.bring(record)
+        inside = Record(placeholder(record.node.tensor), record.array, leaf=record.leaf)
+        self._inside.add(inside)
+        self.params.append((outside, inside))
+        return inside
+
     def add(self, record: Record) -> Record:
         """Note that a record was made inside."""
         self._inside.add(record)
         return record
+
+
+def _is_constant(node: Node) -> bool:
+    return node.op is Op.ALIAS and node.inputs[0].op in (Op.CONST, Op.BROADCAST)
 
 
 current_region: ContextVar[Region | None] = ContextVar("einkorn_region", default=None)
@@ -108,7 +121,17 @@ _recording: ContextVar[bool] = ContextVar("einkorn_recording", default=True)
 class Value:
     """The base of Tensor: a type, and an array or a node."""
 
-    __slots__ = ("__weakref__", "_array", "_node", "_own", "_record", "_trace", "_type", "_weak")
+    __slots__ = (
+        "__weakref__",
+        "_array",
+        "_node",
+        "_own",
+        "_record",
+        "_trace",
+        "_tracks",
+        "_type",
+        "_weak",
+    )
 
     _result_class: type[Any]  # Tensor: the class of results, set when it is defined
 
@@ -123,6 +146,7 @@ class Value:
     _record: Record | None
     _own: Record | None
     _trace: Any
+    _tracks: bool
     _weak: bool
 
     def _eager(self) -> Array:
@@ -140,9 +164,10 @@ class Value:
         record = self._tracked()
         if record is not None:
             return record
+        if self._node is not None:  # each use of a constant is one of its own, as in a trace
+            return Record(alias(self._node), self._eager())
         if self._own is None:
-            node = self._node if self._node is not None else placeholder(self._type)
-            self._own = Record(node, self._eager())
+            self._own = Record(placeholder(self._type), self._eager())
         return self._own
 
     def _lend(self) -> None:
@@ -156,19 +181,21 @@ def result(
     record: Record | None = None,
     trace: Any = None,
     weak: bool = False,
+    tracks: bool = False,
 ) -> Tensor:
-    """A new Tensor that is not a leaf."""
+    """A new Tensor that is not a leaf; `tracks` says whether a traced one is tracked."""
     cls = Value._result_class
     value = cls.__new__(cls)
     value._type, value._array, value._node = type, array, node
     value._record, value._own, value._trace, value._weak = record, None, trace, weak
+    value._tracks = tracks
     return value
 
 
-def traced(node: Node, trace: Any, weak: bool = False) -> Tensor:
+def traced(node: Node, trace: Any, weak: bool = False, tracks: bool = False) -> Tensor:
     """A Tensor that stands for a node of `trace`."""
     trace.note(node)
-    return result(node.tensor, node=node, trace=trace, weak=weak)
+    return result(node.tensor, node=node, trace=trace, weak=weak, tracks=tracks)
 
 
 def scalar(dtype: DType, number: Any) -> Tensor:
@@ -210,9 +237,9 @@ def apply(op: Op, *operands: Value, **attrs: Any) -> Tensor:
     """The result of one op; operands must already agree as its shape rule demands."""
     trace = current_trace.get()
     if trace is not None:
-        return _in_trace(trace, op, [trace.node_of(x) for x in operands], attrs)
+        return _in_trace(trace, op, operands, attrs)
     types = [x._type for x in operands]
-    type = _inferred(op, types, attrs)
+    type = infer(op, types, attrs)
     arrays = [x._eager() for x in operands]
     if op is Op.CAST:
         array = run_cast(arrays[0], types[0], attrs["dtype"])
@@ -229,30 +256,32 @@ def apply_elementwise(op: Op, *operands: Value, **attrs: Any) -> Tensor:
     trace = current_trace.get()
     shape = broadcast_shape(op, [x._type for x in operands])
     if trace is not None:
-        nodes = [spread(trace.node_of(x), shape) for x in operands]
-        return _in_trace(trace, op, nodes, attrs)
+        return _in_trace(trace, op, operands, attrs, shape)
     types = [x._type for x in operands]
     spread_types = [t if t.shape == shape else t.with_shape(shape) for t in types]
-    type = _inferred(op, spread_types, attrs)
+    type = infer(op, spread_types, attrs)
     array = run_op(op, types, [x._eager() for x in operands], attrs)
     return _recorded(op, operands, attrs, type, array, shape)
 
 
-def _inferred(op: Op, types: Sequence[TensorType], attrs: dict[str, Any]) -> TensorType:
-    """The result type; errors name the op, as those of `make` do."""
-    try:
-        return OPS[op].infer(*types, **attrs)
-    except EinkornError as error:
-        error.args = (f"{op.name.lower()}: {error}",)
-        raise
+def _in_trace(
+    trace: Any,
+    op: Op,
+    operands: Sequence[Value],
+    attrs: dict[str, Any],
+    shape: tuple[int, ...] | None = None,
+) -> Tensor:
+    """Add a node to the trace.
 
-
-def _in_trace(trace: Any, op: Op, nodes: list[Node], attrs: dict[str, Any]) -> Tensor:
-    node = make(op, *nodes, **attrs)
-    if not _recording.get() and node.dtype.is_float:
-        trace.note(node)
-        node = make(Op.STOP_GRADIENT, node)
-    return traced(node, trace)
+    What is not tracked enters a tracked op under a name of its own, one for each Value, as it does
+    in eager mode: equal untracked values do not merge there, and merging decides how the
+    contributions to a gradient are grouped.
+    """
+    tracks = _recording.get() and op is not Op.STOP_GRADIENT and any(map(trace.tracks, operands))
+    nodes = [trace.operand(x, tracks) for x in operands]
+    if shape is not None:
+        nodes = [spread(node, shape) for node in nodes]
+    return traced(make(op, *nodes, **attrs), trace, tracks=tracks)
 
 
 def _recorded(
@@ -289,14 +318,14 @@ def broadcast_shape(op: Op, types: Sequence[TensorType]) -> tuple[int, ...]:
     first = types[0].shape
     if all(type.shape == first for type in types):
         return first
-    try:
-        return np.broadcast_shapes(*(type.shape for type in types))
-    except ValueError:
+    shape = common_shape(*types)
+    if shape is None:
         got = " and ".join(map(str, types))
         raise ShapeError(
             f"{op.name.lower()}: {got} do not broadcast: counted from the last axis, sizes must "
             "be equal or 1; use reshape or x[:, None] to line them up"
-        ) from None
+        )
+    return shape
 
 
 def user_origin(module: str = "") -> Origin | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from einkorn.arguments import Arguments
 from einkorn.ir.errors import StateError
 from einkorn.ir.graph import Graph
-from einkorn.ir.node import make, project
-from einkorn.ir.ops import Op
+from einkorn.ir.node import make_call, project
 from einkorn.leaf import Leaf
 from einkorn.recording import (
     Record,
@@ -30,16 +30,16 @@ def _is_recorded(record: Record | None) -> bool:
         return False
 
 
-def run_region(
-    name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def run_region(name: str, fn: Callable[..., Any], arguments: Arguments) -> Any:
     """Call `fn`; what it returns is recorded as results of one `call` of what it recorded."""
     if not is_recording():
+        args, kwargs = arguments.eager()
         return fn(*args, **kwargs)
     outer = current_region.get()
     region = Region(outer)
     token = current_region.set(region)
     try:
+        args, kwargs = arguments.eager()
         returned = fn(*args, **kwargs)
     finally:
         current_region.reset(token)
@@ -55,7 +55,7 @@ def run_region(
     params = tuple(inside.node for _, inside in region.params)
     graph = Graph(name, params, (), tuple(record.node for record in inner))
     outside = tuple(record for record, _ in region.params)
-    node = make(Op.CALL, *(record.node for record in outside), graph=graph)
+    node = make_call(graph, [record.node for record in outside])
     known = {}
     for record in tape(inner):
         known[record.node] = record.array

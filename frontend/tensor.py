@@ -7,14 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from einkorn.convert import as_operand, check_dtype
+from einkorn.convert import snapshot
 from einkorn.functions import elementwise as ew
 from einkorn.functions import linear_algebra as la
 from einkorn.functions import manipulation as mv
 from einkorn.functions import statistical as st
 from einkorn.functions.indexing import Indexer, getitem
+from einkorn.functions.operators import binary, unary
 from einkorn.ir.dtypes import DType, as_dtype
-from einkorn.ir.errors import DTypeError, ShapeError, StateError, TraceError
+from einkorn.ir.errors import (
+    DTypeError,
+    NoGradientError,
+    RankError,
+    ShapeError,
+    StateError,
+    TraceError,
+)
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import toposort
 from einkorn.ir.ops import Op
@@ -84,9 +92,8 @@ class Tensor(Value, results=True):
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The value as a read-only NumPy array."""
-        array = self._concrete(".numpy()")
         self._lend()
-        return _read_only(array)
+        return _read_only(self._concrete(".numpy()"))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self._concrete("np.asarray(t)")
@@ -152,10 +159,16 @@ class Tensor(Value, results=True):
         return f"{kind}({body}, dtype={self.dtype})"
 
     def __format__(self, spec: str) -> str:
-        return format(self._one("a format").item(), spec) if spec else str(self)
+        if spec or self._weak:
+            return format(self._one("a format").item(), spec)
+        return str(self)
 
     def __round__(self, digits: int | None = None) -> Any:
         return round(self._one("round(t)").item(), digits)
+
+    def is_integer(self) -> bool:
+        """Whether the one element is a whole number, as a Python number tells it."""
+        return float(self._one("is_integer")).is_integer()
 
     def __getitem__(self, index: Any) -> Tensor:
         return getitem(self, index)
@@ -175,6 +188,14 @@ class Tensor(Value, results=True):
     def requires_grad(self) -> bool:
         """Whether the value depends on something tracked."""
         return self._tracked() is not None or self._array is None
+
+    @property
+    def grad(self) -> Tensor | None:
+        """Only leaves have one."""
+        raise NoGradientError(
+            "only leaves have .grad; take ek.grad or ek.value_and_grad with respect to this value, "
+            "or make a leaf of it with ek.tensor(values)"
+        )
 
     def detach(self) -> Tensor:
         """The same value with no gradient flowing back through it."""
@@ -201,14 +222,14 @@ class Tensor(Value, results=True):
 
     def astype(self, dtype: Any) -> Tensor:
         """The values converted to `dtype`; float to integer rounds toward zero and saturates."""
-        return ew.astype(self, check_dtype(dtype))
+        return ew.astype(self, dtype)
 
     def to(self, target: Any) -> Tensor:
         """Convert to a dtype, or move to a device ("cpu")."""
         if isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda"):
             if target != "cpu":
                 raise DTypeError(f"device {target!r} is not available; there is 'cpu'")
-            return self
+            return snapshot(self)
         return self.astype(target)
 
     def reshape(self, *shape: Any) -> Tensor:
@@ -216,7 +237,7 @@ class Tensor(Value, results=True):
 
     def transpose(self, *axes: Any) -> Tensor:
         """Permute the axes; reversed by default."""
-        if not axes or axes == (None,):
+        if not axes or (len(axes) == 1 and axes[0] is None):
             return mv.permute_dims(self, tuple(reversed(range(self.ndim))))
         return mv.permute_dims(self, axes[0] if len(axes) == 1 else axes)
 
@@ -229,11 +250,14 @@ class Tensor(Value, results=True):
 
     @property
     def T(self) -> Tensor:
-        """The last two axes exchanged."""
-        return mv.matrix_transpose(self)
+        """The last two axes exchanged; with fewer than two axes the tensor as it is."""
+        return snapshot(self) if self.ndim < 2 else mv.matrix_transpose(self)
 
     @property
     def mT(self) -> Tensor:
+        """The last two axes exchanged; there must be two."""
+        if self.ndim < 2:
+            raise RankError(f".mT needs at least 2 axes, got {self._type}; use x[:, None]")
         return mv.matrix_transpose(self)
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -296,112 +320,112 @@ class Tensor(Value, results=True):
     # -- operators -----------------------------------------------------------------------------
 
     def __neg__(self) -> Tensor:
-        return ew.negative(self)
+        return unary(ew.negative, self)
 
     def __pos__(self) -> Tensor:
-        return self
+        return self if self._weak else ew.positive(self)
 
     def __abs__(self) -> Tensor:
-        return ew.abs(self)
+        return unary(ew.abs, self)
 
     def __invert__(self) -> Tensor:
-        return ew.bitwise_invert(self)
+        return unary(ew.bitwise_invert, self)
 
     def __add__(self, other: Any) -> Tensor:
-        return ew.add(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.add, self, other)
 
     def __radd__(self, other: Any) -> Tensor:
-        return ew.add(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.add, other, self)
 
     def __sub__(self, other: Any) -> Tensor:
-        return ew.subtract(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.subtract, self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
-        return ew.subtract(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.subtract, other, self)
 
     def __mul__(self, other: Any) -> Tensor:
-        return ew.multiply(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.multiply, self, other)
 
     def __rmul__(self, other: Any) -> Tensor:
-        return ew.multiply(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.multiply, other, self)
 
     def __truediv__(self, other: Any) -> Tensor:
-        return ew.divide(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.divide, self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return ew.divide(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.divide, other, self)
 
     def __floordiv__(self, other: Any) -> Tensor:
-        return ew.floor_divide(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.floor_divide, self, other)
 
     def __rfloordiv__(self, other: Any) -> Tensor:
-        return ew.floor_divide(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.floor_divide, other, self)
 
     def __mod__(self, other: Any) -> Tensor:
-        return ew.remainder(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.remainder, self, other)
 
     def __rmod__(self, other: Any) -> Tensor:
-        return ew.remainder(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.remainder, other, self)
 
     def __pow__(self, other: Any) -> Tensor:
-        return ew.pow(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.pow, self, other)
 
     def __rpow__(self, other: Any) -> Tensor:
-        return ew.pow(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.pow, other, self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        return la.matmul(self, other) if as_operand(other) else NotImplemented
+        return binary(la.matmul, self, other)
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return la.matmul(other, self) if as_operand(other) else NotImplemented
+        return binary(la.matmul, other, self)
 
     def __and__(self, other: Any) -> Tensor:
-        return ew.bitwise_and(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.bitwise_and, self, other)
 
     def __rand__(self, other: Any) -> Tensor:
-        return ew.bitwise_and(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.bitwise_and, other, self)
 
     def __or__(self, other: Any) -> Tensor:
-        return ew.bitwise_or(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.bitwise_or, self, other)
 
     def __ror__(self, other: Any) -> Tensor:
-        return ew.bitwise_or(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.bitwise_or, other, self)
 
     def __xor__(self, other: Any) -> Tensor:
-        return ew.bitwise_xor(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.bitwise_xor, self, other)
 
     def __rxor__(self, other: Any) -> Tensor:
-        return ew.bitwise_xor(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.bitwise_xor, other, self)
 
     def __lshift__(self, other: Any) -> Tensor:
-        return ew.bitwise_left_shift(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.bitwise_left_shift, self, other)
 
     def __rlshift__(self, other: Any) -> Tensor:
-        return ew.bitwise_left_shift(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.bitwise_left_shift, other, self)
 
     def __rshift__(self, other: Any) -> Tensor:
-        return ew.bitwise_right_shift(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.bitwise_right_shift, self, other)
 
     def __rrshift__(self, other: Any) -> Tensor:
-        return ew.bitwise_right_shift(other, self) if as_operand(other) else NotImplemented
+        return binary(ew.bitwise_right_shift, other, self)
 
     def __eq__(self, other: object) -> Any:
-        return ew.equal(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.equal, self, other)
 
     def __ne__(self, other: object) -> Any:
-        return ew.not_equal(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.not_equal, self, other)
 
     def __lt__(self, other: Any) -> Tensor:
-        return ew.less(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.less, self, other)
 
     def __le__(self, other: Any) -> Tensor:
-        return ew.less_equal(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.less_equal, self, other)
 
     def __gt__(self, other: Any) -> Tensor:
-        return ew.greater(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.greater, self, other)
 
     def __ge__(self, other: Any) -> Tensor:
-        return ew.greater_equal(self, other) if as_operand(other) else NotImplemented
+        return binary(ew.greater_equal, self, other)
 
 
 def _restore(array: np.ndarray[Any, Any]) -> Tensor:

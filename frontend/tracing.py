@@ -7,6 +7,7 @@ stay in the trace until the call that runs the graph commits them.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,10 +26,13 @@ from einkorn.recording import MSG_ESCAPED, Value, current_trace, result, traced,
 from einkorn.runtime.evaluate import evaluate
 from einkorn.tensor import Tensor
 from einkorn.tunable import module_path
+from einkorn.watched import reads_watched
+
+_GONE = object()
 
 MSG_SETTING = (
     "{owner}.{name} was set while {trace} was being traced; a compiled step reads settings but "
-    "does not change them: set it outside, or give the optimizer a schedule (a callable or a tensor)"
+    "does not change them: set it outside, or give the optimizer a schedule (a callable or tensor)"
 )
 
 
@@ -83,19 +87,48 @@ class Trace:
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
     _versions: list[tuple[Leaf, Node]] = field(default_factory=list[tuple[Leaf, Node]])
+    _names: dict[tuple[Value, Node], Node] = field(default_factory=dict[tuple[Value, Node], Node])
     _numbers: dict[Node, Any] = field(default_factory=dict[Node, Any])
-    _guarded: set[tuple[int, str]] = field(default_factory=set[tuple[int, str]])
+    _guarded: set[Any] = field(default_factory=set[Any])
 
     # -- values --------------------------------------------------------------------------------
 
-    def argument(self, type: TensorType, name: str, number: Any = None) -> Tensor:
-        """A new input; `number` is the value of one that stands for a Python number."""
+    def argument(
+        self, type: TensorType, name: str, number: Any = None, tracks: bool = False
+    ) -> Tensor:
+        """A new input.
+
+        Args:
+            type: its type.
+            name: for printed IR.
+            number: the value of one that stands for a Python number.
+            tracks: whether the argument is tracked outside.
+        """
         node = placeholder(type)
         self.inputs.append(node)
         self.names[node] = name
         if number is not None:
             self._numbers[node] = number
-        return result(type, node=node, trace=self, weak=number is not None)
+        return result(type, node=node, trace=self, weak=number is not None, tracks=tracks)
+
+    def tracks(self, value: Value) -> bool:
+        """Whether `value` depends on something tracked, as it would in eager mode."""
+        if isinstance(value, Leaf):
+            return value._trainable
+        return value._tracks if value._trace is not None else value._tracked() is not None
+
+    def operand(self, value: Value, tracked_op: bool) -> Node:
+        """The node of an operand; in a tracked op an untracked value has a name of its own."""
+        node = self.node_of(value)
+        if not tracked_op or self.tracks(value):
+            return node
+        constant = value._trace is None and value._node is not None
+        known = None if constant else self._names.get((value, node))
+        if known is None:
+            known = alias(make(Op.STOP_GRADIENT, node) if node.dtype.is_float else node)
+            if not constant:
+                self._names[value, node] = known
+        return known
 
     def node_of(self, value: Value) -> Node:
         """The node that stands for `value` here; values from outside are captured."""
@@ -124,9 +157,7 @@ class Trace:
             found = Capture(placeholder(type), kind, source)
             self._by_key[kind, key] = found
             self.captures.append(found)
-            if kind == "leaf":
-                source._observed = True
-            elif kind == "value" and source._array is not None:
+            if kind == "value" and source._array is not None:
                 self._guard_array(source._array, name)
             self.names[found.node] = name
         return found.node
@@ -169,6 +200,8 @@ class Trace:
 
         Leaves in the order of their creation, versions in the order of assignment.
         """
+        if not self.tracks(output):
+            return []
         reached = set(toposort([self.node_of(output)], into=carries_gradient))
         first = [(c.source, c.node) for c in self.captures if c.kind == "leaf"]
         found = [
@@ -220,12 +253,19 @@ class Trace:
             return
         self._guarded.add((id(owner), name))
         by_value = isinstance(value, (bool, int, float, str, type(None)))
+        held = weakref.ref(owner)  # a trace keeps no model alive
 
         def holds() -> bool:
-            now = owner.__dict__.get(name)
+            now = getattr(held(), "__dict__", {}).get(name, _GONE)
             return _identical(now, value) if by_value else now is value
 
         self.guards.append(Guard(holds, f"{type(owner).__name__}.{name} was {value!r}"))
+
+    def guard_call(self, key: Any, holds: Callable[[], bool], reason: str) -> None:
+        """Note a condition that the trace needs, once for each key."""
+        if key not in self._guarded:
+            self._guarded.add(key)
+            self.guards.append(Guard(holds, reason))
 
     def refuse_write(self, owner: Any, name: str) -> None:
         raise TraceError(MSG_SETTING.format(owner=type(owner).__name__, name=name, trace=self.name))
@@ -296,7 +336,8 @@ def tracing(trace: Trace) -> Any:
     """Make `trace` the current one; it is closed at the end, also when the function raises."""
     token = current_trace.set(trace)
     try:
-        yield trace
+        with reads_watched():
+            yield trace
     finally:
         trace.active = False
         current_trace.reset(token)

@@ -3,37 +3,75 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from einkorn.container import Container
+from einkorn.ir.dtypes import DType
 from einkorn.ir.errors import EinkornError
+from einkorn.ir.types import TensorType
+from einkorn.recording import Value
 
-# The hashable shape of a structure: a kind, what rebuilds it, and the shapes inside.
+# The hashable shape of a structure: a kind, its class, its keys, what else rebuilds it, and the
+# shapes inside.
 Structure = tuple[Any, ...]
 END: Structure = ("end",)
+
+MSG_DEEP = (
+    "a nested {kind} contains itself, or is nested too deeply; arguments, results and trees are "
+    "finite nests of tuples, lists, dicts and dataclasses"
+)
 
 
 def flatten(nest: Any) -> tuple[list[Any], Structure]:
     """The ends of a nest, in order, and the structure that `unflatten` rebuilds it from."""
     ends: list[Any] = []
-    return ends, _flatten(nest, ends)
+    try:
+        return ends, _flatten(nest, ends)
+    except RecursionError:
+        raise EinkornError(MSG_DEEP.format(kind=type(nest).__name__)) from None
 
 
 def _flatten(nest: Any, ends: list[Any]) -> Structure:
     kind = type(nest)
+    if kind in (list, tuple):
+        return (kind.__name__, kind, None, None, *[_flatten(item, ends) for item in nest])
     if isinstance(nest, dict):
         keys = tuple(nest)
-        return ("dict", kind, keys, *(_flatten(nest[key], ends) for key in keys))
-    if kind in (list, tuple):
-        return (kind.__name__, kind, None, *(_flatten(item, ends) for item in nest))
+        more = _dict_attributes(nest)
+        inside = [_flatten(x, ends) for x in (*dict.values(nest), *more.values())]
+        factory = nest.default_factory if isinstance(nest, defaultdict) else None
+        return ("dict", kind, (*keys, *more), (len(keys), factory), *inside)
     if isinstance(nest, tuple) and hasattr(kind, "_fields"):
-        return ("named", kind, None, *(_flatten(item, ends) for item in nest))
-    if dataclasses.is_dataclass(nest) and not isinstance(nest, type):
-        names = tuple(field.name for field in dataclasses.fields(nest) if field.init)
-        inside = (_flatten(getattr(nest, name), ends) for name in names)
-        return ("dataclass", kind, names, *inside)
+        return ("named", kind, None, None, *[_flatten(item, ends) for item in nest])
+    if is_plain_dataclass(nest):
+        attributes = _attributes(nest)
+        inside = [_flatten(x, ends) for x in attributes.values()]
+        return ("dataclass", kind, tuple(attributes), None, *inside)
     ends.append(nest)
     return END
+
+
+def is_plain_dataclass(x: Any) -> bool:
+    """Whether `x` is a dataclass that is nothing but data: no Module, no tensor, no dtype."""
+    return (
+        dataclasses.is_dataclass(x)
+        and not isinstance(x, (type, Value, DType, TensorType))
+        and not hasattr(x, "_gradient_targets")
+    )
+
+
+def _attributes(nest: Any) -> dict[str, Any]:
+    """All that a dataclass holds: its fields, then what was set besides."""
+    names = [field.name for field in dataclasses.fields(nest)]
+    found = {name: getattr(nest, name) for name in names if hasattr(nest, name)}
+    return {**found, **getattr(nest, "__dict__", {})}
+
+
+def _dict_attributes(nest: dict[Any, Any]) -> dict[str, Any]:
+    """What an object of a dict's subclass holds besides its items."""
+    return {} if isinstance(nest, Container) else getattr(nest, "__dict__", {})
 
 
 def unflatten(structure: Structure, ends: Iterable[Any]) -> Any:
@@ -44,21 +82,40 @@ def unflatten(structure: Structure, ends: Iterable[Any]) -> Any:
 def _unflatten(structure: Structure, ends: Any) -> Any:
     if structure == END:
         return next(ends)
-    name, kind, keys, *inside = structure
+    name, kind, keys, more, *inside = structure
     items = [_unflatten(part, ends) for part in inside]
     if name == "dict":
-        return kind(zip(keys, items))
+        return _dict(kind, keys, items, *more)
     if name == "dataclass":
-        return kind(**dict(zip(keys, items)))
-    return kind(*items) if name == "named" else kind(items)
+        return _with_attributes(object.__new__(kind), keys, items)
+    return tuple.__new__(kind, items) if name == "named" else kind(items)
+
+
+def _dict(kind: Any, keys: Sequence[Any], items: Sequence[Any], count: int, factory: Any) -> Any:
+    """A dict of `count` items; keys and items after those are attributes."""
+    if kind is dict or issubclass(kind, Container):
+        return kind(zip(keys, items))
+    rebuilt = _with_attributes(kind.__new__(kind), keys[count:], items[count:])
+    if factory is not None:
+        rebuilt.default_factory = factory
+    for key, item in zip(keys[:count], items):
+        rebuilt[key] = item
+    return rebuilt
+
+
+def _with_attributes(rebuilt: Any, names: Iterable[str], values: Iterable[Any]) -> Any:
+    """The object with its attributes, set without a call of the class's own code."""
+    for name, value in zip(names, values):
+        object.__setattr__(rebuilt, name, value)
+    return rebuilt
 
 
 def paths(structure: Structure) -> list[tuple[Any, ...]]:
     """For each end of a structure the keys and positions that lead to it."""
     if structure == END:
         return [()]
-    keys = structure[2] or range(len(structure) - 3)
-    return [(key, *rest) for key, part in zip(keys, structure[3:]) for rest in paths(part)]
+    keys = structure[2] or range(len(structure) - 4)
+    return [(key, *rest) for key, part in zip(keys, structure[4:]) for rest in paths(part)]
 
 
 def tree_leaves(nest: Any) -> list[Any]:
@@ -72,6 +129,10 @@ def tree_map(fn: Callable[..., Any], nest: Any, *rest: Any) -> Any:
     Raises:
         EinkornError: the structures differ.
     """
+    if not callable(fn):
+        raise EinkornError(
+            f"tree_map takes a function and then the nests, got {type(fn).__name__} as the function"
+        )
     ends, structure = flatten(nest)
     columns: list[Sequence[Any]] = [ends]
     for other in rest:
@@ -91,14 +152,14 @@ def _alike(a: Structure, b: Structure) -> bool:
         return False
     if a == END:
         return True
-    return a[2] == b[2] and all(map(_alike, a[3:], b[3:]))
+    return a[2] == b[2] and all(map(_alike, a[4:], b[4:]))
 
 
 def describe(structure: Structure) -> str:
     """A structure for people: (*, {a: *, b: [*]})."""
     if structure == END:
         return "*"
-    name, kind, keys, *inside = structure
+    name, kind, keys, _, *inside = structure
     parts = [describe(part) for part in inside]
     if name == "dict":
         return "{" + ", ".join(f"{key}: {part}" for key, part in zip(keys, parts)) + "}"

@@ -10,10 +10,18 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
+
+from einkorn.ir.errors import EinkornError
 from einkorn.recording import current_trace
 
 # The path of the module whose forward is running: "model/hidden".
 module_path: ContextVar[str] = ContextVar("einkorn_module_path", default="")
+
+
+def is_number(x: object) -> bool:
+    """Whether `x` is a real number of Python or NumPy, and no bool."""
+    return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
 
 
 class Tunable:
@@ -54,3 +62,9 @@ class Mode(Tunable):
         if trace is not None:
             trace.guard(instance, self.name, value)
         return value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if not isinstance(value, bool):
+            owner = type(instance).__name__
+            raise EinkornError(f"{owner}: {self.name} is True or False, got {value!r}")
+        super().__set__(instance, value)

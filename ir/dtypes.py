@@ -38,6 +38,11 @@ class DType:
         return _numpy_dtype(self)
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """The same under the name by which NumPy asks: np.zeros(2, dtype=einkorn.float32)."""
+        return _numpy_dtype(self)
+
+    @property
     def is_float(self) -> bool:
         return self.kind == "f"
 
@@ -106,10 +111,11 @@ def as_dtype(spec: object) -> DType:
     found = _PYTHON.get(spec) if isinstance(spec, type) else None
     if found is None and isinstance(spec, str):
         found = _BY_NAME.get(spec)
-    if found is None:
+    # Nothing else: NumPy also takes any object that has a dtype, such as an array, and None.
+    if found is None and isinstance(spec, (str, type, np.dtype)):
         try:
-            found = _BY_NAME.get(np.dtype(spec).name)  # type: ignore[call-overload] # any spec
-        except TypeError:
+            found = _BY_NAME.get(np.dtype(spec).name)
+        except (TypeError, ValueError, SyntaxError):
             found = None
     if found is None:
         supported = ", ".join(d.name for d in ALL)

@@ -27,3 +27,11 @@ class TraceError(EinkornError):
 
 class StateError(EinkornError):
     """A leaf, module or recording was used in a way that its state forbids."""
+
+
+class RankError(ShapeError, AttributeError):
+    """An attribute that only tensors of a higher rank have; `hasattr` gives False."""
+
+
+class NoGradientError(StateError, AttributeError):
+    """`.grad` of a tensor that is not a leaf; `hasattr` gives False."""

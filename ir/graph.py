@@ -117,9 +117,9 @@ class Graph:
             if node in number:
                 continue
             number[node] = k
-            attrs = [(name, _attr_key(value)) for name, value in node.attrs]
+            attrs = [(name, _attr_key(value)) for name, value in node.attrs if name != "id"]
             inputs = [number[x] for x in node.inputs]
-            rows.append((k, node.op.name, inputs, attrs if node.op is not Op.ALIAS else ()))
+            rows.append((k, node.op.name, inputs, attrs))
         rows.append([number[node] for node in self.results])
         rows.append([number[leaf] for leaf, _ in self.updates])
         return hashlib.sha256(repr(rows).encode()).hexdigest()

@@ -116,6 +116,11 @@ def is_const(node: Node, value: float | int) -> bool:
     return node.op is Op.CONST and node is constant(node.dtype, value)
 
 
+def make_call(graph: Any, operands: Sequence[Node]) -> Node:
+    """A call of `graph`, different from every other one: calls are regions of their own."""
+    return make(Op.CALL, *operands, graph=graph, id=next(_ids))
+
+
 def project(node: Node, index: int) -> Node:
     """Result `index` of a node with several results."""
     assert isinstance(node.type, TupleType)
@@ -165,6 +170,7 @@ __all__ = [
     "infer",
     "is_const",
     "make",
+    "make_call",
     "placeholder",
     "project",
     "remake",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from einkorn.ir.dtypes import ALL
 from einkorn.ir.errors import EinkornError, IRError
 from einkorn.ir.graph import Graph, Origin
-from einkorn.ir.node import Node, alias, make, placeholder
+from einkorn.ir.node import Node, alias, make, make_call, placeholder
 from einkorn.ir.ops import Op
 from einkorn.ir.text import KEYWORDS, const_bits
 from einkorn.ir.types import TensorType, TupleType, Type
@@ -36,6 +36,8 @@ _OPS = {op.name.lower(): op for op in Op}
 
 def parse(text: str) -> Graph:
     """The last graph of the text; IRError names the line and what was expected there."""
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] # users call this
+        raise IRError(f"parse reads the text of a graph, got {type(text).__name__}")
     parser = _Parser(_tokens(text))
     graph = parser.graph()
     while parser.next.kind != "end":
@@ -185,7 +187,11 @@ class _Parser:
             self._take("=")
             attrs[name.text] = self._attribute()
         try:
-            return alias(*operands) if op is Op.ALIAS else make(op, *operands, **attrs)
+            if op is Op.ALIAS:
+                return alias(*operands)
+            if op is Op.CALL:
+                return make_call(attrs["graph"], operands)
+            return make(op, *operands, **attrs)
         except (EinkornError, TypeError, AttributeError, IndexError) as error:
             # Shape rules trust their callers in the number of operands and the attributes' names.
             raise IRError(f"line {word.line}: {error}") from error

@@ -5,13 +5,45 @@ Each rule raises a ShapeError, DTypeError or IRError that names what it got and 
 
 from __future__ import annotations
 
+from itertools import zip_longest
+from math import prod
 from typing import Any
+
+import numpy as np
 
 from einkorn.ir.dtypes import DType, bool_, int64, uint32, uint64
 from einkorn.ir.errors import BoundsError, DTypeError, IRError, ShapeError
 from einkorn.ir.types import TensorType, TupleType, Type
 
 Axes = tuple[int, ...]
+
+MAX_RANK = 32  # what NumPy broadcasts
+MAX_BYTES = 1 << 62  # the largest result; offsets within it fit 64 bits with room to spare
+
+
+def sized(type: TensorType) -> TensorType:
+    """The type of a result; ShapeError when no machine could hold it."""
+    if type.rank > MAX_RANK:
+        raise ShapeError(f"a tensor has at most {MAX_RANK} axes, got {type.rank}: too large")
+    if prod(n for n in type.shape if n) * type.dtype.itemsize > MAX_BYTES:
+        raise ShapeError(f"a tensor of {type} is too large for any machine")
+    return type
+
+
+def common_shape(*types: TensorType) -> Axes | None:
+    """The shape to which types broadcast, None when there is none; ShapeError when too large."""
+    try:
+        shape = np.broadcast_shapes(*(type.shape for type in types))
+    except ValueError:
+        columns = zip_longest(*(reversed(type.shape) for type in types), fillvalue=1)
+        if any(len(set(column) - {1}) > 1 for column in columns):
+            return None
+        got = " and ".join(map(str, types))
+        raise ShapeError(f"{got} broadcast to a shape that is too large for any machine") from None
+    if prod(shape) > MAX_BYTES // 8:
+        for type in types:
+            sized(type.with_shape(shape))
+    return shape
 
 
 def _kinds(type: TensorType, kinds: str, wanted: str) -> TensorType:
@@ -94,7 +126,7 @@ def select(condition: TensorType, yes: TensorType, no: TensorType) -> TensorType
 
 
 def cast(x: TensorType, dtype: DType) -> TensorType:
-    return x.with_dtype(dtype)
+    return sized(x.with_dtype(dtype))
 
 
 def alias(x: TensorType, id: int) -> TensorType:
@@ -105,7 +137,7 @@ def alias(x: TensorType, id: int) -> TensorType:
 
 
 def source(dtype: DType, shape: Axes, id: int) -> TensorType:
-    return TensorType(dtype, _sizes(shape))
+    return sized(TensorType(dtype, _sizes(shape)))
 
 
 def const(dtype: DType, bits: int) -> TensorType:
@@ -117,14 +149,14 @@ def const(dtype: DType, bits: int) -> TensorType:
 def iota(size: int, dtype: DType) -> TensorType:
     if dtype.kind == "b" or size < 0:
         raise DTypeError(f"needs a size of at least 0 and a number dtype, got {size} and {dtype}")
-    return TensorType(dtype, (size,))
+    return sized(TensorType(dtype, (size,)))
 
 
 def random_bits(key: TensorType, counter: TensorType, shape: Axes) -> TensorType:
     for name, type in (("key", key), ("counter", counter)):
         if type != TensorType(uint64, ()):
             raise DTypeError(f"the {name} must be u64[], got {type}")
-    return TensorType(uint32, _sizes(shape))
+    return sized(TensorType(uint32, _sizes(shape)))
 
 
 # -- movement --------------------------------------------------------------------------------------
@@ -134,14 +166,14 @@ def reshape(x: TensorType, shape: Axes) -> TensorType:
     result = x.with_shape(shape)
     if result.size != x.size or any(n < 0 for n in shape):
         raise ShapeError(f"cannot reshape {x} ({x.size} elements) to {shape}")
-    return result
+    return sized(result)
 
 
 def broadcast(x: TensorType, shape: Axes) -> TensorType:
     tail = _sizes(shape)[len(shape) - x.rank :]
     if x.rank > len(shape) or any(a not in (b, 1) for a, b in zip(x.shape, tail)):
         raise ShapeError(f"cannot broadcast {x} to shape {shape}")
-    return x.with_shape(shape)
+    return sized(x.with_shape(shape))
 
 
 def transpose(x: TensorType, axes: Axes) -> TensorType:
@@ -174,7 +206,7 @@ def pad(x: TensorType, value: TensorType, low: Axes, high: Axes, interior: Axes)
     if any(n < 0 for n in (*low, *high, *interior)):
         raise ShapeError(f"padding must not be negative, got {low}, {high}, {interior}")
     rows = zip(x.shape, low, high, interior)
-    return x.with_shape(tuple(a + n + b + gap * max(n - 1, 0) for n, a, b, gap in rows))
+    return sized(x.with_shape(tuple(a + n + b + gap * max(n - 1, 0) for n, a, b, gap in rows)))
 
 
 def concat(*parts: TensorType, axis: int) -> TensorType:
@@ -190,7 +222,7 @@ def concat(*parts: TensorType, axis: int) -> TensorType:
             got = ", ".join(map(str, parts))
             raise ShapeError(f"parts must agree in dtype and in every axis but {axis}, got {got}")
     total = sum(part.shape[axis] for part in parts)
-    return first.with_shape((*first.shape[:axis], total, *first.shape[axis + 1 :]))
+    return sized(first.with_shape((*first.shape[:axis], total, *first.shape[axis + 1 :])))
 
 
 # -- reductions and scans --------------------------------------------------------------------------
@@ -246,7 +278,7 @@ def _index_axis(x: TensorType, indices: TensorType, axis: int) -> tuple[int, ...
 
 
 def gather(x: TensorType, indices: TensorType, axis: int) -> TensorType:
-    result = x.with_shape(_index_axis(x, indices, axis))
+    result = sized(x.with_shape(_index_axis(x, indices, axis)))
     if x.shape[axis] == 0 and result.size > 0:
         raise BoundsError(f"cannot take from the empty axis {axis} of {x}")
     return result
@@ -282,7 +314,7 @@ def dot(a: TensorType, b: TensorType, contract: tuple[int, int]) -> TensorType:
         )
     _kinds(_same(a.with_shape(()), b.with_shape(())), "fiu", "numbers")
     m, n = a.shape[2 * a.rank - 3 - ca], b.shape[2 * b.rank - 3 - cb]
-    return a.with_shape((*a.shape[:-2], m, n))
+    return sized(a.with_shape((*a.shape[:-2], m, n)))
 
 
 # -- several results and regions -------------------------------------------------------------------
@@ -302,7 +334,7 @@ def grad(output: TensorType, cotangent: TensorType, *wrt: TensorType) -> TupleTy
     return TupleType(wrt)
 
 
-def call(*args: TensorType, graph: Any) -> TupleType:
+def call(*args: TensorType, graph: Any, id: int = 0) -> TupleType:
     wanted = tuple(node.type for node in (*graph.inputs, *graph.captures))
     if args != wanted:
         got, want = (", ".join(map(str, types)) for types in (args, wanted))

@@ -243,7 +243,8 @@ def _expand_grads(graph: Graph) -> Graph:
         elif node.op is Op.PROJECT and node.inputs[0] in gradients:
             env[node] = gradients[node.inputs[0]][node.attr("index")]
         elif node.op is Op.CALL:
-            env[node] = make(Op.CALL, *inputs, graph=expand_grads(node.attr("graph")))
+            attrs = dict(node.attrs) | {"graph": expand_grads(node.attr("graph"))}
+            env[node] = make(Op.CALL, *inputs, **attrs)
         else:
             env[node] = remake(node, inputs)
         if node in origins and node in env:

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import itertools
-import os
-import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from einkorn.codegen.target import Target, target_named
+import numpy as np
+
+from einkorn.codegen import reference
+from einkorn.codegen.target import target_named
 from einkorn.ir.graph import Graph
 from einkorn.ir.program import Program
 from einkorn.ir.rewrite import Fuel, always
 from einkorn.ir.verify import verify
+from einkorn.passes.autodiff import expand
 from einkorn.passes.pipeline import run_pipeline
 from einkorn.runtime import settings
 from einkorn.runtime.executable import Executable
+from einkorn.runtime.locks import LOCKS
+
+Array = np.ndarray[Any, Any]
 
 CACHED_PROGRAMS = 4096
 
 _cache: OrderedDict[tuple[str, str], Executable] = OrderedDict()
-_lock = threading.RLock()
 _dumped = itertools.count(1)
 
 Observer = Callable[[str, Any], None]
-
-
-def _release_in_child() -> None:
-    """A lock that another thread held at a fork stays locked in the child: start with a new one."""
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_release_in_child)
 
 
 def build_program(graph: Graph, backend: str, observe: Observer | None = None) -> Program:
@@ -45,7 +39,7 @@ def build_program(graph: Graph, backend: str, observe: Observer | None = None) -
     if chosen.verify:
         observers.append(_verify_stage)
     if chosen.dump:
-        observers.append(_dumper(graph, chosen, target_named(backend)))
+        observers.append(_dumper(graph, chosen, backend))
 
     def tell(name: str, result: Any) -> None:
         for observer in observers:
@@ -59,8 +53,9 @@ def build_program(graph: Graph, backend: str, observe: Observer | None = None) -
     )
 
 
-def kernel_sources(program: Program, target: Target) -> str:
+def kernel_sources(program: Program, backend: str) -> str:
     """The source of every distinct kernel of a program, in the order of first use."""
+    target = target_named(backend)
     return "\n".join(f"; {kernel}\n{target.text(kernel)}" for kernel in program.kernels)
 
 
@@ -73,7 +68,7 @@ def _verify_stage(name: str, result: Any) -> None:
             raise
 
 
-def _dumper(graph: Graph, chosen: settings.Settings, target: Target) -> Observer:
+def _dumper(graph: Graph, chosen: settings.Settings, backend: str) -> Observer:
     """Write each stage, and behind the program the source of its kernels."""
     folder = Path(chosen.dump)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +82,7 @@ def _dumper(graph: Graph, chosen: settings.Settings, target: Target) -> Observer
             path.write_text(f"{result}\n", encoding="utf-8")
         if isinstance(result, Program) and chosen.dump_after in ("", "kernels"):
             path = folder / f"{prefix}-{number + 1}-kernels.ll"
-            path.write_text(kernel_sources(result, target), encoding="utf-8")
+            path.write_text(kernel_sources(result, backend), encoding="utf-8")
 
     return dump
 
@@ -95,20 +90,31 @@ def _dumper(graph: Graph, chosen: settings.Settings, target: Target) -> Observer
 def compile_graph(graph: Graph, backend: str = "llvm") -> Executable:
     """The executable of a graph; graphs of one structure share it."""
     key = (backend, graph.key)
-    with _lock:
+    with LOCKS.programs:
         known = _cache.get(key)
         if known is not None:
             _cache.move_to_end(key)
             return known
     made = Executable(build_program(graph, backend), target_named(backend))
-    with _lock:
+    with LOCKS.programs:
         _cache[key] = made
         while len(_cache) > CACHED_PROGRAMS:
             _cache.popitem(last=False)
     return made
 
 
+def run_reference(graph: Graph, arrays: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """The outputs and the new values of updates by the NumPy reference, op by op.
+
+    Args:
+        graph: a traced graph; `grad` and `call` in it are expanded first.
+        arrays: the values of its inputs, then of its captures.
+    """
+    outputs, updates = reference.run(expand(graph), arrays)
+    return list(outputs), list(updates)
+
+
 def clear_caches() -> None:
     """Forget every compiled program; kernels stay loaded."""
-    with _lock:
+    with LOCKS.programs:
         _cache.clear()

@@ -20,7 +20,7 @@ ALLOWED = {  # layer -> the layers that it may import
     "passes": {"passes", "ir"},
     "codegen": {"codegen", "ir"},
     "runtime": {"runtime", "codegen", "passes", "ir"},
-    "frontend": {"frontend", "runtime", "codegen", "passes", "ir"},
+    "frontend": {"frontend", "runtime", "passes", "ir"},
 }
 LAZY = ("networkx", "numba", "rich", "safetensors", "ml_dtypes", "platformdirs")
 MAX_FILE, MAX_FUNCTION = 500, 70

@@ -253,7 +253,7 @@ def test_train_and_eval_reach_every_module() -> None:
 
 def test_an_observed_module_reports_changes() -> None:
     model = MLP()
-    model.__dict__["_observed"] = True
+    model.__dict__["_ek_observed"] = True
     for change in (
         lambda: setattr(model, "scale", 2.0),
         lambda: setattr(model, "out", nn.Linear(4, 2)),
@@ -264,7 +264,7 @@ def test_an_observed_module_reports_changes() -> None:
         change()
         assert structure_epoch() != epoch
     layer = nn.Dropout(0.5)
-    layer.__dict__["_observed"] = True
+    layer.__dict__["_ek_observed"] = True
     epoch = structure_epoch()
     layer.rate = 0.25
     assert structure_epoch() == epoch

@@ -5,21 +5,33 @@ None of these is tracked. Sequences are computed with ops, the same ones eager a
 
 from __future__ import annotations
 
-import operator
 from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einkorn.convert import as_tensor, check_dtype, in_dtype, meet, to_array, weak_dtype
-from einkorn.functions.elementwise import add, astype, equal, floor, less_equal, multiply, where
-from einkorn.functions.manipulation import (
+from einkorn.convert import (
+    as_choice,
+    as_flag,
     as_int,
+    as_number,
+    as_tensor,
+    check_depth,
+    check_dtype,
+    concrete,
+    in_dtype,
+    meet,
+    shown,
+    snapshot,
+    to_array,
+    weak_dtype,
+)
+from einkorn.functions.elementwise import add, cast, equal, floor, less_equal, multiply, where
+from einkorn.functions.manipulation import (
     as_sizes,
     common_shape,
     filling,
     reshape,
-    snapshot,
     spread_to,
     stack,
 )
@@ -37,7 +49,7 @@ Number = bool | int | float
 
 def check_device(what: str, device: object) -> None:
     """DTypeError when `device` is given and is not "cpu"."""
-    if device not in (None, "cpu"):
+    if device is not None and not (isinstance(device, str) and device == "cpu"):
         raise DTypeError(f"{what}: device {device!r} is not available; there is 'cpu'")
 
 
@@ -53,10 +65,13 @@ def asarray(
         copy: False shares the memory of `obj`, or raises when that cannot be done.
     """
     check_device("asarray", device)
+    copy = None if copy is None else as_flag("asarray", "copy", copy)
     wanted = None if dtype is None else check_dtype(dtype)
+    if wanted is not None and wanted.is_integer:
+        obj = concrete(obj, "asarray")
     if isinstance(obj, Value):
         tensor = as_tensor(obj, "asarray") if wanted is None else in_dtype("asarray", obj, wanted)
-        return snapshot(tensor) if copy else tensor
+        return snapshot(tensor)
     if isinstance(obj, (list, tuple)) and _holds_tensors(obj):
         return stack([asarray(item, dtype=wanted) for item in obj])
     array = to_array(obj, wanted, "asarray", copy=copy is not False)
@@ -68,9 +83,10 @@ def asarray(
     return result(TensorType(as_dtype(array.dtype), array.shape), array=array)
 
 
-def _holds_tensors(items: Any) -> bool:
+def _holds_tensors(items: Any, depth: int = 0) -> bool:
     if isinstance(items, (list, tuple)):
-        return any(_holds_tensors(item) for item in items)
+        check_depth("asarray", depth)
+        return any(_holds_tensors(item, depth + 1) for item in items)
     return isinstance(items, Value)
 
 
@@ -91,11 +107,17 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) 
         wanted = weak_dtype(fill_value)
     else:
         wanted = as_tensor(fill_value, "full").dtype
+    if wanted.is_integer:
+        fill_value = concrete(fill_value, "full")
     if isinstance(fill_value, float) and wanted.is_integer:
         if not fill_value.is_integer():
             raise DTypeError(f"full: {fill_value} is not a whole number, but dtype is {wanted}")
         fill_value = int(fill_value)
     return _filled("full", shape, fill_value, wanted)
+
+
+def _or_float32(dtype: Any) -> DType:
+    return float32 if dtype is None else check_dtype(dtype)
 
 
 def _filled(what: str, shape: Any, value: Any, dtype: DType) -> Tensor:
@@ -106,13 +128,13 @@ def _filled(what: str, shape: Any, value: Any, dtype: DType) -> Tensor:
 def zeros(shape: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """A tensor of zeros, float32 by default."""
     check_device("zeros", device)
-    return _filled("zeros", shape, 0, check_dtype(dtype or float32))
+    return _filled("zeros", shape, 0, _or_float32(dtype))
 
 
 def ones(shape: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """A tensor of ones, float32 by default."""
     check_device("ones", device)
-    return _filled("ones", shape, 1, check_dtype(dtype or float32))
+    return _filled("ones", shape, 1, _or_float32(dtype))
 
 
 def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
@@ -123,7 +145,8 @@ def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
 def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """A tensor of the shape of `x`, and of its dtype by default, filled with one value."""
     tensor = as_tensor(x, "full_like")
-    return full(tensor.shape, fill_value, dtype=dtype or tensor.dtype, device=device)
+    wanted = tensor.dtype if dtype is None else dtype
+    return full(tensor.shape, fill_value, dtype=wanted, device=device)
 
 
 def zeros_like(x: Any, /, *, dtype: Any = None, device: Any = None) -> Tensor:
@@ -162,7 +185,7 @@ def arange(
         count = max(0, ceil((last - first) / gap))
     (size,) = as_sizes("arange", count, wanted)
     if not (whole and wanted.is_integer):
-        return astype(_steps(size, float(first), float(gap)), wanted)
+        return cast(_steps(size, float(first), float(gap)), wanted)
     for edge in (first, first + (size - 1) * gap) if size else ():
         in_dtype("arange", edge, wanted)
     counted = apply(Op.IOTA, size=size, dtype=wanted)
@@ -173,16 +196,12 @@ def arange(
 
 def _number(what: str, x: Any) -> int | float:
     """A Python number from a number or tensor of one element; NaN and infinity are refused."""
-    if isinstance(x, Value):
-        tensor = as_tensor(x, what)
-        return float(tensor) if tensor.dtype.is_float else operator.index(tensor)
-    if isinstance(x, (bool, np.bool_)) or not hasattr(x, "__float__"):
-        raise DTypeError(f"{what}: needs numbers, got {x!r}")
-    if hasattr(x, "__index__"):
-        return operator.index(x)
-    if not isfinite(x):
+    number = as_number(what, x)
+    if isinstance(number, float) and not isfinite(number):
         raise ShapeError(f"{what}: needs finite numbers, got {x}")
-    return float(x)
+    if isinstance(number, int) and number.bit_length() > 64:
+        raise DTypeError(f"{what}: {shown(number)} does not fit 64 bits")
+    return number
 
 
 def _steps(count: int, start: float, step: float) -> Tensor:
@@ -203,7 +222,8 @@ def linspace(
 ) -> Tensor:
     """`num` numbers evenly spaced from `start` to `stop`, which is left out without `endpoint`."""
     check_device("linspace", device)
-    wanted = check_dtype(dtype or float32)
+    wanted = _or_float32(dtype)
+    endpoint = as_flag("linspace", "endpoint", endpoint)
     first, last = float(_number("linspace", start)), float(_number("linspace", stop))
     (count,) = as_sizes("linspace", num, wanted)
     gaps = count - 1 if endpoint else count
@@ -211,7 +231,7 @@ def linspace(
     if endpoint and count > 1:
         at_end = equal(apply(Op.IOTA, size=count, dtype=int64), count - 1)
         numbers = where(at_end, last, numbers)
-    return astype(numbers if wanted.is_float else floor(numbers), wanted)
+    return cast(numbers if wanted.is_float else floor(numbers), wanted)
 
 
 # -- matrices --------------------------------------------------------------------------------------
@@ -234,11 +254,11 @@ def eye(
 ) -> Tensor:
     """Ones on diagonal `k`, zeros elsewhere; float32 by default."""
     check_device("eye", device)
-    wanted = check_dtype(dtype or float32)
+    wanted = _or_float32(dtype)
     shape = as_sizes("eye", (n_rows, n_rows if n_cols is None else n_cols), wanted)
     row, column = _row_and_column(*shape)
     k = as_int("eye", k)
-    return astype(equal(add(row, k), column), wanted)
+    return cast(equal(add(row, k), column), wanted)
 
 
 def _triangle(what: str, x: Any, k: int, lower: bool) -> Tensor:
@@ -268,8 +288,7 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> list[Tensor]:
     Args:
         indexing: "xy" puts the second array along axis 0, "ij" the first.
     """
-    if indexing not in ("xy", "ij"):
-        raise ShapeError(f"meshgrid: indexing must be 'xy' or 'ij', got {indexing!r}")
+    as_choice("meshgrid", "indexing", indexing, ("xy", "ij"))
     tensors = list(meet("meshgrid", *arrays)) if arrays else []
     if any(x.ndim > 1 for x in tensors):
         got = ", ".join(str(x._type) for x in tensors)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any
 
-from einkorn.convert import as_tensor, concrete, in_dtype, is_weak, meet, meet_numbers
-from einkorn.ir.dtypes import DType, bool_, float32, float64
+from einkorn.convert import as_tensor, check_dtype, concrete, in_dtype, meet, shown, snapshot
+from einkorn.ir.dtypes import DType, bool_, float32
 from einkorn.ir.errors import DTypeError
 from einkorn.ir.ops import Op
 from einkorn.recording import Value, apply, apply_elementwise
@@ -22,7 +21,7 @@ def _unary(op: Op, x: Any) -> Tensor:
 def _floating(op: Op, x: Any) -> Tensor:
     """Apply a function of floats; integers and bool are converted to float32 first."""
     tensor = as_tensor(x, op.name.lower())
-    return apply(op, tensor if tensor.dtype.is_float else astype(tensor, float32))
+    return apply(op, tensor if tensor.dtype.is_float else cast(tensor, float32))
 
 
 def _binary(op: Op, x: Any, y: Any) -> Tensor:
@@ -31,28 +30,27 @@ def _binary(op: Op, x: Any, y: Any) -> Tensor:
 
 def _numbers(op: Op, x: Any, y: Any) -> Tensor:
     """Arithmetic; bool has none."""
-    a, b = meet_numbers(op.name.lower(), x, y)
+    a, b = meet(op.name.lower(), x, y)
     if a.dtype is bool_:
         raise DTypeError(
             f"{op.name.lower()}: bool has no arithmetic; use &, |, ^ or cast with .astype('int32')"
         )
-    return _weak_if(apply_elementwise(op, a, b), x, y)
+    return apply_elementwise(op, a, b)
 
 
-def _number(op: Op, x: Any) -> Tensor:
-    """Arithmetic of one operand: a run-time scalar stays one, of its own width."""
-    return _weak_if(apply(op, x), x) if isinstance(x, Value) else _unary(op, x)
-
-
-def _weak_if(value: Tensor, *operands: Any) -> Tensor:
-    """Mark a result of Python numbers alone as weak: it is still the number of a scalar input."""
-    value._weak = all(map(is_weak, operands)) and any(isinstance(x, Value) for x in operands)
-    return value
-
-
-def astype(x: Any, dtype: DType, /, *, copy: bool = True) -> Tensor:
-    """Convert to `dtype`. Float to integer rounds toward zero, saturates, and gives 0 for NaN."""
+def cast(x: Any, dtype: DType) -> Tensor:
+    """`x` in a dtype; a leaf of that dtype is given back as it is."""
     return in_dtype("astype", as_tensor(x, "astype"), dtype)
+
+
+def astype(x: Any, dtype: Any, /, *, copy: bool = True) -> Tensor:
+    """Convert to `dtype`. Float to integer rounds toward zero, saturates, and gives 0 for NaN."""
+    return snapshot(cast(x, check_dtype(dtype)))
+
+
+def stop_gradient(x: Any, /) -> Tensor:
+    """x with no gradient flowing back through it."""
+    return apply(Op.STOP_GRADIENT, as_tensor(x, "stop_gradient"))
 
 
 # -- arithmetic ------------------------------------------------------------------------------------
@@ -75,35 +73,29 @@ def multiply(x1: Any, x2: Any, /) -> Tensor:
 
 def divide(x1: Any, x2: Any, /) -> Tensor:
     """x1 / x2, correctly rounded; integers are converted to float32 first."""
-    a, b = meet_numbers("divide", x1, x2)
-    numbers = is_weak(x1) and is_weak(x2) and (isinstance(x1, Value) or isinstance(x2, Value))
-    wide = float64 if numbers else float32  # run-time scalars divide as in Python
+    a, b = meet("divide", x1, x2)
     if not a.dtype.is_float:
-        a, b = in_dtype("divide", a, wide), in_dtype("divide", b, wide)
-    return _weak_if(apply_elementwise(Op.DIV, a, b), x1, x2)
+        a, b = in_dtype("divide", a, float32), in_dtype("divide", b, float32)
+    return apply_elementwise(Op.DIV, a, b)
 
 
 def floor_divide(x1: Any, x2: Any, /) -> Tensor:
     """floor(x1 / x2); 0 where an integer divisor is 0."""
-    if is_weak(x1) and is_weak(x2):
-        return concrete(x1, "floor_divide") // concrete(x2, "floor_divide")
     return _numbers(Op.FLOOR_DIV, x1, x2)
 
 
 def remainder(x1: Any, x2: Any, /) -> Tensor:
     """The remainder of x1 / x2 with the divisor's sign; 0 where an integer divisor is 0."""
-    if is_weak(x1) and is_weak(x2):
-        return concrete(x1, "remainder") % concrete(x2, "remainder")
     return _numbers(Op.REMAINDER, x1, x2)
 
 
 def pow(x1: Any, x2: Any, /) -> Tensor:
     """x1 ** x2. A Python int as exponent multiplies; any other exponent is the power function."""
-    if is_weak(x1) and is_weak(x2):
-        return concrete(x1, "pow") ** concrete(x2, "pow")
-    if is_weak(x2) and isinstance(x2, Value) and not x2.dtype.is_float:
+    if isinstance(x2, Value) and x2._weak and not x2._type.dtype.is_float:
         x2 = concrete(x2, "an integer power")
-    if type(x2) is int and not is_weak(x1):
+    if type(x2) is int:
+        if x2.bit_length() > 63:
+            raise DTypeError(f"pow: the exponent {shown(x2)} does not fit int64")
         return apply(Op.INTEGER_POW, as_tensor(x1, "pow"), exponent=x2)
     a, b = meet("pow", x1, x2)
     if not a.dtype.is_float:
@@ -126,17 +118,17 @@ def minimum(x1: Any, x2: Any, /) -> Tensor:
 
 def negative(x: Any, /) -> Tensor:
     """-x."""
-    return _number(Op.NEG, x)
+    return _unary(Op.NEG, x)
 
 
 def positive(x: Any, /) -> Tensor:
     """x itself."""
-    return as_tensor(x, "positive")
+    return snapshot(as_tensor(x, "positive"))
 
 
 def abs(x: Any, /) -> Tensor:
     """The absolute value."""
-    return _number(Op.ABS, x)
+    return _unary(Op.ABS, x)
 
 
 def sign(x: Any, /) -> Tensor:
@@ -160,7 +152,7 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     tensor = as_tensor(x, "clip")
     if min is not None:
         tensor = maximum(tensor, min)
-    return tensor if max is None else minimum(tensor, max)
+    return snapshot(tensor) if max is None else minimum(tensor, max)
 
 
 # -- roots, exponentials, trigonometry -------------------------------------------------------------
@@ -226,7 +218,7 @@ def erf(x: Any, /) -> Tensor:
 
 def _round(op: Op, x: Any) -> Tensor:
     tensor = as_tensor(x, op.name.lower())
-    return apply(op, tensor) if tensor.dtype.is_float else tensor
+    return apply(op, tensor) if tensor.dtype.is_float else snapshot(tensor)
 
 
 def floor(x: Any, /) -> Tensor:
@@ -271,49 +263,32 @@ def isinf(x: Any, /) -> Tensor:
 
 def equal(x1: Any, x2: Any, /) -> Tensor:
     """x1 == x2."""
-    return _comparison(Op.EQ, x1, x2)
+    return _binary(Op.EQ, x1, x2)
 
 
 def not_equal(x1: Any, x2: Any, /) -> Tensor:
     """x1 != x2."""
-    return _comparison(Op.NE, x1, x2)
+    return _binary(Op.NE, x1, x2)
 
 
 def less(x1: Any, x2: Any, /) -> Tensor:
     """x1 < x2."""
-    return _comparison(Op.LT, x1, x2)
+    return _binary(Op.LT, x1, x2)
 
 
 def less_equal(x1: Any, x2: Any, /) -> Tensor:
     """x1 <= x2."""
-    return _comparison(Op.LE, x1, x2)
+    return _binary(Op.LE, x1, x2)
 
 
 def greater(x1: Any, x2: Any, /) -> Tensor:
     """x1 > x2."""
-    return _comparison(Op.GT, x1, x2)
+    return _binary(Op.GT, x1, x2)
 
 
 def greater_equal(x1: Any, x2: Any, /) -> Tensor:
     """x1 >= x2."""
-    return _comparison(Op.GE, x1, x2)
-
-
-def _comparison(op: Op, x1: Any, x2: Any) -> Tensor:
-    name = op.name.lower()
-    if is_weak(x1) and is_weak(x2):
-        return _PYTHON[op](concrete(x1, name), concrete(x2, name))
-    return apply_elementwise(op, *meet(name, x1, x2))
-
-
-_PYTHON = {
-    Op.EQ: operator.eq,
-    Op.NE: operator.ne,
-    Op.LT: operator.lt,
-    Op.LE: operator.le,
-    Op.GT: operator.gt,
-    Op.GE: operator.ge,
-}
+    return _binary(Op.GE, x1, x2)
 
 
 def bitwise_and(x1: Any, x2: Any, /) -> Tensor:
@@ -347,7 +322,7 @@ def bitwise_right_shift(x1: Any, x2: Any, /) -> Tensor:
 
 
 def _as_bool(x: Any) -> Tensor:
-    return astype(as_tensor(x, "logical"), bool_)
+    return cast(x, bool_)
 
 
 def logical_and(x1: Any, x2: Any, /) -> Tensor:

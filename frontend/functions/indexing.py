@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einkorn.convert import as_tensor, meet, normal_axis
+from einkorn.convert import as_tensor, meet, normal_axis, snapshot
 from einkorn.functions.elementwise import (
     add,
-    astype,
     bitwise_or,
+    cast,
     greater_equal,
     less,
     minimum,
@@ -30,7 +30,6 @@ from einkorn.functions.manipulation import (
     flatten,
     moveaxis,
     reorder,
-    snapshot,
     spread_to,
     to_shape,
 )
@@ -154,7 +153,7 @@ def _linear_later(tensors: Sequence[Tensor], sizes: Sequence[int], negative: boo
     for tensor, size in zip(tensors, sizes):
         if tensor.dtype is uint64:
             tensor = minimum(tensor, 2**63 - 1)
-        place = astype(tensor, int64)
+        place = cast(tensor, int64)
         if negative:
             place = where(less(place, 0), add(place, size), place)
         bad = bitwise_or(less(place, 0), greater_equal(place, size))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einkorn.convert import as_tensor, meet, normal_axis
+from einkorn.convert import as_int, as_tensor, meet, normal_axis
 from einkorn.functions.elementwise import add, multiply
 from einkorn.functions.manipulation import common_shape, moveaxis, reorder, spread_to, to_shape
 from einkorn.ir.dtypes import bool_
@@ -121,14 +121,7 @@ def tensordot(
         axes: how many of the last axes of x1 meet the first of x2, or the axes of each, in pairs.
     """
     a, b = _numbers("tensordot", x1, x2)
-    if isinstance(axes, int):
-        if not 0 <= axes <= min(a.ndim, b.ndim):
-            raise ShapeError(f"tensordot: {a._type} and {b._type} have no {axes} axes to sum over")
-        axes = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
-    over_a, over_b = (
-        tuple(normal_axis("tensordot", axis, x.ndim) for axis in listed)
-        for x, listed in zip((a, b), axes)
-    )
+    over_a, over_b = _summed(a, b, axes)
     paired = len(over_a) == len(set(over_a)) == len(over_b) == len(set(over_b))
     if not paired or [a.shape[i] for i in over_a] != [b.shape[j] for j in over_b]:
         raise ShapeError(
@@ -144,11 +137,31 @@ def tensordot(
     return to_shape(apply(Op.DOT, rows, columns, contract=(1, 0)), left + right)
 
 
+def _summed(a: Tensor, b: Tensor, axes: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of both operands that tensordot sums over."""
+    if not isinstance(axes, (tuple, list)):
+        count = as_int("tensordot", axes, "axes are a number of axes, or the axes of each operand")
+        if not 0 <= count <= min(a.ndim, b.ndim):
+            raise ShapeError(f"tensordot: {a._type} and {b._type} have no {count} axes to sum over")
+        return tuple(range(a.ndim - count, a.ndim)), tuple(range(count))
+    if len(axes) != 2:
+        raise ShapeError(f"tensordot: axes name the axes of two operands, got {axes!r}")
+    over_a, over_b = (
+        tuple(
+            normal_axis("tensordot", axis, x.ndim)
+            for axis in (listed if isinstance(listed, (tuple, list)) else (listed,))
+        )
+        for x, listed in zip((a, b), axes)
+    )
+    return over_a, over_b
+
+
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     """The sum of products along one axis; the others broadcast."""
     a, b = _numbers("vecdot", x1, x2)
     rank = min(a.ndim, b.ndim)
-    if isinstance(axis, int) and not -rank <= axis < 0:
+    axis = as_int("vecdot", axis, "an axis is an integer")
+    if not -rank <= axis < 0:
         raise ShapeError(
             f"vecdot: axis {axis} of {a._type} and {b._type} must be counted from the end, "
             f"from {-rank} to -1"

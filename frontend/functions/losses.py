@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from einkorn.convert import as_tensor, check_dtype, in_dtype, meet, normal_axis
+from einkorn.convert import (
+    as_choice,
+    as_number,
+    as_tensor,
+    check_dtype,
+    in_dtype,
+    meet,
+    normal_axis,
+)
 from einkorn.functions.creation import check_device
 from einkorn.functions.elementwise import add, astype, equal, multiply, negative, subtract
 from einkorn.functions.indexing import pick
@@ -21,10 +29,9 @@ if TYPE_CHECKING:
 
 
 def _reduced(what: str, losses: Tensor, reduction: str) -> Tensor:
+    as_choice(what, "reduction", reduction, ("mean", "sum", "none"))
     if reduction == "none":
         return losses
-    if reduction not in ("mean", "sum"):
-        raise ShapeError(f"{what}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     return mean(losses) if reduction == "mean" else sum_over(losses)
 
 
@@ -50,6 +57,7 @@ def cross_entropy(
     scores, target = as_tensor(logits, what), as_tensor(labels, what)
     if not scores.dtype.is_float:
         raise DTypeError(f"{what}: logits must be floats, got {scores._type}")
+    label_smoothing = as_number(what, label_smoothing, "label_smoothing is a number")
     if not 0.0 <= label_smoothing <= 1.0:
         raise ShapeError(f"{what}: label_smoothing must be between 0 and 1, got {label_smoothing}")
     axis = normal_axis(what, axis, scores.ndim)
@@ -117,7 +125,7 @@ def one_hot(labels: Any, n: int, /, *, dtype: Any = None, device: Any = None) ->
     classes = as_tensor(labels, "one_hot")
     if not classes.dtype.is_integer:
         raise DTypeError(f"one_hot: labels must be integers, got {classes._type}")
-    wanted = check_dtype(dtype or float32)
+    wanted = float32 if dtype is None else check_dtype(dtype)
     (count,) = as_sizes("one_hot", n, wanted)
     wide = classes if classes.dtype is uint64 else astype(classes, int64)
     positions = apply(Op.IOTA, size=count, dtype=wide.dtype)

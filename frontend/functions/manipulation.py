@@ -8,11 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einkorn.convert import as_shape, as_tensor, in_dtype, is_weak, meet, normal_axes, normal_axis
+from einkorn.convert import (
+    as_int,
+    as_shape,
+    as_tensor,
+    concrete,
+    in_dtype,
+    is_weak,
+    known_array,
+    meet,
+    normal_axes,
+    normal_axis,
+    snapshot,
+)
+from einkorn.ir import shape_rules
 from einkorn.ir.dtypes import DType
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.ops import Op
-from einkorn.recording import Value, apply
+from einkorn.recording import apply
 
 if TYPE_CHECKING:
     from einkorn.tensor import Tensor
@@ -20,40 +33,26 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 Axis = int | Sequence[int] | None
 
-MAX_BYTES = 2**63 - 1
-
-
-def snapshot(x: Tensor) -> Tensor:
-    """The value of `x` as it is now: `x` itself unless it is a leaf, which can change."""
-    return x if type(x) is Value._result_class else apply(Op.RESHAPE, x, shape=x.shape)
-
 
 def as_sizes(what: str, shape: Any, dtype: DType) -> Shape:
     """A shape of sizes that are not negative and fit the address space."""
     sizes = as_shape(what, shape)
     if any(n < 0 for n in sizes):
         raise ShapeError(f"{what}: sizes must not be negative, got {sizes}")
-    if prod(n for n in sizes if n) * dtype.itemsize > MAX_BYTES:
+    if prod(n for n in sizes if n) * dtype.itemsize > shape_rules.MAX_BYTES:
         raise ShapeError(f"{what}: a {dtype} tensor of shape {sizes} is too large for any machine")
     return sizes
 
 
-def as_int(what: str, number: Any) -> int:
-    """An int; DTypeError for what is no integer."""
-    if isinstance(number, (bool, float)) or not hasattr(number, "__index__"):
-        raise DTypeError(f"{what}: needs an integer, got {number!r}")
-    return number.__index__()
-
-
 def common_shape(what: str, *tensors: Tensor) -> Shape:
     """The shape to which all tensors broadcast; ShapeError naming them when there is none."""
-    try:
-        return np.broadcast_shapes(*(x.shape for x in tensors))
-    except ValueError:
+    shape = shape_rules.common_shape(*(x._type for x in tensors))
+    if shape is None:
         got = " and ".join(str(x._type) for x in tensors)
         raise ShapeError(
             f"{what}: {got} do not broadcast: counted from the last axis, sizes must be equal or 1"
-        ) from None
+        )
+    return shape
 
 
 def cut(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
@@ -223,7 +222,10 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
 
 
 def _parts(what: str, arrays: Sequence[Any]) -> list[Tensor]:
-    parts = list(arrays)
+    try:
+        parts = list(arrays)
+    except TypeError:
+        raise DTypeError(f"{what}: needs a sequence of arrays, got {arrays!r}") from None
     if not parts:
         raise ShapeError(f"{what}: needs at least one array, got none")
     return list(meet(what, *parts))
@@ -318,7 +320,7 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
         tensor, axis = flatten(tensor), 0
     axis = normal_axis("repeat", axis, tensor.ndim)
     size = tensor.shape[axis]
-    counts = np.asarray(repeats)
+    counts = known_array(repeats, "repeat")
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or (counts < 0).any():
         raise ShapeError(f"repeat: counts must be integers of at least 0, got {repeats!r}")
     if counts.size == 1:
@@ -327,7 +329,9 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
         raise ShapeError(
             f"repeat: {counts.size} counts for axis {axis} of {tensor._type}; give one, or {size}"
         )
-    places = as_tensor(np.repeat(np.arange(size), counts), "repeat")
+    total = int(counts.sum(dtype=np.float64))
+    as_sizes("repeat", (*tensor.shape[:axis], total, *tensor.shape[axis + 1 :]), tensor.dtype)
+    places = as_tensor(np.repeat(np.arange(size), counts.astype(np.int64)), "repeat")
     return apply(Op.GATHER, tensor, places, axis=axis)
 
 
@@ -374,7 +378,9 @@ def filling(what: str, value: Any, dtype: DType) -> Tensor:
     """A scalar of `dtype` from a number or 0-d tensor that needs no narrowing."""
     if not is_weak(value):
         value = as_tensor(value, what)
-    elif isinstance(value, float) and not dtype.is_float:
+    elif not dtype.is_float:
+        value = concrete(value, what)
+    if isinstance(value, float) and not dtype.is_float:
         raise DTypeError(f"{what}: the float {value} is no {dtype}; give an integer")
     scalar = in_dtype(what, value, dtype)
     if scalar.shape:
@@ -385,7 +391,7 @@ def filling(what: str, value: Any, dtype: DType) -> Tensor:
 def _pairs(widths: Any, x: Tensor) -> list[tuple[int, int]]:
     """One (before, after) for each axis."""
     try:
-        table = np.broadcast_to(np.asarray(widths), (x.ndim, 2))
+        table = np.broadcast_to(known_array(widths, "pad"), (x.ndim, 2))
     except ValueError:
         raise ShapeError(
             f"pad: widths {widths!r} do not fit {x._type}: give n, (before, after), or "

@@ -6,6 +6,7 @@ first when something else stood between them; an integer beside an array counts 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from einkorn.convert import to_array
+from einkorn.convert import shown, to_array
 from einkorn.ir.dtypes import bool_
 from einkorn.ir.errors import BoundsError, DTypeError, ShapeError, TraceError
 from einkorn.ir.types import TensorType
@@ -183,8 +184,11 @@ def _entry(item: Any) -> Any:
         return _tensor_entry(item)
     if isinstance(item, (list, tuple, range, np.ndarray)):
         return _array_entry(item)
-    if hasattr(item, "__index__") and not isinstance(item, (bool, np.bool_)):
-        return item.__index__()
+    if not isinstance(item, bool):
+        try:
+            return operator.index(item)
+        except TypeError:
+            pass
     raise DTypeError(MSG_KIND.format(item=item))
 
 
@@ -229,7 +233,8 @@ def _integer(type: TensorType, axis: int, place: int) -> int:
     size = type.shape[axis]
     if not -size <= place < size:
         raise BoundsError(
-            f"index: {place} is out of range for axis {axis} of {type}, which has {size} elements"
+            f"index: {shown(place)} is out of range for axis {axis} of {type}, which has {size} "
+            "elements"
         )
     return place % size
 

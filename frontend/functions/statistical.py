@@ -10,9 +10,17 @@ from collections.abc import Sequence
 from math import prod as product
 from typing import TYPE_CHECKING, Any
 
-from einkorn.convert import as_tensor, check_dtype, normal_axes, normal_axis
-from einkorn.functions.elementwise import astype, divide, multiply, sqrt, subtract
-from einkorn.functions.manipulation import concat, reorder, snapshot, to_shape
+from einkorn.convert import (
+    as_flag,
+    as_number,
+    as_tensor,
+    check_dtype,
+    normal_axes,
+    normal_axis,
+    snapshot,
+)
+from einkorn.functions.elementwise import cast, divide, multiply, sqrt, subtract
+from einkorn.functions.manipulation import concat, reorder, to_shape
 from einkorn.ir.dtypes import DType, bool_, float32, int64, uint8, uint64
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.ops import Op
@@ -28,21 +36,23 @@ Axes = tuple[int, ...]
 def _reduce(op: Op, x: Tensor, axes: Axes, keepdims: bool) -> Tensor:
     """Apply a reduction over normal axes."""
     reduced = apply(op, x, axes=axes) if axes else snapshot(x)
-    return _kept(reduced, x.shape, axes) if keepdims else reduced
+    return _kept(reduced, x.shape, axes, keepdims)
 
 
-def _kept(reduced: Tensor, shape: Axes, axes: Axes) -> Tensor:
-    """A reduced tensor with axes of one element where the reduced ones were."""
+def _kept(reduced: Tensor, shape: Axes, axes: Axes, keepdims: bool) -> Tensor:
+    """A reduced tensor, with `keepdims` with axes of one element where the reduced ones were."""
+    if not as_flag("reduction", "keepdims", keepdims):
+        return reduced
     return to_shape(reduced, tuple(1 if k in axes else n for k, n in enumerate(shape)))
 
 
 def _as_float(x: Tensor) -> Tensor:
-    return x if x.dtype.is_float else astype(x, float32)
+    return x if x.dtype.is_float else cast(x, float32)
 
 
 def _accumulating(x: Tensor) -> Tensor:
     """`x` in a float dtype that can hold sums of many elements."""
-    return astype(x, float32) if not x.dtype.is_float or x.dtype.itemsize == 2 else x
+    return cast(x, float32) if not x.dtype.is_float or x.dtype.itemsize == 2 else x
 
 
 # -- sums and products -----------------------------------------------------------------------------
@@ -64,7 +74,7 @@ def _total(op: Op, x: Any, axis: Axis, dtype: Any, keepdims: bool) -> Tensor:
     if wanted is bool_:
         raise DTypeError(f"{what}: bool cannot hold a {what}; use any or all, or another dtype")
     axes = normal_axes(what, axis, tensor.ndim)
-    return _reduce(op, astype(tensor, wanted), axes, keepdims)
+    return _reduce(op, cast(tensor, wanted), axes, keepdims)
 
 
 def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
@@ -91,8 +101,8 @@ def cumulative_sum(
         raise ShapeError(f"cumulative_sum: {tensor._type} does not have one axis; give axis=")
     axis = normal_axis("cumulative_sum", 0 if axis is None else axis, tensor.ndim)
     wanted = _sum_dtype(tensor, dtype)
-    sums = apply(Op.CUMSUM, astype(tensor, wanted), axis=axis)
-    if not include_initial:
+    sums = apply(Op.CUMSUM, cast(tensor, wanted), axis=axis)
+    if not as_flag("cumulative_sum", "include_initial", include_initial):
         return sums
     start = tuple(1 if k == axis else n for k, n in enumerate(tensor.shape))
     return concat([apply(Op.BROADCAST, scalar(wanted, 0), shape=start), sums], axis=axis)
@@ -105,7 +115,7 @@ def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The arithmetic mean over axes; NaN over nothing. Integers give float32."""
     tensor = _as_float(as_tensor(x, "mean"))
     axes = normal_axes("mean", axis, tensor.ndim)
-    return astype(_mean(_accumulating(tensor), axes, keepdims), tensor.dtype)
+    return cast(_mean(_accumulating(tensor), axes, keepdims), tensor.dtype)
 
 
 def _mean(x: Tensor, axes: Axes, keepdims: bool) -> Tensor:
@@ -125,7 +135,7 @@ def var(
         correction: subtracted from the number of elements; 1 for the unbiased estimate.
     """
     tensor = _as_float(as_tensor(x, "var"))
-    return astype(_variance("var", tensor, axis, correction, keepdims), tensor.dtype)
+    return cast(_variance("var", tensor, axis, correction, keepdims), tensor.dtype)
 
 
 def std(
@@ -133,14 +143,13 @@ def std(
 ) -> Tensor:
     """The standard deviation over axes: the square root of `var`."""
     tensor = _as_float(as_tensor(x, "std"))
-    return astype(sqrt(_variance("std", tensor, axis, correction, keepdims)), tensor.dtype)
+    return cast(sqrt(_variance("std", tensor, axis, correction, keepdims)), tensor.dtype)
 
 
 def _variance(what: str, x: Tensor, axis: Axis, correction: float, keepdims: bool) -> Tensor:
     """Two passes: sums of squares minus squares of sums would cancel."""
     axes = normal_axes(what, axis, x.ndim)
-    if isinstance(correction, str) or not hasattr(correction, "__float__"):
-        raise DTypeError(f"{what}: correction is a number, got {correction!r}")
+    correction = as_number(what, correction, "correction is a number")
     wide = _accumulating(x)
     centred = subtract(wide, _mean(wide, axes, keepdims=True))
     squares = _reduce(Op.SUM, multiply(centred, centred), axes, keepdims)
@@ -178,14 +187,16 @@ def _which(op: Op, x: Any, axis: int | None, keepdims: bool) -> Tensor:
     what = op.name.lower()
     tensor = as_tensor(x, what)
     shape = tensor.shape
-    axes = normal_axes(what, axis, tensor.ndim)
+    axes = normal_axes(what, None, tensor.ndim)
+    if axis is not None:
+        axes = (normal_axis(what, axis, tensor.ndim),)
     _check_not_empty(what, tensor, axes)
     if axis is None:
         tensor = to_shape(tensor, (tensor.size,))
     if tensor.dtype is bool_:
-        tensor = astype(tensor, uint8)
+        tensor = cast(tensor, uint8)
     found = apply(op, tensor, axis=0 if axis is None else axes[0])
-    return _kept(found, shape, axes) if keepdims else found
+    return _kept(found, shape, axes, keepdims)
 
 
 def argmax(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Tensor:
@@ -202,12 +213,12 @@ def _decide(op: Op, what: str, x: Any, axis: Axis, keepdims: bool) -> Tensor:
     """Whether any (MAX) or every (MIN) element is not zero."""
     tensor = as_tensor(x, what)
     axes = normal_axes(what, axis, tensor.ndim)
-    truth = astype(tensor, bool_)
+    truth = cast(tensor, bool_)
     if _count(tensor, axes):
         return _reduce(op, truth, axes, keepdims)
     shape = tuple(n for k, n in enumerate(tensor.shape) if k not in axes)
     nothing = apply(Op.BROADCAST, scalar(bool_, op is Op.MIN), shape=shape)
-    return _kept(nothing, tensor.shape, axes) if keepdims else nothing
+    return _kept(nothing, tensor.shape, axes, keepdims)
 
 
 def any(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -253,5 +264,4 @@ def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor
     kept = tuple(k for k in range(tensor.ndim) if k not in axes)
     shape = tuple(tensor.shape[k] for k in kept)
     rows = to_shape(reorder(tensor, (*kept, *axes)), (*shape, _count(tensor, axes)))
-    reduced = apply(Op.LOGSUMEXP, rows)
-    return _kept(reduced, tensor.shape, axes) if keepdims else reduced
+    return _kept(apply(Op.LOGSUMEXP, rows), tensor.shape, axes, keepdims)

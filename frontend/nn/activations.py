@@ -10,14 +10,14 @@ from einkorn.functions import statistical as st
 from einkorn.ir.errors import EinkornError
 from einkorn.nn.module import Module
 from einkorn.tensor import Tensor
-from einkorn.tunable import Tunable
+from einkorn.tunable import Tunable, is_number
 
 
 class Slope(Tunable):
     """A number that compiled steps read at each call."""
 
     def __set__(self, instance: Any, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not is_number(value):
             name = type(instance).__name__
             raise EinkornError(f"{name}: {self.name} is a number, got {value!r}")
         super().__set__(instance, float(value))

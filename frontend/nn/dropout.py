@@ -10,14 +10,14 @@ from einkorn.functions import elementwise as ew
 from einkorn.ir.errors import DTypeError, EinkornError
 from einkorn.nn.module import Module
 from einkorn.tensor import Tensor
-from einkorn.tunable import Tunable, module_path
+from einkorn.tunable import Tunable, is_number, module_path
 
 
 class Rate(Tunable):
     """A probability below 1; a new one takes effect in compiled steps at once."""
 
     def __set__(self, instance: Any, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        if not is_number(value) or not 0 <= value < 1:
             name = type(instance).__name__
             raise EinkornError(f"{name}: {self.name} is a number in [0, 1), got {value!r}")
         super().__set__(instance, float(value))

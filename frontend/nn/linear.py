@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from einkorn.convert import as_tensor
@@ -26,9 +27,13 @@ MSG_DTYPE = (
 
 def check_size(layer: str, name: str, value: Any) -> int:
     """A size given to a layer: an integer of at least 1."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
+    try:
+        size = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        size = 0
+    if size < 1:
         raise EinkornError(f"{layer}: {name} is an integer of at least 1, got {value!r}")
-    return value.__index__()
+    return size
 
 
 def check_dtype_of(layer: Module, x: Tensor, w: Tensor) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einkorn.container import Container, check_structure, frozen
+from einkorn.container import Container, as_mapping, check_structure, frozen
 from einkorn.convert import as_shape, check_dtype
 from einkorn.initializers import Zeros, as_initializer
 from einkorn.ir.dtypes import float32
-from einkorn.ir.errors import EinkornError, StateError
+from einkorn.ir.errors import EinkornError, ShapeError, StateError
 from einkorn.leaf import Leaf, Parameter, structure_changed
-from einkorn.loading import LoadResult, fitting, load_leaves, write_all
+from einkorn.loading import LoadResult, fitting, load_leaves, read_file, write_all, write_file
 from einkorn.nn.structure import (
     INTERNAL,
     Structure,
@@ -27,12 +26,25 @@ from einkorn.nn.structure import (
     replaced,
     set_trainable,
 )
-from einkorn.recording import current_trace, no_grad
+from einkorn.recording import Value, current_trace, no_grad
 from einkorn.tunable import Mode, Tunable, module_path
+from einkorn.watched import OBSERVED, Watched, check_write, holds_items, is_same, made_in, note_birth
 
 Array = np.ndarray[Any, Any]
 
 MSG_NO_FORWARD = "{name} has no forward method: define  def forward(self, x): ...  in the class"
+MSG_RESERVED = (
+    "{owner}.{name} cannot be assigned: {name!r} is the name of {what} of every Module; choose "
+    "another name for the attribute"
+)
+MSG_V = (
+    "{owner}.v cannot hold {kind}: 'v' is reserved for the Container of all parameters, and "
+    "assigning a Container or dict copies values into them; choose another name for the attribute"
+)
+MSG_KEPT = (
+    "{owner}.{name} is a {leaf}, and the assignment would put {kind} in its place; write "
+    "{owner}.{name}.value = ... to change its value (or assign another leaf, None, or del it first)"
+)
 MSG_TAKEN = "{owner} already has an attribute {name!r}; choose another name for the new {kind}"
 
 
@@ -44,6 +56,7 @@ class _ModuleType(type):
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
             module = cls.__new__(cls, *args, **kwargs)
             module.__dict__["training"] = True
+            note_birth(module)
             module.__init__(*args, **kwargs)
             return module
 
@@ -54,7 +67,7 @@ class _ModuleType(type):
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-class Module(metaclass=_ModuleType):
+class Module(Watched, metaclass=_ModuleType):
     """The base of layers and models: assign parameters and modules to attributes, write `forward`.
 
     Leaves (`ek.Parameter`, `ek.tensor`) and modules are found in attributes and in any nesting of
@@ -86,15 +99,13 @@ class Module(metaclass=_ModuleType):
                 for this call only. Anything else under this name goes to `forward`.
         """
         if isinstance(kwargs.get("v"), dict):
-            with self._substituted(kwargs.pop("v")):
+            with self._ek_substituted(kwargs.pop("v")):
                 return self(*args, **kwargs)
         state = self.__dict__
-        if current_trace.get() is not None:
-            state["_observed"] = True
         outer = module_path.get()
-        if not outer and "_structure" not in state:
-            self._found()  # names the modules inside
-        name = state.get("_name") or type(self).__name__.lower()
+        if not outer and "_ek_structure" not in state:
+            self._ek_found()  # names the modules inside
+        name = state.get("_ek_name") or type(self).__name__.lower()
         token = module_path.set(f"{outer}/{name}" if outer else name)
         try:
             return self.forward(*args, **kwargs)
@@ -102,9 +113,9 @@ class Module(metaclass=_ModuleType):
             module_path.reset(token)
 
     @contextmanager
-    def _substituted(self, values: Mapping[str, Any]) -> Generator[None]:
+    def _ek_substituted(self, values: Mapping[str, Any]) -> Generator[None]:
         """Within the block every attribute that holds a parameter holds its stand-in instead."""
-        found = self._found()
+        found = self._ek_found()
         other = check_structure(found.v, values, f"{type(self).__name__}(..., v=)")
         new = {id(leaf): fitting(leaf, other[path], path) for path, leaf in found.v.flat_items()}
         undo: list[tuple[Any, str, Any]] = []
@@ -112,8 +123,8 @@ class Module(metaclass=_ModuleType):
             for path, module in found.modules.items():
                 state = module.__dict__
                 part = other.get(path, Container()) if path else other
-                undo.append((state, "_values", state.get("_values")))
-                state["_values"] = part
+                undo.append((state, "_ek_values", state.get("_ek_values")))
+                state["_ek_values"] = part
                 for name, value in list(state.items()):
                     if name not in INTERNAL:
                         _exchange(state, name, value, replaced(value, new, _is_module), undo)
@@ -127,32 +138,38 @@ class Module(metaclass=_ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         state = self.__dict__
         old = state.get(name)
+        _check_name(type(self).__name__, name, value)
+        _check_kept(type(self).__name__, name, old, value)
+        if not is_same(old, value):
+            check_write(self, name)
         object.__setattr__(self, name, value)
         if isinstance(value, _STRUCTURAL) or isinstance(old, _STRUCTURAL):
             attributes_changed()
             if isinstance(value, Module):
-                value.__dict__.setdefault("_name", name.lstrip("_") or name)
-        if "_observed" in state and not _read_at_each_call(type(self), name, old, value):
+                value.__dict__.setdefault("_ek_name", name.lstrip("_") or name)
+        if OBSERVED in state and not _read_at_each_call(type(self), name, old, value):
             structure_changed()
 
     def __delattr__(self, name: str) -> None:
-        object.__delattr__(self, name)
+        super().__delattr__(name)
         attributes_changed()
-        if "_observed" in self.__dict__:
-            structure_changed()
 
     def __getstate__(self) -> dict[str, Any]:
-        drop = ("_structure", "_observed", "_values")
+        drop = INTERNAL - {"_ek_name"}
         return {key: value for key, value in self.__dict__.items() if key not in drop}
 
-    def _found(self) -> Structure:
+    def _ek_found(self) -> Structure:
         """The leaves and modules inside, found anew when something changed."""
-        structure = self.__dict__.get("_structure")
+        structure = self.__dict__.get("_ek_structure")
         if structure is None or not structure.current():
-            structure = self.__dict__["_structure"] = Structure(self, _is_module)
-        if current_trace.get() is not None:
+            structure = self.__dict__["_ek_structure"] = Structure(self, _is_module)
+        trace = current_trace.get()
+        if trace is not None and not made_in(self.__dict__, trace):
             for module in structure.modules.values():
-                module.__dict__["_observed"] = True
+                module.__dict__[OBSERVED] = True
+            if structure.nests:
+                reason = f"the lists and dicts of {type(self).__name__}"
+                trace.guard_call(id(structure.nests), holds_items(structure.nests), reason)
         return structure
 
     def add_parameter(
@@ -168,7 +185,7 @@ class Module(metaclass=_ModuleType):
         Args:
             initializer: called with the shape and dtype; a class is instantiated first.
         """
-        self._check_free(name, "parameter")
+        self._ek_check_free(name, "parameter")
         value = initial(initializer, shape, dtype)
         leaf = Parameter(value, dtype, trainable=trainable)
         setattr(self, name, leaf)
@@ -176,12 +193,12 @@ class Module(metaclass=_ModuleType):
 
     def add_buffer(self, name: str, value: Any, dtype: Any = None) -> Leaf:
         """State that is no parameter, such as a running mean, under the attribute `name`."""
-        self._check_free(name, "buffer")
+        self._ek_check_free(name, "buffer")
         leaf = Leaf(value, dtype)
         setattr(self, name, leaf)
         return leaf
 
-    def _check_free(self, name: str, kind: str) -> None:
+    def _ek_check_free(self, name: str, kind: str) -> None:
         if not isinstance(name, str) or not name.isidentifier():
             raise EinkornError(f"the name of a {kind} is an identifier, got {name!r}")
         if hasattr(self, name):
@@ -196,31 +213,31 @@ class Module(metaclass=_ModuleType):
         Assigning a Container or dict copies its values into the parameters: all of them or, when
         one does not fit, none.
         """
-        values = self.__dict__.get("_values")
-        return self._found().v if values is None else values
+        values = self.__dict__.get("_ek_values")
+        return self._ek_found().v if values is None else values
 
     @v.setter
     def v(self, values: Mapping[str, Any]) -> None:
-        own = self._found().v
+        own = self._ek_found().v
         other = check_structure(own, values, f"{type(self).__name__}.v = ...")
         write_all([(leaf, other[path], path) for path, leaf in own.flat_items()])
 
     @property
     def buffers(self) -> Container:
         """The leaves that are not parameters, nested as the attributes are."""
-        return self._found().buffers
+        return self._ek_found().buffers
 
     def parameters(self) -> list[Leaf]:
         """The parameters, each once."""
-        return self._found().v.to_flat_list()
+        return self._ek_found().v.to_flat_list()
 
     def named_parameters(self) -> Iterator[tuple[str, Leaf]]:
         """The path of each parameter, such as "hidden/w", and the parameter."""
-        return self._found().v.flat_items()
+        return self._ek_found().v.flat_items()
 
     def get_parameters(self, trainable: bool | None = None) -> Container:
         """The parameters; only the trainable or only the frozen ones when asked for."""
-        own = self._found().v
+        own = self._ek_found().v
         if trainable is None:
             return own
         chosen = own.filter(lambda leaf: leaf.trainable is trainable)
@@ -228,8 +245,8 @@ class Module(metaclass=_ModuleType):
 
     def set_parameters(self, values: Mapping[str, Any]) -> None:
         """Copy values into the parameters that `values` names; the others stay as they are."""
-        given = values if isinstance(values, Container) else Container(values)
-        own = self._found().v
+        given = as_mapping(values, "set_parameters")
+        own = self._ek_found().v
         pairs: list[tuple[Leaf, Any, str]] = []
         for path, value in given.flat_items():
             leaf = own[path]
@@ -239,17 +256,19 @@ class Module(metaclass=_ModuleType):
         write_all(pairs)
 
     def _gradient_targets(self) -> Container:
-        return self._found().targets
+        return self._ek_found().targets
 
     def freeze(self, pattern: str = "*") -> Module:
         """Stop training the parameters whose path matches a pattern such as "encoder/*"."""
-        return self._set_trainable(pattern, False)
+        return self._ek_set_trainable(pattern, False)
 
     def unfreeze(self, pattern: str = "*") -> Module:
         """Train the parameters whose path matches a pattern."""
-        return self._set_trainable(pattern, True)
+        return self._ek_set_trainable(pattern, True)
 
-    def _set_trainable(self, pattern: str, on: bool) -> Module:
+    def _ek_set_trainable(self, pattern: str, on: bool) -> Module:
+        if not isinstance(pattern, str):
+            raise EinkornError(f'a pattern is text such as "encoder/*", got {pattern!r}')
         chosen = [leaf for path, leaf in self.named_parameters() if fnmatchcase(path, pattern)]
         if not chosen and pattern != "*":
             raise EinkornError(
@@ -276,22 +295,22 @@ class Module(metaclass=_ModuleType):
 
     def modules(self) -> list[Module]:
         """This module and every one inside, each once."""
-        return list(self._found().modules.values())
+        return list(self._ek_found().modules.values())
 
     def named_modules(self) -> list[tuple[str, Module]]:
         """The path and module of this one, whose path is empty, and of every one inside."""
-        return list(self._found().modules.items())
+        return list(self._ek_found().modules.items())
 
     # -- saving --------------------------------------------------------------------------------
 
-    def _named_leaves(self) -> dict[str, Leaf]:
-        found = self._found()
+    def _ek_named_leaves(self) -> dict[str, Leaf]:
+        found = self._ek_found()
         items = (*found.v.flat_items(), *found.buffers.flat_items())
         return {path.replace("/", "."): leaf for path, leaf in items}
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and buffers by their path, such as "hidden.w"."""
-        return {key: np.array(leaf.numpy()) for key, leaf in self._named_leaves().items()}
+        return {key: np.array(leaf.numpy()) for key, leaf in self._ek_named_leaves().items()}
 
     def load_state_dict(self, values: Mapping[str, Any], strict: bool = True) -> LoadResult:
         """Copy values into parameters and buffers: all of them or, when one does not fit, none.
@@ -301,42 +320,22 @@ class Module(metaclass=_ModuleType):
             strict: refuse unknown and missing keys; otherwise they are returned.
         """
         what = f"{type(self).__name__}.load_state_dict"
-        return load_leaves(what, self._named_leaves(), values, strict, self._shared)
+        return load_leaves(what, self._ek_named_leaves(), values, strict, self._ek_shared)
 
-    def _shared(self, key: str) -> Leaf | None:
+    def _ek_shared(self, key: str) -> Leaf | None:
         """The leaf behind another name of a shared one."""
         path = key.replace(".", "/")
-        found = self._found()
+        found = self._ek_found()
         leaf = found.v.get(path, found.buffers.get(path))
         return leaf if isinstance(leaf, Leaf) else None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write parameters and buffers to a safetensors file; an old one stays until the end."""
-        from safetensors.numpy import save  # loaded on first use: `import einkorn` stays quick
-
-        data = save(self.state_dict())
-        folder = os.path.dirname(os.path.abspath(path))
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".einkorn-", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_file(path, self.state_dict())
 
     def load(self, path: str | os.PathLike[str], strict: bool = True) -> LoadResult:
         """Read parameters and buffers from a safetensors file, as `load_state_dict` does."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            values = load_file(path)
-        except SafetensorError as error:
-            raise StateError(f"{os.fspath(path)} is not a safetensors file: {error}") from None
-        return self.load_state_dict(values, strict)
+        return self.load_state_dict(read_file(path), strict)
 
     # -- text ----------------------------------------------------------------------------------
 
@@ -345,21 +344,44 @@ class Module(metaclass=_ModuleType):
         return ""
 
     def __repr__(self) -> str:
-        return self._text("", ())
+        return self._ek_text("", ())
 
-    def _text(self, indent: str, outer: tuple[int, ...]) -> str:
+    def _ek_text(self, indent: str, outer: tuple[int, ...]) -> str:
         head = f"{type(self).__name__}({self.extra_repr()}"
         if id(self) in outer:
             return head + "...)"
         inner = indent + "  "
         lines = [
-            f"{inner}({name}): {child._text(inner, (*outer, id(self)))}"
+            f"{inner}({name}): {child._ek_text(inner, (*outer, id(self)))}"
             for name, child in _children(self.__dict__, ())
         ]
         return head + ("\n" + "\n".join(lines) + f"\n{indent})" if lines else ")")
 
 
 _STRUCTURAL = (Leaf, Module, list, tuple, dict)
+_NUMBERS = (Value, np.ndarray, np.generic, bool, int, float)
+_RESERVED = {name for name in dir(Module) if not name.startswith("__")} - {
+    "training", "v", "forward", "extra_repr"
+}  # fmt: skip
+
+
+def _check_name(owner: str, name: str, value: Any) -> None:
+    if name in _RESERVED or name in INTERNAL:
+        what = "a method" if callable(getattr(Module, name, None)) else "a property"
+        raise EinkornError(MSG_RESERVED.format(owner=owner, name=name, what=what))
+    if name == "v" and not isinstance(value, dict):
+        raise EinkornError(MSG_V.format(owner=owner, kind=_kind_of(value)))
+
+
+def _check_kept(owner: str, name: str, old: Any, new: Any) -> None:
+    """Refuse to replace a leaf by a value: nothing would train or save it any more."""
+    if isinstance(old, Leaf) and isinstance(new, _NUMBERS) and not isinstance(new, Leaf):
+        leaf = type(old).__name__
+        raise StateError(MSG_KEPT.format(owner=owner, name=name, leaf=leaf, kind=_kind_of(new)))
+
+
+def _kind_of(value: Any) -> str:
+    return f"an object of type {type(value).__name__}"
 
 
 def _is_module(value: Any) -> bool:
@@ -381,7 +403,7 @@ def _children(holder: Any, nests: tuple[int, ...]) -> Iterator[tuple[str, Module
 def _read_at_each_call(owner: type, name: str, old: Any, new: Any) -> bool:
     """Whether compiled functions read this setting at each call, so that they need no notice."""
     setting = isinstance(getattr(owner, name, None), Tunable)
-    return name in INTERNAL or (setting and type(old) is float and type(new) is float)
+    return is_same(old, new) or (setting and type(old) is float and type(new) is float)
 
 
 def _exchange(
@@ -395,8 +417,11 @@ def _exchange(
 def initial(initializer: Any, shape: Any, dtype: Any) -> Any:
     """The first value of a parameter."""
     sizes, kind = as_shape("a parameter", shape), check_dtype(dtype)
-    with no_grad():
-        value = as_initializer(initializer)(sizes, kind)
+    try:
+        with no_grad():
+            value = as_initializer(initializer)(sizes, kind)
+    except (MemoryError, OverflowError):
+        raise ShapeError(f"a parameter of shape {sizes} does not fit in memory") from None
     if tuple(np.shape(value)) != sizes:
         raise EinkornError(
             f"the initializer gave shape {tuple(np.shape(value))} for a parameter of shape {sizes}"

@@ -12,9 +12,10 @@ from typing import Any
 from einkorn.container import Container, frozen
 from einkorn.ir.errors import StateError
 from einkorn.leaf import Leaf, Parameter, structure_epoch
+from einkorn.watched import BIRTH, OBSERVED, contents, unchanged
 
 # Entries of a module's `__dict__` that are its own bookkeeping.
-INTERNAL = frozenset({"_observed", "_structure", "_name", "_values"})
+INTERNAL = frozenset({OBSERVED, BIRTH, "_ek_structure", "_ek_name", "_ek_values"})
 
 MSG_KEY_TWICE = (
     "{owner}: {first!r} and {second!r} both become the key {key!r} (leading underscores and the "
@@ -55,6 +56,7 @@ class Structure:
         v: the parameters, live.
         buffers: the other leaves, live.
         modules: every module by its path; the root has the path "".
+        nests: the lists and dicts on the way, and what they held.
     """
 
     def __init__(self, root: Any, is_module: Callable[[Any], bool]) -> None:
@@ -62,7 +64,7 @@ class Structure:
         self.modules: dict[str, Any] = {"": root}
         self._is_module = is_module
         self._seen: dict[int, Any] = {id(root): (self.v, self.buffers)}
-        self._nests: list[tuple[Any, tuple[Any, ...]]] = []
+        self.nests: list[tuple[Any, tuple[Any, ...]]] = []
         self._targets: Container | None = None
         self._enter(root, "", "", self.v, self.buffers)
         frozen(self.v, "parameters")
@@ -84,7 +86,7 @@ class Structure:
         """Whether nothing was changed since."""
         if self._stamp != (_version[0], structure_epoch()):
             return False
-        return all(_unchanged(nest, items) for nest, items in self._nests)
+        return all(unchanged(nest, items) for nest, items in self.nests)
 
     def _enter(self, holder: Any, path: str, local: str, v: Container, buffers: Container) -> None:
         names: dict[str, Any] = {}
@@ -108,7 +110,8 @@ class Structure:
         if self._is_module(holder):
             yield from ((k, x) for k, x in list(holder.__dict__.items()) if k not in INTERNAL)
             return
-        self._nests.append((holder, _contents(holder)))
+        if not isinstance(holder, tuple):
+            self.nests.append((holder, contents(holder)))
         yield from holder.items() if isinstance(holder, dict) else listed(holder)
 
     def _visit(
@@ -131,7 +134,7 @@ class Structure:
         path, local = _join(path, key), _join(local, key)
         if self._is_module(value):
             self.modules[path] = value
-            value.__dict__.setdefault("_name", local)
+            value.__dict__.setdefault("_ek_name", local)
             local = ""
         self._enter(value, path, local, inner_v, inner_buffers)
         for outer, inner in ((v, inner_v), (buffers, inner_buffers)):
@@ -152,17 +155,6 @@ def _join(path: str, key: str) -> str:
 def listed(items: Any) -> Iterator[tuple[str, Any]]:
     """The keys and items of a list."""
     return ((f"v{k}", item) for k, item in enumerate(items))
-
-
-def _contents(nest: Any) -> tuple[Any, ...]:
-    return (*nest, *nest.values()) if isinstance(nest, dict) else tuple(nest)
-
-
-def _unchanged(nest: Any, items: tuple[Any, ...]) -> bool:
-    if isinstance(nest, tuple):
-        return True
-    now = _contents(nest)
-    return len(now) == len(items) and all(map(operator.is_, now, items))
 
 
 def replaced(

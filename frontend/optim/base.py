@@ -6,13 +6,14 @@ subclass only says what happens to one parameter. `step` applies `update` to the
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, ValuesView
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from einkorn.container import Container, frozen
+from einkorn.container import Container, as_mapping, frozen
 from einkorn.convert import as_tensor, is_weak
 from einkorn.functions import elementwise as ew
 from einkorn.ir.dtypes import float64
@@ -21,7 +22,8 @@ from einkorn.leaf import Leaf, structure_changed
 from einkorn.loading import LoadResult, load_leaves, write_all
 from einkorn.recording import Value, no_grad, scalar
 from einkorn.tensor import Tensor
-from einkorn.tunable import Tunable
+from einkorn.tunable import Tunable, is_number
+from einkorn.watched import Watched, note_birth
 
 Slots = dict[str, Tensor]
 
@@ -34,6 +36,11 @@ MSG_MISSING = (
     "parameter, as ek.value_and_grad(fn, model) does, or freeze the parameter"
 )
 MSG_UNKNOWN = "{name}.step(grads): {unknown} is not among the parameters; there are {known}"
+MSG_SETTING = "{owner} has no setting {name!r}{hint}; it has {known}"
+MSG_PAIRS = (
+    "{name} got pairs of a name and a parameter, as model.named_parameters() gives them; pass the "
+    "model itself, or model.parameters()"
+)
 MSG_CHANGED = (
     "{name}: {path!r} is not the parameter that the optimizer was made for; make a new optimizer "
     "after the parameters of a model were added or exchanged (use leaf.value = ... to set values)"
@@ -69,7 +76,7 @@ class Hyper(Tunable):
             return value
         if self.schedule and callable(value):
             return value
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        if not is_number(value):
             more = ", a schedule or a tensor" if self.schedule else ""
             raise EinkornError(f"{owner} is a number{more}, got {value!r}")
         number = float(value)
@@ -79,7 +86,20 @@ class Hyper(Tunable):
         return number
 
 
-class Optimizer:
+class _OptimizerType(type):
+    """Notes the end of `__init__`: from then on an unknown public attribute is a typo."""
+
+    if not TYPE_CHECKING:  # for a checker a call is that of the class's own __init__
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            optimizer = cls.__new__(cls, *args, **kwargs)
+            note_birth(optimizer)
+            optimizer.__init__(*args, **kwargs)
+            optimizer.__dict__["_ek_complete"] = True
+            return optimizer
+
+
+class Optimizer(Watched, metaclass=_OptimizerType):
     """The base of optimizers.
 
     Args:
@@ -96,6 +116,7 @@ class Optimizer:
 
     def __init__(self, params: Any, lr: Any) -> None:
         self.lr = lr
+        params = list(params) if isinstance(params, (Iterator, ValuesView)) else params
         self._source = params
         self._params = _checked_params(type(self).__name__, params)
         name = type(self).__name__.lower()
@@ -242,7 +263,7 @@ class Optimizer:
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Copy values into the state: all of them or, when one does not fit, none."""
-        values = Container(state)
+        values = as_mapping(state, f"{type(self).__name__}.set_state")
         load_leaves(
             f"{type(self).__name__}.set_state",
             dict(self._state.flat_items()),
@@ -262,10 +283,28 @@ class Optimizer:
         leaves = {path.replace("/", "."): leaf for path, leaf in self._state.flat_items()}
         return load_leaves(f"{type(self).__name__}.load_state_dict", leaves, values, strict)
 
-    def __repr__(self) -> str:
-        owners = reversed(type(self).__mro__)
+    @classmethod
+    def _settings(cls) -> list[str]:
+        """The names of the hyper-parameters and modes."""
+        owners = reversed(cls.__mro__)
         found = (name for cls in owners for name, x in vars(cls).items() if isinstance(x, Tunable))
-        values = (f"{name}={self.__dict__[name]!r}" for name in dict.fromkeys(found))
+        return list(dict.fromkeys(found))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = name.startswith("_") or name in self.__dict__ or hasattr(type(self), name)
+        if not known and "_ek_complete" in self.__dict__:
+            settings = self._settings()
+            close = difflib.get_close_matches(name, settings, n=2, cutoff=0.5)
+            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            raise EinkornError(
+                MSG_SETTING.format(
+                    owner=type(self).__name__, name=name, known=", ".join(settings), hint=hint
+                )
+            )
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        values = (f"{name}={self.__dict__[name]!r}" for name in self._settings())
         return f"{type(self).__name__}({', '.join(values)})"
 
 
@@ -306,6 +345,8 @@ def _checked_params(name: str, params: Any) -> Container:
     flat = as_container(params)
     seen: dict[int, str] = {}
     for path, leaf in flat.flat_items():
+        if isinstance(leaf, str):
+            raise EinkornError(MSG_PAIRS.format(name=name))
         if not isinstance(leaf, Leaf):
             raise EinkornError(
                 f"{name} needs a Module, leaves (ek.Parameter, ek.tensor) or a nest of them, got "

@@ -1,0 +1,86 @@
+"""What the operators of Tensor compute: Python arithmetic for numbers, else the namespace.
+
+A run-time scalar stands for a Python number. With other numbers alone it follows Python: floats are
+float64, and division by zero gives infinity or NaN, since a compiled step raises nothing. What only
+integers, `//`, `%`, `**` or a comparison decide is computed now, for the number at hand.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from einkorn.convert import as_operand, concrete, in_dtype, is_weak
+from einkorn.functions import elementwise as ew
+from einkorn.functions import linear_algebra as la
+from einkorn.ir.dtypes import float64
+from einkorn.ir.ops import Op
+from einkorn.recording import Value, apply, apply_elementwise
+
+Function = Callable[..., Any]
+
+# What stays a number of the run when one operand is a float.
+_FLOAT_OPS: dict[Function, Op] = {
+    ew.add: Op.ADD,
+    ew.subtract: Op.SUB,
+    ew.multiply: Op.MUL,
+    ew.divide: Op.DIV,
+    ew.negative: Op.NEG,
+    ew.abs: Op.ABS,
+}
+
+_PYTHON: dict[Function, Function] = {
+    ew.add: operator.add,
+    ew.subtract: operator.sub,
+    ew.multiply: operator.mul,
+    ew.divide: operator.truediv,
+    ew.floor_divide: operator.floordiv,
+    ew.remainder: operator.mod,
+    ew.pow: operator.pow,
+    la.matmul: operator.matmul,
+    ew.negative: operator.neg,
+    ew.abs: operator.abs,
+    ew.bitwise_invert: operator.invert,
+    ew.bitwise_and: operator.and_,
+    ew.bitwise_or: operator.or_,
+    ew.bitwise_xor: operator.xor,
+    ew.bitwise_left_shift: operator.lshift,
+    ew.bitwise_right_shift: operator.rshift,
+    ew.equal: operator.eq,
+    ew.not_equal: operator.ne,
+    ew.less: operator.lt,
+    ew.less_equal: operator.le,
+    ew.greater: operator.gt,
+    ew.greater_equal: operator.ge,
+}
+
+
+def unary(function: Function, x: Any) -> Any:
+    """The result of an operator with one operand."""
+    return _of_numbers(function, x) if x._weak else function(x)
+
+
+def binary(function: Function, x: Any, y: Any) -> Any:
+    """The result of an operator with two operands, one of them a Tensor."""
+    if not (as_operand(x) and as_operand(y)):
+        return NotImplemented
+    if is_weak(x) and is_weak(y):
+        return _of_numbers(function, x, y)
+    return function(x, y)
+
+
+def _of_numbers(function: Function, *numbers: Any) -> Any:
+    """Python arithmetic of numbers, at least one of them known when the step runs."""
+    what = function.__name__
+    op = _FLOAT_OPS.get(function)
+    if op is None or not any(map(_is_float, numbers)):
+        return _PYTHON[function](*(concrete(x, what) for x in numbers))
+    operands = [in_dtype(what, x, float64) for x in numbers]
+    value = apply(op, *operands) if len(operands) == 1 else apply_elementwise(op, *operands)
+    value._weak = True
+    return value
+
+
+def _is_float(number: Any) -> bool:
+    return number._type.dtype.is_float if isinstance(number, Value) else isinstance(number, float)

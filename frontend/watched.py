@@ -1,0 +1,154 @@
+"""`Watched`: objects whose attributes traces read, so that a later change leads to a new trace.
+
+While something is traced, reading an attribute marks the object as observed, and a list, tuple or
+dict that was read becomes a guard: its items have to be the same at each call. At other times a
+read costs nothing more, because the hook exists only while a trace is open.
+"""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from einkorn.container import Container
+from einkorn.ir.errors import TraceError
+from einkorn.leaf import structure_changed
+from einkorn.recording import current_trace
+from einkorn.runtime.locks import LOCKS
+
+# Entries of an object's `__dict__` that are bookkeeping. `_ek_birth`: the trace it was made in.
+OBSERVED, BIRTH = "_ek_observed", "_ek_birth"
+
+MSG_WRITE = (
+    "{owner}.{name} was set while {trace} was being traced; a compiled call would not repeat this "
+    "write. Keep what changes in a leaf: self.{name} = ek.tensor(..., trainable=False) in "
+    "__init__, and self.{name}.value = ... here; or return the value and set it outside"
+)
+
+_PLAIN = (bool, int, float, str, bytes, type(None))
+_open_traces = [0]
+
+
+class Watched:
+    """The base of Module and Optimizer."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        state = self.__dict__
+        if _decides_itself(type(self), name):
+            object.__setattr__(self, name, value)
+        elif name not in state or not is_same(state[name], value):
+            check_write(self, name)
+            object.__setattr__(self, name, value)
+            if OBSERVED in state:
+                structure_changed()
+
+    def __delattr__(self, name: str) -> None:
+        check_write(self, name)
+        object.__delattr__(self, name)
+        if OBSERVED in self.__dict__:
+            structure_changed()
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Whether a trace that read `a` would read the same from `b`."""
+    return a is b or (type(a) is type(b) and isinstance(a, _PLAIN) and repr(a) == repr(b))
+
+
+def note_birth(new: Any) -> None:
+    """Remember the trace in which an object is made: that trace may set its attributes."""
+    trace = current_trace.get()
+    if trace is not None:
+        new.__dict__[BIRTH] = weakref.ref(trace)
+
+
+def made_in(state: dict[str, Any], trace: Any) -> bool:
+    """Whether an object, given by its `__dict__`, was made in a trace or in one around it."""
+    birth = state[BIRTH]() if BIRTH in state else None
+    while trace is not None and trace is not birth:
+        trace = trace.outer
+    return trace is not None
+
+
+def _decides_itself(owner: type, name: str) -> bool:
+    """Whether an attribute is a property or a setting, which sees to its writes."""
+    return hasattr(getattr(owner, name, None), "__set__")
+
+
+def check_write(owner: Any, name: str) -> None:
+    """TraceError for a write that only the trace would do, not the calls after it."""
+    trace = current_trace.get()
+    if trace is None or made_in(owner.__dict__, trace):
+        return
+    if not _decides_itself(type(owner), name):
+        kind = type(owner).__name__
+        raise TraceError(MSG_WRITE.format(owner=kind, name=name, trace=trace.name))
+
+
+def _read_in_trace(self: Any, name: str) -> Any:
+    """`__getattribute__` of watched objects while a trace is open somewhere."""
+    trace = current_trace.get()
+    if trace is None or name.startswith("__"):
+        return object.__getattribute__(self, name)
+    state = object.__getattribute__(self, "__dict__")
+    if not made_in(state, trace):
+        state[OBSERVED] = True
+        value = state.get(name)
+        if isinstance(value, (list, tuple, dict)):
+            guard_items(trace, f"{type(self).__name__}.{name}", value)
+    return object.__getattribute__(self, name)
+
+
+@contextmanager
+def reads_watched() -> Generator[None]:
+    """Within the block reads of watched objects are seen."""
+    with LOCKS.tracing:
+        _open_traces[0] += 1
+        if _open_traces[0] == 1:
+            Watched.__getattribute__ = _read_in_trace  # type: ignore[method-assign] # the hook
+    try:
+        yield
+    finally:
+        with LOCKS.tracing:
+            _open_traces[0] -= 1
+            if _open_traces[0] == 0:
+                del Watched.__getattribute__
+
+
+def guard_items(trace: Any, label: str, nest: Any) -> None:
+    """Make the items of a list, tuple or dict, and of those inside, a condition of the trace."""
+    nests = [(inner, contents(inner)) for inner in _nests(nest, set())]
+    if nests:
+        trace.guard_call(("items", id(nest)), holds_items(nests), f"the items of {label}")
+
+
+def holds_items(nests: list[tuple[Any, tuple[Any, ...]]]) -> Callable[[], bool]:
+    """Whether nests hold what they held, as a function."""
+    return lambda: all([unchanged(nest, items) for nest, items in nests])
+
+
+def _nests(nest: Any, seen: set[int]) -> Iterator[Any]:
+    """The lists and dicts of a nest; Containers that show live leaves keep their keys."""
+    if id(nest) in seen or (isinstance(nest, Container) and nest._live):
+        return
+    seen.add(id(nest))
+    if not isinstance(nest, tuple):
+        yield nest
+    for item in nest.values() if isinstance(nest, dict) else nest:
+        if isinstance(item, (list, tuple, dict)):
+            yield from _nests(item, seen)
+
+
+def contents(nest: Any) -> tuple[Any, ...]:
+    """The items of a list or tuple, the keys and values of a dict."""
+    return (*nest, *nest.values()) if isinstance(nest, dict) else tuple(nest)
+
+
+def unchanged(nest: Any, items: tuple[Any, ...]) -> bool:
+    """Whether a nest holds these items still."""
+    now = contents(nest)
+    if len(now) != len(items):
+        return False
+    return all(map(operator.is_, now, items)) or all(map(is_same, now, items))
