@@ -101,8 +101,9 @@ class Static:
 
     def __eq__(self, other: object) -> bool:
         # The number of an object that is gone can be that of a new one.
-        same = isinstance(other, Static) and self._key == other._key
-        return same and not self.gone and not other.gone
+        if not isinstance(other, Static) or self._key != other._key:
+            return False
+        return not self.gone and not other.gone
 
 
 @dataclass(slots=True)

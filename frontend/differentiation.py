@@ -169,6 +169,9 @@ def value_and_grad(
         is inside another `grad` or `value_and_grad`.
     """
 
+    if not callable(fn):
+        raise EinkornError(f"a function is needed to differentiate, got {type(fn).__name__}")
+
     @functools.wraps(fn)
     def wrapped(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         targets = _Targets(wrt, args)

@@ -22,10 +22,11 @@ from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf, structure_epoch
 from einkorn.passes.autodiff import call_vjp, expand_grads, inline_calls
-from einkorn.recording import Record, Value, current_region, result
+from einkorn.recording import Record, current_region, result
 from einkorn.runtime.compiler import compile_graph, run_reference
 from einkorn.runtime.executable import Executable, address_of
 from einkorn.runtime.locks import LOCKS
+from einkorn.tensor import Tensor
 from einkorn.tracing import Trace, carries_gradient
 from einkorn.tree import unflatten
 
@@ -46,7 +47,7 @@ class Entry:
     def __init__(
         self,
         trace: Trace,
-        outputs: list[Value],
+        outputs: list[Tensor],
         structure: Any,
         plain: list[Any],
         arguments: Arguments,
@@ -338,4 +339,4 @@ def _array_at(address: int, type: TensorType) -> Array:
     if type.nbytes == 0:
         return np.zeros(type.shape, type.dtype.numpy)
     raw = (ctypes.c_uint8 * type.nbytes).from_address(address)
-    return np.frombuffer(raw, np.uint8).view(type.dtype.numpy).reshape(type.shape)
+    return np.frombuffer(memoryview(raw), np.uint8).view(type.dtype.numpy).reshape(type.shape)

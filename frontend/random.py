@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Generator as Yields
 from contextlib import contextmanager
-from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
 from einkorn.recording import Value, apply, current_trace, scalar
+from einkorn.runtime.locks import LOCKS
 from einkorn.tensor import Tensor
 
 Key = tuple[Any, Any]
@@ -32,8 +32,6 @@ MSG_KEY = (
     "{what}: a key is made by ek.random.key(n), ek.random.split or ek.random.fold_in, got {key!r}"
 )
 WORD = 1 << 64
-
-_lock = RLock()  # two threads never take the same draw
 
 
 class Generator:
@@ -53,7 +51,7 @@ class Generator:
     @contextmanager
     def drawing(self) -> Yields[Key]:
         """The key and counter of the next draw; one that raises leaves the stream where it was."""
-        with _lock:
+        with LOCKS.draws:
             yield self.key, apply(Op.STOP_GRADIENT, self.draw)
             self.draw.value = ew.add(self.draw, 1)
 

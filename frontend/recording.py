@@ -185,7 +185,7 @@ def result(
 ) -> Tensor:
     """A new Tensor that is not a leaf; `tracks` says whether a traced one is tracked."""
     cls = Value._result_class
-    value = cls.__new__(cls)
+    value: Any = object.__new__(cls)
     value._type, value._array, value._node = type, array, node
     value._record, value._own, value._trace, value._weak = record, None, trace, weak
     value._tracks = tracks

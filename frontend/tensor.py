@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -438,4 +438,4 @@ def _read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         view = array.view()
         view.flags.writeable = False
         return view
-    return np.asarray(memoryview(array).toreadonly())
+    return np.asarray(memoryview(cast(Any, array)).toreadonly())

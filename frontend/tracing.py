@@ -290,7 +290,8 @@ class Trace:
         self.reasons.append(f"{what} needed the value of {self.names[node]}, at {user_origin()}")
         for capture in self.captures:
             if capture.node is node:
-                self.guard(*capture.source, self._numbers[node])
+                owner, name = capture.source
+                self.guard(owner, name, self._numbers[node])
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import operator
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from einkorn.container import Container
 from einkorn.ir.errors import TraceError
@@ -34,6 +34,9 @@ _open_traces = [0]
 
 class Watched:
     """The base of Module and Optimizer."""
+
+    if TYPE_CHECKING:
+        __dict__: dict[str, Any]
 
     def __setattr__(self, name: str, value: Any) -> None:
         state = self.__dict__

@@ -70,7 +70,7 @@ def make(op: Op, *inputs: Node, **attrs: Any) -> Node:
     return _interned.setdefault(key, Node(op, inputs, frozen, type))
 
 
-def infer(op: Op, types: Sequence[Type], attrs: Mapping[str, Any]) -> Type:
+def infer(op: Op, types: Sequence[Type], attrs: Mapping[str, Any]) -> Any:
     """The result type of an op by its shape rule, whose errors are given the op's name."""
     try:
         return OPS[op].infer(*types, **attrs)

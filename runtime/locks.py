@@ -17,6 +17,7 @@ class Locks:
             written, so that steps of several threads follow each other and never see half of one.
         tracing: held while a function is traced and compiled.
         programs: held while the table of compiled programs changes.
+        draws: held while a random draw is made, so that two threads never take the same one.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class Locks:
         self.state = threading.RLock()
         self.tracing = threading.RLock()
         self.programs = threading.RLock()
+        self.draws = threading.RLock()
 
 
 LOCKS = Locks()

@@ -28,7 +28,15 @@ from einkorn.nn.structure import (
 )
 from einkorn.recording import Value, current_trace, no_grad
 from einkorn.tunable import Mode, Tunable, module_path
-from einkorn.watched import OBSERVED, Watched, check_write, holds_items, is_same, made_in, note_birth
+from einkorn.watched import (
+    OBSERVED,
+    Watched,
+    check_write,
+    holds_items,
+    is_same,
+    made_in,
+    note_birth,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -78,9 +86,6 @@ class Module(Watched, metaclass=_ModuleType):
     """
 
     training = Mode()
-
-    if TYPE_CHECKING:
-        __dict__: dict[str, Any]
 
     def __init__(self) -> None:
         """Nothing: there is no need to call it."""
@@ -146,7 +151,7 @@ class Module(Watched, metaclass=_ModuleType):
         if isinstance(value, _STRUCTURAL) or isinstance(old, _STRUCTURAL):
             attributes_changed()
             if isinstance(value, Module):
-                value.__dict__.setdefault("_ek_name", name.lstrip("_") or name)
+                vars(value).setdefault("_ek_name", name.lstrip("_") or name)
         if OBSERVED in state and not _read_at_each_call(type(self), name, old, value):
             structure_changed()
 
@@ -162,9 +167,9 @@ class Module(Watched, metaclass=_ModuleType):
         """The leaves and modules inside, found anew when something changed."""
         structure = self.__dict__.get("_ek_structure")
         if structure is None or not structure.current():
-            structure = self.__dict__["_ek_structure"] = Structure(self, _is_module)
+            structure = vars(self)["_ek_structure"] = Structure(self, _is_module)
         trace = current_trace.get()
-        if trace is not None and not made_in(self.__dict__, trace):
+        if trace is not None and not made_in(vars(self), trace):
             for module in structure.modules.values():
                 module.__dict__[OBSERVED] = True
             if structure.nests:
