@@ -37,8 +37,8 @@ MSG_IMMUTABLE = (
     "x[{index}] = value"
 )
 MSG_CONCRETE = (
-    "{what} needs the value of a tensor, but inside {trace} (compiled) it only exists when the "
-    "step runs{where}. Use ek.where(condition, a, b) to choose by value; return the tensor, or "
+    "{what} needs the value of a tensor, but in the compiled function {trace} it only exists when "
+    "the step runs{where}. Use ek.where(condition, a, b) to choose by value; return the tensor, or "
     "assign it to a leaf, to see its value after the call; or run the function under "
     "`with ek.eager():`."
 )
