@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import prod
 
 from einkorn.ir.graph import Graph
-from einkorn.ir.loops import Access, Expr, LoopKernel
+from einkorn.ir.loops import Access, Expr, Kernel, LoopKernel
 from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node
 from einkorn.ir.ops import OPS, Op
@@ -110,6 +110,25 @@ class Lowering:
     def emit(self, launch: Launch) -> None:
         if launch.work > 0:
             self.launches.steps.append(launch)
+
+    def launch(
+        self,
+        kernel: Kernel,
+        reads: Sequence[tuple[Buffer, int]],
+        buffer: Buffer,
+        params: Ints,
+        work: int,
+        cost: float,
+        node: Node,
+        suffix: str = "",
+        refuses: bool = False,
+    ) -> None:
+        """Emit the launch of a kernel that fills one buffer, on behalf of `node`."""
+        writes = ((buffer, 0),)
+        label = self.label(node) + suffix
+        grain = grain_of(work, cost)
+        row = Launch(kernel, tuple(reads), writes, params, work, grain, cost, label, refuses)
+        self.emit(row)
 
     def label(self, node: Node, members: Sequence[Node] = ()) -> str:
         """Op names and the user's line, for people."""

@@ -128,17 +128,14 @@ def _rows(
     work = prod(extents)
     cost = LAUNCH_NS + view.size * (0.05 + BYTE_NS * load.dtype.itemsize)
     params = (*extents, *row, *loads, *stores)
-    lowering.emit(
-        Launch(
-            kernel,
-            (source,),
-            ((buffer, 0),),
-            params,
-            work,
-            grain_of(work, cost),
-            cost,
-            lowering.label(node),
-        )
+    lowering.launch(
+        kernel,
+        (source,),
+        buffer,
+        params,
+        work,
+        cost,
+        node,
     )
 
 
@@ -180,9 +177,7 @@ def _columns(
     )
     work = prod(extents[:-1]) * -(-extents[-1] // COLUMN_CHUNK)
     cost = LAUNCH_NS + view.size * (0.05 + BYTE_NS * dtype.itemsize)
-    label = lowering.label(node)
-    grain = grain_of(work, cost)
-    lowering.emit(Launch(kernel, (source,), ((buffer, 0),), params, work, grain, cost, label))
+    lowering.launch(kernel, (source,), buffer, params, work, cost, node)
 
 
 def softmax(lowering: Lowering, node: Node) -> None:
@@ -206,17 +201,14 @@ def softmax(lowering: Lowering, node: Node) -> None:
     buffer = lowering.result(node)
     step = 1 if node.op is Op.LOGSUMEXP else n
     cost = LAUNCH_NS + rows * (20 + n * 1.0)
-    lowering.emit(
-        Launch(
-            RowSoftmax(node.op, node.dtype),
-            (lowering.operand(view),),
-            ((buffer, 0),),
-            (rows, n, strides[0], step),
-            rows,
-            grain_of(rows, cost),
-            cost,
-            lowering.label(node),
-        )
+    lowering.launch(
+        RowSoftmax(node.op, node.dtype),
+        (lowering.operand(view),),
+        buffer,
+        (rows, n, strides[0], step),
+        rows,
+        cost,
+        node,
     )
 
 
@@ -234,15 +226,12 @@ def middle_axis(lowering: Lowering, node: Node) -> None:
     buffer = lowering.result(node)
     work = outer * inner
     cost = LAUNCH_NS + work * n * 1.5
-    lowering.emit(
-        Launch(
-            kernel,
-            (lowering.operand(view),),
-            ((buffer, 0),),
-            (outer, n, inner),
-            work,
-            grain_of(work, cost),
-            cost,
-            lowering.label(node),
-        )
+    lowering.launch(
+        kernel,
+        (lowering.operand(view),),
+        buffer,
+        (outer, n, inner),
+        work,
+        cost,
+        node,
     )

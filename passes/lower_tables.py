@@ -22,8 +22,8 @@ from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import OPS, Op
 from einkorn.passes import lower_reductions
-from einkorn.passes.costs import BYTE_NS, LAUNCH_NS, grain_of
-from einkorn.passes.launches import Buffer, Groups, Launch, Launches
+from einkorn.passes.costs import BYTE_NS, LAUNCH_NS
+from einkorn.passes.launches import Buffer, Groups, Launches
 from einkorn.passes.lower import Lowering
 from einkorn.passes.views import View, dense_strides, merge_axes
 
@@ -103,17 +103,14 @@ def _packed(lowering: Lowering, node: Node, a: Matrix, b: Matrix, sizes: Ints) -
     kernel = PackedDot(wide, node.dtype, tile_m, tile_n, "unit")
     work = batch * -(-m // tile_m) * -(-n // tile_n)
     cost = LAUNCH_NS + work * tile_m * tile_n * k * FMA_NS
-    lowering.emit(
-        Launch(
-            kernel,
-            tuple((panel, 0) for panel in panels),
-            ((buffer, 0),),
-            (batch, m, n, k, m * n, n, 1),
-            work,
-            grain_of(work, cost),
-            cost,
-            lowering.label(node),
-        )
+    lowering.launch(
+        kernel,
+        tuple((panel, 0) for panel in panels),
+        buffer,
+        (batch, m, n, k, m * n, n, 1),
+        work,
+        cost,
+        node,
     )
 
 
@@ -126,17 +123,15 @@ def _pack(
     panels = batch * -(-rows // width)
     buffer = Buffer("panels", panels * width * k * _wide(dtype).itemsize)
     cost = LAUNCH_NS + panels * width * k * dtype.itemsize * 2 * BYTE_NS
-    lowering.emit(
-        Launch(
-            Pack(dtype, width),
-            (operand,),
-            ((buffer, 0),),
-            (batch, rows, k, *strides),
-            panels,
-            grain_of(panels, cost),
-            cost,
-            lowering.label(node) + " pack",
-        )
+    lowering.launch(
+        Pack(dtype, width),
+        (operand,),
+        buffer,
+        (batch, rows, k, *strides),
+        panels,
+        cost,
+        node,
+        suffix=" pack",
     )
     return buffer
 
@@ -146,17 +141,14 @@ def _skinny(lowering: Lowering, node: Node, a: Matrix, b: Matrix, sizes: Ints) -
     buffer = lowering.result(node)
     work = batch * m * n
     cost = LAUNCH_NS + work * (10 + k * 0.05)
-    lowering.emit(
-        Launch(
-            SkinnyDot(node.dtype),
-            (a[0], b[0]),
-            ((buffer, 0),),
-            (batch, m, n, k, *a[1][:2], *b[1][:2], m * n, n, 1),
-            work,
-            grain_of(work, cost),
-            cost,
-            lowering.label(node),
-        )
+    lowering.launch(
+        SkinnyDot(node.dtype),
+        (a[0], b[0]),
+        buffer,
+        (batch, m, n, k, *a[1][:2], *b[1][:2], m * n, n, 1),
+        work,
+        cost,
+        node,
     )
 
 
@@ -171,18 +163,15 @@ def gather(lowering: Lowering, node: Node) -> None:
     outer, _, count, inner = sizes
     work = outer * count
     cost = LAUNCH_NS + work * (4 + inner * 0.3)
-    lowering.emit(
-        Launch(
-            Gather(source.dtype.itemsize, indices.dtype),
-            tuple(lowering.operand(view) for view in views),
-            ((buffer, 0),),
-            sizes,
-            work,
-            grain_of(work, cost),
-            cost,
-            lowering.label(node),
-            refuses=True,
-        )
+    lowering.launch(
+        Gather(source.dtype.itemsize, indices.dtype),
+        tuple(lowering.operand(view) for view in views),
+        buffer,
+        sizes,
+        work,
+        cost,
+        node,
+        refuses=True,
     )
 
 
@@ -227,18 +216,15 @@ def _scatter(lowering: Lowering, node: Node, dtype: DType, rows: Operand, buffer
     outer, _, count, inner = sizes
     work = outer * -(-inner // COLUMN_CHUNK) if count else 0
     cost = LAUNCH_NS + outer * count * (4 + inner * 0.3)
-    lowering.emit(
-        Launch(
-            Scatter(node.op, dtype, indices.dtype),
-            (where, rows),
-            ((buffer, 0),),
-            sizes,
-            work,
-            grain_of(work, cost),
-            cost,
-            lowering.label(node),
-            refuses=True,
-        )
+    lowering.launch(
+        Scatter(node.op, dtype, indices.dtype),
+        (where, rows),
+        buffer,
+        sizes,
+        work,
+        cost,
+        node,
+        refuses=True,
     )
 
 
@@ -256,17 +242,14 @@ def random_bits(lowering: Lowering, node: Node) -> None:
     buffer = lowering.result(node)
     work = -(-n // RANDOM_CHUNK)
     cost = LAUNCH_NS + n * 1.0
-    lowering.emit(
-        Launch(
-            RandomBits(),
-            operands,
-            ((buffer, 0),),
-            (n,),
-            work,
-            grain_of(work, cost),
-            cost,
-            lowering.label(node),
-        )
+    lowering.launch(
+        RandomBits(),
+        operands,
+        buffer,
+        (n,),
+        work,
+        cost,
+        node,
     )
 
 

@@ -66,9 +66,8 @@ def _may_overwrite(graph: Graph, index: int, steps: list[Launch], commit: int) -
     all, only at the element it writes, and nothing after it reads the old value.
     """
     leaf, _ = graph.updates[index]
-    params = graph.params.index(leaf)
-    inputs = len(graph.inputs)
-    role, position = ("input", params) if params < inputs else ("capture", params - inputs)
+    number, inputs = graph.params.index(leaf), len(graph.inputs)
+    role, position = ("input", number) if number < inputs else ("capture", number - inputs)
     writers = [
         k
         for k, launch in enumerate(steps)
