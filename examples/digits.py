@@ -202,9 +202,10 @@ def plot(run: Run, data: Data, folder: Path) -> None:
     figure.savefig(folder / "loss.png", dpi=120)
     guesses = np.asarray(run.predict(data.held_out_x))
     wrong = np.flatnonzero(guesses != data.held_out_y)
-    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    rows = max(1, -(-len(wrong[:24]) // 8))
+    figure = Figure(figsize=(9, 0.6 + 1.35 * rows), layout="constrained")
     for position, k in enumerate(wrong[:24], start=1):
-        place = figure.add_subplot(3, 8, position, xticks=[], yticks=[])
+        place = figure.add_subplot(rows, 8, position, xticks=[], yticks=[])
         place.imshow(data.held_out_x[k].reshape(8, 8), cmap="gray_r")
         place.set_title(f"{data.held_out_y[k]} read as {guesses[k]}", fontsize=9)
     figure.suptitle(f"{len(wrong)} of {len(guesses)} held-out digits misread")

@@ -332,8 +332,8 @@ def user_origin(module: str = "") -> Origin | None:
     """The innermost frame outside of einkorn."""
     frame = sys._getframe(1)
     while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if not (name == "einkorn" or name.startswith("einkorn.")):
+        name = frame.f_globals.get("__name__", "").split(".")[0]
+        if name not in ("einkorn", "contextlib", "functools"):
             return Origin(frame.f_code.co_filename, frame.f_lineno, module)
         frame = frame.f_back
     return None

@@ -76,7 +76,7 @@ class Launches:
             return f"{text}+{offset}" if offset else text
 
         for position, launch in enumerate(self.steps):
-            if position == self.commit and any(step.refuses for step in self.steps):
+            if position == self.commit > 0 and any(step.refuses for step in self.steps):
                 rows.append("  commit")
             reads = ", ".join(name(*operand) for operand in launch.reads)
             writes = ", ".join(name(*operand) for operand in launch.writes)
