@@ -228,7 +228,8 @@ class Entry:
         """Record the call as one `call` node with the values that its backward needs."""
         parents = tuple(self._param_records(arguments))
         node = make_call(self._closed, [record.node for record in parents])
-        known = dict(zip(variant.residuals, arrays[len(self.graph.outputs) :]))
+        residuals = dict(zip(variant.residuals, arrays[len(self.graph.outputs) :]))
+        known = {node.attr("id"): residuals}
         region = current_region.get()
         recorded: list[Any] = []
         for k, (value, tracked) in enumerate(zip(values, self._tracked)):

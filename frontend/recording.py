@@ -48,7 +48,9 @@ class Record:
         array: its value; None when freed.
         parents: the records of the operands.
         leaf: the leaf whose value this is, if it is one.
-        known: values of further nodes behind `node`, when it stands for more than one op.
+        known: values of further nodes behind `node`, when it stands for more than one op. Those
+            inside a `call` stand in a dict of their own under the call's id: one region may be
+            called several times.
     """
 
     __slots__ = ("__weakref__", "array", "known", "leaf", "node", "parents")
@@ -59,7 +61,7 @@ class Record:
         array: Array | None,
         parents: tuple[Record, ...] = (),
         leaf: Any = None,
-        known: dict[Node, Array] | None = None,
+        known: dict[Any, Any] | None = None,
     ) -> None:
         self.node, self.array, self.parents = node, array, parents
         self.leaf, self.known = leaf, known

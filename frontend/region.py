@@ -56,10 +56,11 @@ def run_region(name: str, fn: Callable[..., Any], arguments: Arguments) -> Any:
     graph = Graph(name, params, (), tuple(record.node for record in inner))
     outside = tuple(record for record, _ in region.params)
     node = make_call(graph, [record.node for record in outside])
-    known = {}
+    inside: dict[Any, Any] = {}
     for record in tape(inner):
-        known[record.node] = record.array
-        known.update(record.known or {})
+        inside[record.node] = record.array
+        inside.update(record.known or {})
+    known = {node.attr("id"): inside}
     for index, (k, _) in enumerate(zip(tracked, inner)):
         value = ends[k]
         record = Record(project(node, index), value._eager(), outside, known=known)

@@ -207,7 +207,8 @@ def _call_contributions(
     backward = call_vjp(graph, wanted, given)
     if backward.params:
         cotangents = (results[k] for k in sorted(results))
-        call = make(Op.CALL, *node.inputs, *cotangents, graph=backward.graph)
+        attrs = dict(node.attrs) | {"graph": backward.graph}  # the id says whose backward it is
+        call = make(Op.CALL, *node.inputs, *cotangents, **attrs)
         for index, position in enumerate(backward.params):
             parts[position] = project(call, index)
     return parts

@@ -17,17 +17,19 @@ from einkorn.runtime.eager import run_arrays, run_cast, run_op
 from einkorn.runtime.executable import Executable
 
 Array = np.ndarray[Any, Any]
-Known = dict[Node, Array]
+# Values of nodes, and under the id of a `call` those of the nodes inside it.
+Known = dict[Any, Any]
 
 
 def evaluate(
-    nodes: Sequence[Node], known: Mapping[Node, Array], kept: Known | None = None
+    nodes: Sequence[Node], known: Mapping[Any, Any], kept: Known | None = None
 ) -> list[Array]:
     """The values of `nodes`.
 
     Args:
         nodes: what to compute.
-        known: values of inputs and of anything already computed.
+        known: values of inputs and of anything already computed; values inside a `call`, in a dict
+            under its id.
         kept: receives the values computed on the way, when given.
     """
     env: Known = dict(known)
@@ -36,7 +38,8 @@ def evaluate(
         if node in env:
             continue
         if node.op is Op.CALL:
-            calls[node] = call(node.attr("graph"), [env[x] for x in node.inputs], known)
+            inside = known.get(dict(node.attrs).get("id"), {})
+            calls[node] = call(node.attr("graph"), [env[x] for x in node.inputs], inside)
         elif node.op is Op.PROJECT:
             env[node] = calls[node.inputs[0]][node.attr("index")]
         else:

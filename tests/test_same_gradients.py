@@ -108,6 +108,18 @@ def test_two_equal_calls_of_a_region_are_two_regions() -> None:
     same(lambda: ek.grad(loss, w)())
 
 
+def test_two_recorded_calls_keep_their_residuals_apart() -> None:
+    w, v = ek.Parameter([0.5, 1.5]), ek.Parameter([2.0, -1.0])
+    pair = ek.compile(lambda a, b: ek.sin(a * b) * ek.exp(a))
+
+    def loss() -> Any:
+        return (pair(w, v) + pair(v, w * 0.5)).sum()
+
+    same(lambda: ek.grad(loss, [w, v])())
+    want = bits(ek.compile(ek.grad(loss, [w, v]))())
+    assert bits(ek.grad(loss, [w, v])()) == want
+
+
 def test_no_gradient_flows_through_an_assignment() -> None:
     x = ek.tensor([1.0, 2.0, 3.0])
     buffer = ek.tensor([1.0, 1.0, 1.0], trainable=False)
