@@ -53,6 +53,8 @@ class Compiled:
                 f"{fn.__name__} gives a coroutine or generator; compile the function that computes "
                 "one step, and await or yield around it"
             )
+        if threads is not None:
+            settings.check_threads(threads)
         self._fn = fn
         self._backend = backend
         self._threads = threads

@@ -123,21 +123,36 @@ class Entry:
             arguments.own()
         variant = self._recorded_variant if tracked else self._plain_variant
         with LOCKS.state if self._stateful else nullcontext():
+            # Before the step writes: a recording keeps the values that the step saw.
+            parents = tuple(self._param_records(arguments)) if tracked else ()
             arrays = variant.run(self, self._bind(arguments), threads)
         count = self._count
         values = [
             result(node.tensor, array) for node, array in zip(self.graph.outputs, arrays[:count])
         ]
-        for leaf, array in zip(self._with_grad, arrays[count : len(self.graph.outputs)]):
-            leaf._grad = result(leaf._type, array)
-        for leaf in self._cleared:
-            leaf._grad = None
         if tracked:
-            values = self._record(arguments, values, variant, arrays)
+            values = self._record(parents, values, variant, arrays)
         for k in self._numbers:  # scalars of Python stay numbers of Python
             values[k] = values[k].item()
         found = iter(values)
         return unflatten(self._structure, [next(found) if x is OUTPUT else x for x in self._plain])
+
+    def commit(self, fresh: list[tuple[Leaf, Array | None]], arrays: list[Array]) -> None:
+        """Make the new values and gradients the leaves' own; once more does no harm.
+
+        Args:
+            fresh: the updated leaves with the storage that was written, None for their own.
+            arrays: the outputs of the program, gradients behind what the function returned.
+        """
+        for leaf, storage in fresh:
+            if storage is None:
+                leaf._new_version()
+            else:
+                leaf._replace(storage)
+        for leaf, array in zip(self._with_grad, arrays[self._count :]):
+            leaf._grad = result(leaf._type, array)
+        for leaf in self._cleared:
+            leaf._grad = None
 
     def _bind(self, arguments: Arguments) -> tuple[list[int], list[Any]]:
         """The addresses of inputs and captures, and what has to stay alive while they are used.
@@ -223,10 +238,13 @@ class Entry:
         )
 
     def _record(
-        self, arguments: Arguments, values: list[Any], variant: _Variant, arrays: list[Array]
+        self,
+        parents: tuple[Record, ...],
+        values: list[Any],
+        variant: _Variant,
+        arrays: list[Array],
     ) -> list[Any]:
         """Record the call as one `call` node with the values that its backward needs."""
-        parents = tuple(self._param_records(arguments))
         node = make_call(self._closed, [record.node for record in parents])
         residuals = dict(zip(variant.residuals, arrays[len(self.graph.outputs) :]))
         known = {node.attr("id"): residuals}
@@ -298,7 +316,10 @@ class _Variant:
             storage = None if index in in_place and not leaf._lent else leaf._fresh()
             fresh.append((leaf, storage))
             addresses.append(leaf._address if storage is None else address_of(storage))
-        commit = (lambda: _commit(fresh)) if fresh else None
+
+        def commit() -> None:
+            entry.commit(fresh, outputs)
+
         if self._executable.run(words("q", addresses), threads, commit):
             for leaf, storage in fresh:
                 leaf._spare = storage if storage is not None else leaf._spare
@@ -318,21 +339,8 @@ class _Variant:
             storage = leaf._fresh()
             np.copyto(storage, value)
             fresh.append((leaf, storage))
-        _commit(fresh)
+        entry.commit(fresh, outputs)
         return outputs
-
-
-def _commit(fresh: list[tuple[Leaf, Array | None]]) -> None:
-    """Make the new values the leaves' own."""
-    for leaf, storage in fresh:
-        _install(leaf, storage)
-
-
-def _install(leaf: Leaf, storage: Array | None) -> None:
-    if storage is None:
-        leaf._new_version()
-    else:
-        leaf._replace(storage)
 
 
 def _array_at(address: int, type: TensorType) -> Array:

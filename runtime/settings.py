@@ -86,6 +86,12 @@ def current() -> Settings:
     return _current.get() or _default
 
 
+def check_threads(threads: object) -> None:
+    """EinkornError unless `threads` is an integer of at least 1."""
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise EinkornError(f"threads is an integer of at least 1, got {threads!r}")
+
+
 @contextmanager
 def override(**changes: Any) -> Generator[Settings]:
     """Change settings within a `with` block: `with ek.settings(threads=1): ...`."""
@@ -93,6 +99,8 @@ def override(**changes: Any) -> Generator[Settings]:
     if unknown:
         known = ", ".join(_READERS)
         raise EinkornError(f"no setting named {', '.join(sorted(unknown))}; there are {known}")
+    if "threads" in changes:
+        check_threads(changes["threads"])
     token = _current.set(replace(current(), **changes))
     try:
         yield current()

@@ -200,3 +200,11 @@ def test_trace_and_lower_run_nothing() -> None:
     assert "define" in low.llvm_ir()
     assert state(w, ek.random.default_generator().draw) == before
     assert str(ek.parse(str(graph))) == str(graph)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, "2", True])
+def test_thread_counts_are_checked(bad: Any) -> None:
+    with pytest.raises(ek.EinkornError, match="at least 1"):
+        ek.compile(lambda x: x, threads=bad)
+    with pytest.raises(ek.EinkornError, match="at least 1"), ek.settings(threads=bad):
+        pass

@@ -120,6 +120,25 @@ def test_two_recorded_calls_keep_their_residuals_apart() -> None:
     assert bits(ek.grad(loss, [w, v])()) == want
 
 
+def test_a_recorded_call_keeps_the_values_that_the_step_saw() -> None:
+    """The step also writes what it read; its backward needs the old values."""
+    for mode in ("plain", "eager", "compiled"):
+        w, b = ek.Parameter([1.0, 2.0, 3.0]), ek.tensor([1.0, 1.0, 1.0], trainable=False)
+
+        def step(x: Any, w: Any = w, b: Any = b) -> Any:
+            y = (w * w * b * x).sum()
+            w.value = w * 2
+            b.value = b + 5
+            return y
+
+        run = step if mode == "plain" else ek.compile(lambda x, step=step: step(x))
+        with ek.settings(compile=mode == "compiled"):
+            run(ek.asarray([1.0, 1.0, 1.0])).backward()
+        np.testing.assert_array_equal(np.asarray(w.grad), [2, 4, 6])
+        np.testing.assert_array_equal(np.asarray(w), [2, 4, 6])
+        np.testing.assert_array_equal(np.asarray(b), [6, 6, 6])
+
+
 def test_no_gradient_flows_through_an_assignment() -> None:
     x = ek.tensor([1.0, 2.0, 3.0])
     buffer = ek.tensor([1.0, 1.0, 1.0], trainable=False)
