@@ -1,107 +1,68 @@
-"""einkorn under the side-by-side harness: the whole step (forward, backward, update) as one compiled function.
+"""einkorn for a harness elsewhere that loads `<name>.py` from the folders in PEER_PATH.
 
-`PEER_PATH=benchmarks/peers python compare.py -p einkorn,jax_jit -w W1` finds it. The harness puts this folder on
-`sys.path`, where this file would hide the package of the same name; so the folder leaves the path first.
+Such a harness has a module `workloads` with `get(name)`. It puts this folder on `sys.path`, where
+this file hides the package of the same name; so the folder leaves the path, and the repository,
+where the models are, joins its end.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-HERE = str(Path(__file__).resolve().parent)
-sys.path[:] = [folder for folder in sys.path if os.path.realpath(folder) != HERE]
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != HERE]
+sys.path.append(str(HERE.parents[1]))
 
 SUPPORTS = {"W1", "W2", "W6", "W7", "W8", "W10", "W11"}
+MODELS = {
+    "W1": "tanh_mlp",
+    "W2": "relu_mlp_loss",
+    "W6": "chain",
+    "W7": "norm_softmax",
+    "W8": "none",
+    "W10": "relu_mlp",
+    "W11": "relu_mlp_loss",
+}
+HYPER = {"b1": "beta1", "b2": "beta2", "eps": "eps"}
 
 
-def preload(threads):
+def preload(threads: int) -> None:
+    """Import einkorn with that many threads."""
     os.environ["EINKORN_THREADS"] = str(threads)
-    import einkorn  # noqa: F401
+    importlib.import_module("benchmarks.peers.by_einkorn")
 
 
-def layer_norm(ek, x, gamma, beta):
-    centred = x - ek.mean(x, axis=-1, keepdims=True)
-    variance = ek.mean(centred * centred, axis=-1, keepdims=True)
-    return centred / ek.sqrt(variance + 1e-5) * gamma + beta
+def info() -> dict[str, str]:
+    """What to record."""
+    return {"einkorn": sys.modules["einkorn"].__version__}  # type: ignore[attr-defined]
 
 
-def loss_of(ek, workload, p):
-    """The loss of one batch as a function of its arrays; `p` holds the parameters."""
-    name, config = workload.name, workload.cfg
-    if name == "W1":
-        return lambda x, y: ek.nn.mse_loss(ek.tanh(x @ p["w0"] + p["b0"]) @ p["w1"] + p["b1"], y)
-    if name in ("W2", "W10", "W11"):
-        depth = len(config["dims"]) - 1
-
-        def logits(x):
-            for i in range(depth):
-                x = x @ p[f"w{i}"] + p[f"b{i}"]
-                if i < depth - 1:
-                    x = ek.nn.relu(x)
-            return x
-
-        return logits if name == "W10" else lambda x, t: ek.nn.cross_entropy(logits(x), t)
-    if name == "W6":
-        x, a, b = p["x"], p["a"], p["b"]
-        return lambda: ek.mean(ek.tanh(a * x + b) * ek.sigmoid(x) + ek.exp(-x * x))
-    if name == "W7":
-        x, g, b = p["x"], p["g"], p["b"]
-        return lambda w: ek.sum(ek.softmax(layer_norm(ek, x, g, b), axis=-1) * w) / config["R"]
-    raise NotImplementedError(name)
+def translated(theirs: Any, rate_of: Callable[[Any, str], float]) -> Any:
+    """A workload of the harness as one of ours; parameters and arrays keep their order."""
+    ours = importlib.import_module("benchmarks.workloads")
+    options = theirs.opt
+    hyper = {HYPER[key]: options[key] for key in HYPER if key in options}
+    rates = tuple(rate_of(options, key) for key in theirs.params) if options["kind"] else ()
+    return ours.Workload(
+        theirs.name,
+        theirs.title,
+        MODELS[theirs.name],
+        theirs.kind,
+        theirs.params,
+        [tuple(values[i] for values in theirs.data.values()) for i in range(theirs.nb)],
+        ours.Optimizer(options["kind"] or "none", rates, **hyper),
+    )
 
 
-def make(name, threads):
-    import einkorn as ek
-    import workloads
-
-    workload = workloads.get(name)
-    p = {key: ek.Parameter(value, name=key) for key, value in workload.params.items()}
-    batches = [tuple(ek.asarray(value[i]) for value in workload.data.values()) for i in range(workload.nb)]
-    state = {"i": 0, "loss": None}
-
-    if name == "W10":
-        forward = ek.compile(loss_of(ek, workload, p))
-        arrays = [workload.data["x"][i] for i in range(workload.nb)]
-
-        def infer():
-            state["loss"] = np.asarray(forward(arrays[state["i"]]))
-            state["i"] = (state["i"] + 1) % len(arrays)
-
-        return infer, lambda: float(np.abs(state["loss"]).mean())
-
-    names, leaves, options = list(p), list(p.values()), workload.opt
-    if options["kind"] == "adam":
-        opt = ek.optim.Adam(leaves, options["lr"], options["b1"], options["b2"], options["eps"])
-
-    def update(grads):
-        if options["kind"] == "adam":
-            opt.step(grads)
-            return
-        for key, leaf, grad in zip(names, leaves, grads, strict=True):
-            leaf.value = leaf - workloads.lr_of(options, key) * grad
-
-    if name == "W8":
-        step_fn = ek.compile(lambda *grads: update(list(grads)))
-
-        def step():
-            step_fn(*batches[0])
-
-        return step, lambda: float(np.mean([np.abs(leaf.value).mean() for leaf in leaves]))
-
-    loss_fn = loss_of(ek, workload, p)
-
-    @ek.compile
-    def train_step(*batch):
-        loss, grads = ek.value_and_grad(loss_fn, wrt=leaves)(*batch)
-        update(grads)
-        return loss
-
-    def step():
-        state["loss"] = train_step(*batches[state["i"]])
-        state["i"] = (state["i"] + 1) % len(batches)
-
-    return step, lambda: float(state["loss"])
+def make(name: str, threads: int) -> tuple[Any, Any, Any]:
+    """(step, loss, sync) of a workload."""
+    workloads = importlib.import_module("workloads")
+    by_einkorn = importlib.import_module("benchmarks.peers.by_einkorn")
+    workload = translated(workloads.get(name), workloads.lr_of)
+    running = by_einkorn.build(workload, "compiled", threads)
+    return running.step, running.loss, running.sync

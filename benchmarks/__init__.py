@@ -1,0 +1,1 @@
+"""Training steps timed side by side: `python -m benchmarks --help`."""
