@@ -22,6 +22,10 @@ class Target(Protocol):
         """The source of a kernel in the target's language."""
         ...
 
+    def assembly(self, kernel: Kernel) -> str:
+        """The machine code of a kernel, for people."""
+        ...
+
     def address(self, kernel: Kernel) -> int:
         """The address of the compiled kernel; compiled at the first request in this process."""
         ...

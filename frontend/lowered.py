@@ -10,12 +10,25 @@ from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
 from einkorn.ir.loops import Kernel
 from einkorn.ir.program import Program
-from einkorn.runtime.compiler import build_program, compile_graph, kernel_sources
+from einkorn.passes.cost_report import CostReport, cost_report
+from einkorn.passes.memory_report import MemoryReport, memory_report
+from einkorn.runtime.compiler import (
+    build_program,
+    compile_graph,
+    kernel_assembly,
+    kernel_sources,
+)
 from einkorn.runtime.executable import Executable
 
 
 class Lowered:
     """What `step.lower(*args)` gives: the stages of the compilation, without running it.
+
+        low = step.lower(x, y)
+        print(low.ir("simplify"))                   # a stage as text
+        print(low.diff("expand-autodiff", "dce"))   # what passes changed
+        print(low.cost, low.memory, sep="\\n")       # tables, with the same as data in them
+        print(low.asm())                            # the machine code of every kernel
 
     Attributes:
         graph: the traced graph, the first stage.
@@ -49,19 +62,43 @@ class Lowered:
         """What changed between two stages, as a text diff."""
         return diff(self.ir(before), self.ir(after))
 
+    # -- code ----------------------------------------------------------------------------------
+
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """The distinct kernels, in the order of their first use."""
         return self.program.kernels
 
-    def llvm_ir(self) -> str:
-        """The LLVM text of every kernel."""
-        return kernel_sources(self.program, self._backend)
+    def source(self, target: str) -> str:
+        """What a target runs: "llvm" for the kernels' LLVM text, "reference" for Python text.
 
-    @property
-    def memory(self) -> int:
-        """The bytes of the arena: all temporaries of a step."""
-        return self.program.arena_bytes
+        The Python text is that of the last graph before fusion; it is a module that runs.
+        """
+        if target == "reference":
+            return self.stages["dce"].to_python()
+        same = target == self._backend
+        program = self.program if same else build_program(self.graph, target)
+        return kernel_sources(program, target)
+
+    def llvm_ir(self) -> str:
+        """The LLVM text of every kernel, under what it computes."""
+        return self.source("llvm")
+
+    def asm(self) -> str:
+        """The machine code of every kernel for this CPU, under what it computes."""
+        return kernel_assembly(self.program, self._backend)
+
+    # -- reports -------------------------------------------------------------------------------
+
+    @cached_property
+    def memory(self) -> MemoryReport:
+        """The memory plan: the arena, what lies where and when, and how updates are written."""
+        return memory_report(self.stages["schedule"], self.program)
+
+    @cached_property
+    def cost(self) -> CostReport:
+        """Operations, bytes and estimated time of every instruction."""
+        return cost_report(self.program)
 
     def compile(self) -> Executable:
         """The executable of this program."""

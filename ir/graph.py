@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from einkorn.ir.node import Node, substitute, toposort
 from einkorn.ir.ops import Op
+from einkorn.ir.python import print_python
 from einkorn.ir.text import print_graph
 
 
@@ -134,14 +135,33 @@ class Graph:
     def __repr__(self) -> str:
         return f"<graph {self.name}: {len(self.nodes)} nodes>"
 
+    def to_python(self) -> str:
+        """A Python module that computes the same with einkorn's public functions, node by node.
+
+        Its function takes the inputs, then the captures, and returns the outputs and a dict from
+        updated parameters to their new values, with the bits of this graph. IRError for a graph
+        with `grad`: take a stage behind "expand-autodiff".
+        """
+        return print_python(self)
+
     def to_networkx(self) -> Any:
-        """The graph as a networkx.MultiDiGraph: nodes carry op, type, attrs; edges the position."""
+        """The graph as a networkx.MultiDiGraph, with an edge from each operand to its use.
+
+        Nodes carry op, type, attrs, name (of inputs and captures) and origin; edges the position
+        of the operand. The attributes `outputs` and `updates` of the whole are nodes, and pairs.
+        """
         import networkx  # loaded on first use: it costs 0.1 s
 
         result = cast(Any, networkx.MultiDiGraph(name=self.name))
-        for node in self.nodes:
+        result.graph.update(outputs=self.outputs, updates=self.updates)
+        for node in dict.fromkeys((*self.params, *self.nodes)):
             result.add_node(
-                node, op=node.op.name.lower(), type=str(node.type), attrs=dict(node.attrs)
+                node,
+                op=node.op.name.lower(),
+                type=str(node.type),
+                attrs=dict(node.attrs),
+                name=self.name_of(node),
+                origin=str(self.origins.get(node, "")),
             )
             for position, operand in enumerate(node.inputs):
                 result.add_edge(operand, node, position=position)

@@ -36,7 +36,7 @@ _COMMENT_COLUMN = 72  # comments are aligned, but no further right than this
 def print_graph(graph: Graph) -> str:
     """The SSA text of a graph, after the graphs that it calls."""
     regions = graph.regions
-    names = _graph_names(graph, regions)
+    names = graph_names(graph, regions)
     return "\n\n".join("\n".join(_lines(region, names)[0]) for region in regions)
 
 
@@ -45,7 +45,7 @@ def print_around(graph: Graph, node: Node | None, context: int = 10) -> str:
 
     Without a node, or for one that has no line, the first lines.
     """
-    lines, where = _lines(graph, _graph_names(graph, graph.regions))
+    lines, where = _lines(graph, graph_names(graph, graph.regions))
     marked = where.get(node, -1) if node is not None else -1
     center = max(marked, 0)
     first, last = max(center - context, 0), min(center + context + 1, len(lines))
@@ -98,7 +98,7 @@ def const_bits(dtype: DType, text: str) -> int:
 # -- names -----------------------------------------------------------------------------------------
 
 
-def _identifier(name: str, taken: dict[str, int], default: str) -> str:
+def unique_name(name: str, taken: dict[str, int], default: str) -> str:
     """An identifier made of the last part of a dotted name, different from every one `taken`.
 
     `taken` counts, for each identifier, the suffixes that were tried with it.
@@ -114,12 +114,15 @@ def _identifier(name: str, taken: dict[str, int], default: str) -> str:
     return result
 
 
-def _graph_names(graph: Graph, regions: Iterable[Graph]) -> dict[Graph, str]:
-    taken: dict[str, int] = {}
-    names = {graph: _identifier(graph.name, taken, "graph")}
+def graph_names(
+    graph: Graph, regions: Iterable[Graph], taken: Iterable[str] = ()
+) -> dict[Graph, str]:
+    """An identifier for each graph, `graph` first, different from each other and those `taken`."""
+    used = dict.fromkeys(taken, 0)
+    names = {graph: unique_name(graph.name, used, "graph")}
     for region in regions:
         if region not in names:
-            names[region] = _identifier(region.name, taken, "graph")
+            names[region] = unique_name(region.name, used, "graph")
     return names
 
 
@@ -133,7 +136,7 @@ def _lines(graph: Graph, graphs: dict[Graph, str]) -> tuple[list[str], dict[Node
     params: list[str] = []
     for node in graph.params:
         name = graph.name_of(node)
-        identifier = _identifier(name, taken, "x")
+        identifier = unique_name(name, taken, "x")
         names.setdefault(node, identifier)
         readable = name if PLAIN_NAME.fullmatch(name) else json.dumps(name)
         origin = "" if name in ("", identifier) else f" = {readable}"

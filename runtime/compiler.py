@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +13,16 @@ import numpy as np
 
 from einkorn.codegen import reference
 from einkorn.codegen.target import target_named
+from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
+from einkorn.ir.loops import Kernel
 from einkorn.ir.program import Program
 from einkorn.ir.rewrite import Fuel, always
 from einkorn.ir.verify import verify
 from einkorn.passes.autodiff import expand
-from einkorn.passes.pipeline import run_pipeline
+from einkorn.passes.cost_report import cost_report
+from einkorn.passes.memory_report import memory_report
+from einkorn.passes.pipeline import run_pipeline, stage_names
 from einkorn.runtime import settings
 from einkorn.runtime.executable import Executable
 from einkorn.runtime.locks import LOCKS
@@ -38,7 +43,7 @@ def build_program(graph: Graph, backend: str, observe: Observer | None = None) -
     observers = [observe] if observe else []
     if chosen.verify:
         observers.append(_verify_stage)
-    if chosen.dump:
+    if chosen.dump or chosen.dump_after:
         observers.append(_dumper(graph, chosen, backend))
 
     def tell(name: str, result: Any) -> None:
@@ -54,9 +59,26 @@ def build_program(graph: Graph, backend: str, observe: Observer | None = None) -
 
 
 def kernel_sources(program: Program, backend: str) -> str:
-    """The source of every distinct kernel of a program, in the order of first use."""
-    target = target_named(backend)
-    return "\n".join(f"; {kernel}\n{target.text(kernel)}" for kernel in program.kernels)
+    """The source of every distinct kernel of a program, under what it computes."""
+    return _listing(program, target_named(backend).text, ";")
+
+
+def kernel_assembly(program: Program, backend: str) -> str:
+    """The machine code of every distinct kernel of a program, under what it computes."""
+    return _listing(program, target_named(backend).assembly, "#")
+
+
+def _listing(program: Program, text: Callable[[Kernel], str], comment: str) -> str:
+    """The text of each kernel under the labels of the instructions that run it."""
+    uses: dict[Kernel, list[str]] = {kernel: [] for kernel in program.kernels}
+    for number, row in enumerate(program.instructions):
+        if row.kernel is not None:
+            uses[row.kernel].append(f"{comment}   {number}: {row.label}")
+    parts: list[str] = []
+    for position, (kernel, labels) in enumerate(uses.items()):
+        head = f"{comment} kernel {position}, {type(kernel).__name__}, of these instructions:"
+        parts.append("\n".join([head, *labels, text(kernel)]))
+    return "\n".join(parts)
 
 
 def _verify_stage(name: str, result: Any) -> None:
@@ -69,22 +91,45 @@ def _verify_stage(name: str, result: Any) -> None:
 
 
 def _dumper(graph: Graph, chosen: settings.Settings, backend: str) -> Observer:
-    """Write each stage, and behind the program the source of its kernels."""
-    folder = Path(chosen.dump)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write each stage and each report as it is made, or only the one that was asked for.
+
+    Into files of the folder `chosen.dump`, numbered in order; to stderr without a folder.
+    """
+    names = (*stage_names(), *REPORTS)
+    wanted = chosen.dump_after
+    if wanted and wanted not in names:
+        known = ", ".join(names)
+        raise EinkornError(f"EINKORN_DUMP_AFTER={wanted!r} is no stage; there are {known}")
     prefix = f"{next(_dumped):03d}-{graph.name}"
-    position = itertools.count()
+    made: dict[str, Any] = {}
+
+    def write(name: str, text: str, suffix: str = "txt") -> None:
+        if chosen.dump:
+            folder = Path(chosen.dump)
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{prefix}-{names.index(name):02d}-{name}.{suffix}"
+            path.write_text(f"{text}\n", encoding="utf-8")
+        else:
+            sys.stderr.write(f"# {prefix}, {name}\n{text}\n")
 
     def dump(name: str, result: Any) -> None:
-        number = next(position)
-        if chosen.dump_after in ("", name):
-            path = folder / f"{prefix}-{number}-{name}.txt"
-            path.write_text(f"{result}\n", encoding="utf-8")
-        if isinstance(result, Program) and chosen.dump_after in ("", "kernels"):
-            path = folder / f"{prefix}-{number + 1}-kernels.ll"
-            path.write_text(kernel_sources(result, backend), encoding="utf-8")
+        made[name] = result
+        if wanted in ("", name):
+            write(name, str(result))
+        if isinstance(result, Program):
+            for report, (suffix, text) in REPORTS.items():
+                if wanted in ("", report):
+                    write(report, text(made, backend), suffix)
 
     return dump
+
+
+# What is dumped behind the stages: a file's suffix, and its text from the stages' results.
+REPORTS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
+    "kernels": ("ll", lambda made, backend: kernel_sources(made["plan-memory"], backend)),
+    "memory": ("txt", lambda made, _: str(memory_report(made["schedule"], made["plan-memory"]))),
+    "cost": ("txt", lambda made, _: str(cost_report(made["plan-memory"]))),
+}
 
 
 def compile_graph(graph: Graph, backend: str = "llvm") -> Executable:

@@ -2,8 +2,8 @@
 
 EINKORN_COMPILE=0          run compiled functions eagerly
 EINKORN_THREADS=n          threads for one step; default: the CPUs this process may use
-EINKORN_DUMP=folder        write every stage of every compilation there
-EINKORN_DUMP_AFTER=stage   write only that stage
+EINKORN_DUMP=folder        write every stage of every compilation there, its kernels and reports
+EINKORN_DUMP_AFTER=stage   write only that stage, or print it to stderr without a folder
 EINKORN_VERIFY=1           verify the graph after every pass
 EINKORN_FUEL=n             allow only the first n rewrites of a compilation
 """

@@ -1,0 +1,184 @@
+"""What one launch of a kernel does: floating-point operations and bytes, from its parameters.
+
+One function per kernel class, in one table. An operation is one arithmetic op, comparison or
+selection on one element, whatever its dtype and however long it takes; constants, indices, casts
+and random bits count none, and a fused multiply-add counts two. Bytes are those of every element
+that is read or written, each counted once: what has to move when caches lose nothing in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from einkorn.ir.dtypes import DType, float32, int64
+from einkorn.ir.loops import (
+    ArgReduce,
+    Epilogue,
+    Gather,
+    Kernel,
+    LoopKernel,
+    Pack,
+    RandomBits,
+    RowSoftmax,
+    Scan,
+    Scatter,
+    SkinnyDot,
+    TiledDot,
+)
+from einkorn.ir.ops import Op
+
+Ints = tuple[int, ...]
+
+FREE = frozenset({Op.CONST, Op.IOTA, Op.CAST})
+_SOFTMAX_STEPS = {  # on each element: max, sub, exp, sum; then what makes the result of them
+    Op.SOFTMAX: 5,
+    Op.LOG_SOFTMAX: 5,
+    Op.LOGSUMEXP: 4,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The operations of a launch, and the bytes that it reads and writes."""
+
+    flops: int
+    read: int
+    written: int
+
+    @property
+    def bytes(self) -> int:
+        return self.read + self.written
+
+
+def work_of(kernel: Kernel | None, params: Ints) -> Work:
+    """What a launch with these parameters does; nothing for a commit point."""
+    rule = WORK.get(type(kernel))
+    return rule(kernel, params) if rule else Work(0, 0, 0)
+
+
+def _distinct(extents: Ints, strides: Ints) -> int:
+    """How many elements an access touches: axes of stride 0 read the same ones again."""
+    return prod(n for n, stride in zip(extents, strides) if stride)
+
+
+def _loops(kernel: LoopKernel, params: Ints) -> Work:
+    rank = kernel.rank
+    extents = params[:rank]
+    rows = [params[k : k + rank] for k in range(rank, len(params), rank)]
+    loads, stores = rows[: len(kernel.loads)], rows[len(kernel.loads) :]
+    kept = list(range(rank))
+    if kernel.reduction is not None:
+        del kept[-1 if kernel.reduction == "rows" else -2]
+    steps = sum(step.op not in FREE for step in kernel.body) + (kernel.reduction is not None)
+    read = sum(
+        access.dtype.itemsize * _distinct(extents, row) for access, row in zip(kernel.loads, loads)
+    )
+    written = sum(
+        access.dtype.itemsize
+        * _distinct(tuple(extents[k] for k in kept), tuple(row[k] for k in kept))
+        for (access, _), row in zip(kernel.stores, stores)
+    )
+    return Work(prod(extents) * steps, read, written)
+
+
+def _random_bits(kernel: RandomBits, params: Ints) -> Work:
+    (n,) = params
+    return Work(0, 16, 4 * n)
+
+
+def _softmax(kernel: RowSoftmax, params: Ints) -> Work:
+    rows, n = params[:2]
+    results = rows if kernel.op is Op.LOGSUMEXP else rows * n
+    size = kernel.dtype.itemsize
+    return Work(_SOFTMAX_STEPS[kernel.op] * rows * n, size * rows * n, size * results)
+
+
+def _scan(kernel: Scan, params: Ints) -> Work:
+    nbytes = kernel.dtype.itemsize * prod(params)
+    return Work(prod(params), nbytes, nbytes)
+
+
+def _arg_reduce(kernel: ArgReduce, params: Ints) -> Work:
+    outer, n, inner = params
+    elements = outer * n * inner
+    return Work(elements, kernel.dtype.itemsize * elements, int64.itemsize * outer * inner)
+
+
+def _gather(kernel: Gather, params: Ints) -> Work:
+    outer, _, count, inner = params
+    moved = kernel.itemsize * outer * count * inner
+    return Work(0, moved + kernel.index.itemsize * count, moved)
+
+
+def _scatter(kernel: Scatter, params: Ints) -> Work:
+    outer, _, count, inner = params
+    elements = outer * count * inner
+    adds = kernel.op is Op.SCATTER_ADD
+    moved = kernel.dtype.itemsize * elements
+    return Work(elements * adds, moved * (1 + adds) + kernel.index.itemsize * count, moved)
+
+
+def _pack(kernel: Pack, params: Ints) -> Work:
+    *extents, k = params[:4]
+    batch, rows = prod(extents[:2]), extents[2]
+    read = kernel.dtype.itemsize * _distinct(params[:4], params[4:8])
+    return Work(0, read, _wide(kernel.dtype) * batch * _padded(rows, kernel.width) * k)
+
+
+def _tiled_dot(kernel: TiledDot, params: Ints) -> Work:
+    outer, inner, m, n, k, _ = params[:6]
+    left, right = params[6:12], params[12:17]
+    sides = (((*left[:2], left[2]), m, kernel.rows), ((*right[:2], right[2]), n, kernel.columns))
+    read = 0
+    for strides, rows, width in sides:
+        padded = _padded(rows, width) if strides[2] == k else rows
+        read += _distinct((outer, inner, padded), strides) * k * kernel.dtype.itemsize
+    dot = Work(2 * outer * inner * m * n * k, read, 0)
+    return _finished(kernel.epilogue, dot, (outer, inner, m, n), params[17:])
+
+
+def _skinny_dot(kernel: SkinnyDot, params: Ints) -> Work:
+    outer, inner, many, k = params[:4]
+    few = _distinct((outer, inner, kernel.rows, k), params[4:8])
+    others = _distinct((outer, inner, many, k), params[8:12])
+    flops = 2 * outer * inner * kernel.rows * many * k
+    dot = Work(flops, kernel.dtype.itemsize * (few + others), 0)
+    return _finished(kernel.epilogue, dot, (outer, inner, kernel.rows, many), params[12:])
+
+
+def _finished(epilogue: Epilogue, dot: Work, extents: Ints, strides: Ints) -> Work:
+    """The dot, and what its epilogue computes, reads and writes."""
+    steps = sum(step.op not in FREE for step in epilogue.body)
+    rows = [strides[k : k + 4] for k in range(0, len(strides), 4)]
+    read = sum(
+        access.dtype.itemsize * _distinct(extents, row) for access, row in zip(epilogue.loads, rows)
+    )
+    written = sum(access.dtype.itemsize * prod(extents) for access, _ in epilogue.stores)
+    return Work(dot.flops + steps * prod(extents), dot.read + read, written)
+
+
+def _padded(rows: int, width: int) -> int:
+    """Rows in whole panels."""
+    return -(-rows // width) * width
+
+
+def _wide(dtype: DType) -> int:
+    """Bytes of a packed element: half types are widened."""
+    return float32.itemsize if dtype.is_float and dtype.itemsize == 2 else dtype.itemsize
+
+
+WORK: dict[type, Callable[[Any, Ints], Work]] = {
+    LoopKernel: _loops,
+    RandomBits: _random_bits,
+    RowSoftmax: _softmax,
+    Scan: _scan,
+    ArgReduce: _arg_reduce,
+    Gather: _gather,
+    Scatter: _scatter,
+    Pack: _pack,
+    TiledDot: _tiled_dot,
+    SkinnyDot: _skinny_dot,
+}
