@@ -6,8 +6,10 @@ import functools
 import inspect
 from collections.abc import Callable, ItemsView, Iterator, Sequence, Set, ValuesView
 from contextlib import AbstractContextManager
+from time import perf_counter
 from types import MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from einkorn.arguments import Arguments, is_gone, read_arguments
 from einkorn.differentiation import depth
@@ -26,6 +28,7 @@ from einkorn.recording import (
 )
 from einkorn.region import run_region
 from einkorn.runtime import settings
+from einkorn.runtime.compiler import compile_graph
 from einkorn.runtime.locks import LOCKS
 from einkorn.tracing import Capture, Trace, tracing
 from einkorn.tree import flatten, is_plain_dataclass, unflatten
@@ -69,6 +72,7 @@ class Compiled:
         self._name = name or _name_of(fn)
         self._is_method = False  # whether the first argument is an object, not data
         self._entries: dict[Any, list[Entry]] = {}
+        self._seconds: WeakKeyDictionary[Entry, tuple[float, float]] = WeakKeyDictionary()
         functools.update_wrapper(self, fn, updated=())
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -133,8 +137,12 @@ class Compiled:
         return entries[0].why_not(arguments)
 
     def _traced(self, arguments: Arguments, why: str) -> Entry:
+        start = perf_counter()
         trace, outputs, structure, plain = self._run_traced(arguments)
-        return Entry(trace, outputs, structure, plain, arguments, self._backend, why)
+        traced = perf_counter()
+        entry = Entry(trace, outputs, structure, plain, arguments, self._backend, why)
+        self._seconds[entry] = traced - start, perf_counter() - traced
+        return entry
 
     def _run_traced(self, arguments: Arguments) -> tuple[Trace, list[Any], Any, list[Any]]:
         """Run the function on traced arguments: the trace, output tensors and what else it gave."""
@@ -195,12 +203,23 @@ class Compiled:
         return Lowered(self.trace(*args, **kwargs), self._backend)
 
     def explain(self) -> str:
-        """What was traced, why, and under which conditions each trace is used."""
+        """What was traced, why, under which conditions each trace is used, and what it cost."""
         rows = [f"{self._name}: {sum(map(len, self._entries.values()))} traces"]
         for entries in self._entries.values():
             for entry in entries:
-                rows.extend(f"  {row}" for row in entry.describe())
+                rows.extend(f"  {row}" for row in (*entry.describe(), *self._made(entry)))
         return "\n".join(rows)
+
+    def _made(self, entry: Entry) -> Iterator[str]:
+        """What making the program of a trace took, and how large it is."""
+        traced, compiled = (1e3 * seconds for seconds in self._seconds[entry])
+        yield f"  made in: {traced:.1f} ms of tracing, {compiled:.1f} ms of compiling"
+        if self._backend != "reference":
+            program = compile_graph(entry.graph, self._backend).program
+            yield (
+                f"  program: {len(program.instructions)} instructions of {len(program.kernels)} "
+                f"kernels, an arena of {program.arena_bytes} bytes"
+            )
 
 
 def _parameters(fn: Callable[..., Any]) -> list[str]:

@@ -162,12 +162,25 @@ class Scatter:
 
 
 @dataclass(frozen=True, slots=True)
+class Epilogue:
+    """What a dot computes with every finished result, element by element, before storing it.
+
+    Value number 0 is the dot's result, rounded to its dtype; then the loads, then the steps. A load
+    may read the very elements that are stored: each is read before it is written, and only once.
+    """
+
+    loads: tuple[Access, ...]
+    body: tuple[Expr, ...]
+    stores: tuple[tuple[Access, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pack:
     """Copy a matrix operand into panels: dst[batch][panel][k][width], zero beyond the last row.
 
     Rows are the M axis of the left operand or the N axis of the right one. Half types are widened
-    to float32. pointers: src, dst. params: batch, rows, k, and the source's strides for them.
-    Work items: batch * ceil(rows / width) panels.
+    to float32. pointers: src, dst. params: outer batch, inner batch, rows, k, and the source's
+    strides for them. Work items: batch * ceil(rows / width) panels.
     """
 
     dtype: DType
@@ -175,35 +188,72 @@ class Pack:
 
 
 @dataclass(frozen=True, slots=True)
-class PackedDot:
-    """out[b, m, n] = fma chain over k of packed panels, one micro-tile of tile_m x tile_n each.
+class TiledDot:
+    """out[b, m, n] = epilogue(fma chain over k), one micro-tile of rows x columns at a time.
 
-    `dtype` is that of the packed panels (float32 for half types), `out` that of the result.
-    pointers: packed left, packed right, out. params: batch, m, n, k, out strides (b, m, n).
-    Work items: batch * ceil(m / tile_m) * ceil(n / tile_n) tiles (n fastest). `inner` is the
-    class of the out stride along n: "unit" or "any".
+    An operand is read in place or from panels (Pack of the tile's width); both are strides:
+    element (r, k) of the tile that starts at row `first` lies at first * tile + r * row + k * step.
+    In place `tile` and `row` are the stride of the rows, and a last tile that would stand out
+    starts earlier, at `last`, so nothing outside is read; what it computes again is not stored. In
+    panels, which are padded, `tile` is the length of the contraction and `last` the largest i64.
+    The columns of a right tile are adjacent.
+
+    pointers: left, right, epilogue loads, stores.
+    params: outer batch, inner batch, m, n, k, block; left (outer, inner, tile, row, step, last);
+    right (outer, inner, tile, step, last); (outer, inner, m, n) strides of each load and store.
+    Work items: batch * ceil(m / rows) * ceil(n / columns) tiles: `block` tiles of rows go through
+    all columns (rows fastest), then the next block.
+
+    Attributes:
+        dtype: of the operands and of the accumulators; float32 panels for half types.
+        out: the dtype of the dot.
+        rows, columns: the size of a tile.
+        adjacent_rows: whether the `row` stride of the left operand is 1.
+        masked: whether columns beyond n are masked: in place, with n < columns.
+        epilogue: what is stored.
     """
 
     dtype: DType
     out: DType
-    tile_m: int
-    tile_n: int
-    inner: str
+    rows: int
+    columns: int
+    adjacent_rows: bool
+    masked: bool
+    epilogue: Epilogue
 
 
 @dataclass(frozen=True, slots=True)
 class SkinnyDot:
-    """out[b, m, n] with PARTIALS interleaved fma chains over k, joined by the tree of ir/ops.py.
+    """out[b, few, many] with PARTIALS interleaved fma chains over k, joined by the tree of ir/ops.
 
-    Both operands have adjacent k. Half types are widened to float32 as they are read.
-    pointers: a, b, out. params: batch, m, n, k, a strides (b, m), b strides (b, n),
-    out strides (b, m, n). Work items: batch * m * n, n fastest.
+    `few` is M or N, whichever is at most SKINNY, and `many` the other one. Half types are widened
+    to float32 as they are read.
+
+    pointers: few, many, epilogue loads, stores.
+    params: outer batch, inner batch, many, k; few (outer, inner, row, k); many (outer, inner, row,
+    k); (outer, inner, few, many) strides of each load and store.
+    Work items: batch * ceil(many / columns).
+
+    Attributes:
+        dtype: of the operands.
+        out: the dtype of the dot.
+        rows: how many the few are.
+        columns: how many of the many make one work item.
+        adjacent: what has stride 1: "many" of the many side, or "k" of both sides.
+        masked: whether many < columns, with adjacent "many"; else the last item starts earlier.
+        epilogue: what is stored.
     """
 
     dtype: DType
+    out: DType
+    rows: int
+    columns: int
+    adjacent: str
+    masked: bool
+    epilogue: Epilogue
 
 
 Template = (
-    RandomBits | RowSoftmax | Scan | ArgReduce | Gather | Scatter | Pack | PackedDot | SkinnyDot
+    RandomBits | RowSoftmax | Scan | ArgReduce | Gather | Scatter | Pack | TiledDot | SkinnyDot
 )
 Kernel = LoopKernel | Template

@@ -22,9 +22,12 @@ Native layout, all 64-bit words. The driver is `i64 run(ptr block)` and returns 
     instruction[WORK]      number of work items
     instruction[CHUNK]     work items claimed at once
     instruction[AFTER]     how many leading instructions must be finished before it starts
+    instruction[RUN]       how many instructions from this one on are claimed and run as one, by one
+                           thread; the others of such a unit are not looked at by themselves
 
-A commit point waits for all instructions before it; if the status word is not zero by then, the
-driver stops there, before the first write to state.
+Work is claimed in pieces of CHUNK items; a unit of several instructions is one piece. A commit
+point waits for all instructions before it; if the status word is not zero by then, the driver stops
+there, before the first write to state.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from einkorn.ir.types import TensorType
 
 COUNT, INSTRUCTIONS, BINDS, BIND_TABLE, SLOTS, STATUS, THREADS, TEAM, COUNTERS = range(9)
 BLOCK_WORDS = 16
-KERNEL, POINTERS, PARAMS, WORK, CHUNK, AFTER = range(6)
+KERNEL, POINTERS, PARAMS, WORK, CHUNK, AFTER, RUN = range(7)
 INSTRUCTION_WORDS = 8
 COUNTER_WORDS = 16  # `next` and `done`, each on a cache line of its own
 
@@ -66,6 +69,7 @@ class Instruction:
         after: how many leading instructions must be finished before it starts.
         cost: estimated nanoseconds on one thread.
         label: what it computes, for people: op names and the user's line.
+        run: how many instructions from this one on one thread runs as one; 0 inside such a unit.
     """
 
     kernel: Kernel | None
@@ -76,6 +80,7 @@ class Instruction:
     after: int
     cost: float
     label: str
+    run: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ class Program:
         cost: estimated nanoseconds on one thread.
         in_place: indices of updates whose new value may be written over the old one; the others
             need storage of their own until the step has ended.
+        shared_cost: estimated nanoseconds on two threads.
     """
 
     name: str
@@ -113,6 +119,7 @@ class Program:
     arena_bytes: int
     cost: float
     in_place: frozenset[int] = frozenset()
+    shared_cost: float = 0.0
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -121,15 +128,20 @@ class Program:
         return tuple(kernel for kernel in dict.fromkeys(rows) if kernel is not None)
 
     def __str__(self) -> str:
-        rows = [f"program {self.name} arena={self.arena_bytes} cost={self.cost / 1000:.1f}us {{"]
+        cost, shared = self.cost / 1000, self.shared_cost / 1000
+        rows = [
+            f"program {self.name} arena={self.arena_bytes} "
+            f"cost={cost:.1f}us on two threads {shared:.1f}us {{"
+        ]
         for number, slot in enumerate(self.slots):
             place = " in place" if slot.role == "update" and slot.index in self.in_place else ""
             rows.append(f"  slot {number}: {slot.role} {slot.index} {slot.type or ''}{place}")
         for number, row in enumerate(self.instructions):
             kind = "commit" if row.kernel is None else type(row.kernel).__name__
             where = " ".join(f"{x.slot}+{x.offset}" for x in row.operands)
+            after = f"after={row.after}" if row.run else "then"
             rows.append(
                 f"  {number}: {kind} [{where}] params={row.params} work={row.work}/{row.chunk} "
-                f"after={row.after}  # {row.label}"
+                f"{after}  # {row.label}"
             )
         return "\n".join([*rows, "}"])

@@ -12,8 +12,12 @@ from einkorn.ir.ops import Op
 LAUNCH_NS = 15.0
 BYTE_NS = 0.03  # a byte read or written, in cache
 SIMPLE_NS = 0.03  # an add, compare or select of one element
-SPLIT_NS = 20_000.0  # below this a launch is not worth a second thread
+HANDOFF_NS = 2_000.0  # until a thread goes on with what another one has done
+TEAM_NS = 2_000.0  # to open and close a job of the team
+SPLIT_NS = 8_000.0  # below this a launch is not worth a second thread
+PIECE_NS = 2_500.0  # a piece that is worth claiming
 PIECES = 16  # parts of a launch: enough that a late thread leaves little undone
+LONG_PIECE_NS = 20_000.0  # no piece of a longer launch has to take longer
 
 _SLOW = {
     Op.EXP: 0.4,
@@ -48,9 +52,9 @@ def pointwise_cost(kernel: LoopKernel, elements: int) -> float:
 
 
 def grain_of(work: int, cost: float, multiple: int = 1) -> int:
-    """Work items claimed at once: all of a short launch, else about a PIECES-th part."""
+    """Work items claimed at once: all of a short launch, else what is worth claiming."""
     if cost < SPLIT_NS or work <= multiple:
         return work
-    pieces = min(PIECES, max(2, int(cost / (SPLIT_NS / 4))))
+    pieces = max(2, min(PIECES, int(cost / PIECE_NS)), int(cost / LONG_PIECE_NS))
     part = -(-work // pieces)
     return -(-part // multiple) * multiple

@@ -1,4 +1,4 @@
-"""Lowering of contraction, indexing, random bits, padding and joining; and the table of all."""
+"""Lowering of indexing, random bits, padding and joining; and the table of all."""
 
 from __future__ import annotations
 
@@ -9,147 +9,22 @@ from einkorn.ir.dtypes import DType, float32
 from einkorn.ir.loops import (
     COLUMN_CHUNK,
     RANDOM_CHUNK,
-    SKINNY,
     Expr,
     Gather,
-    Pack,
-    PackedDot,
     RandomBits,
     Scatter,
-    SkinnyDot,
 )
 from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import OPS, Op
-from einkorn.passes import lower_reductions
-from einkorn.passes.costs import BYTE_NS, LAUNCH_NS
+from einkorn.passes import lower_dot, lower_reductions
+from einkorn.passes.costs import LAUNCH_NS
 from einkorn.passes.launches import Buffer, Groups, Launches
 from einkorn.passes.lower import Lowering
-from einkorn.passes.views import View, dense_strides, merge_axes
+from einkorn.passes.views import View, dense_strides
 
 Ints = tuple[int, ...]
 Operand = tuple[Buffer, int]
-Matrix = tuple[Operand, Ints]  # where it starts, and its (batch, row, k) strides
-
-FMA_NS = 0.008  # one fused multiply-add of the packed kernel
-
-
-def dot(lowering: Lowering, node: Node) -> None:
-    """DOT: packed panels and micro-tiles, or interleaved chains when M or N is small."""
-    if node.tensor.size == 0:
-        return
-    left, right = node.inputs
-    contract: Ints = node.attr("contract")
-    ca, cb = contract
-    batch = prod(node.shape[:-2])
-    m, n = node.shape[-2:]
-    k = left.shape[ca]
-    if k == 0:
-        buffer = lowering.result(node)
-        lowering.fill(constant(node.dtype, 0), buffer, lowering.views[node])
-        return
-    skinny = min(m, n) <= SKINNY
-    a = _matrix(lowering, left, ca, adjacent_k=skinny)
-    b = _matrix(lowering, right, cb, adjacent_k=skinny)
-    if skinny:
-        _skinny(lowering, node, a, b, (batch, m, n, k))
-    else:
-        _packed(lowering, node, a, b, (batch, m, n, k))
-
-
-def _matrix(lowering: Lowering, source: Node, contract: int, adjacent_k: bool) -> Matrix:
-    """A matrix operand and its strides for batch, row and k."""
-    view = lowering.view(source)
-    row = 2 * source.tensor.rank - 3 - contract
-    batch_strides = _batch_stride(view)
-    stride_k = view.strides[contract]
-    if batch_strides is None or (adjacent_k and stride_k != 1 and source.shape[contract] > 1):
-        return _repacked(lowering, source, view, row, contract)
-    return lowering.operand(view), (batch_strides, view.strides[row], stride_k)
-
-
-def _batch_stride(view: View) -> int | None:
-    if len(view.shape) == 2:
-        return 0
-    extents, (strides,) = merge_axes(view.shape[:-2], [view.strides[:-2]])
-    return strides[0] if len(extents) == 1 else None
-
-
-def _repacked(lowering: Lowering, source: Node, view: View, row: int, k: int) -> Matrix:
-    """A dense [batch, row, k] copy of a matrix operand."""
-    lead = tuple(range(len(view.shape) - 2))
-    order = (*lead, row, k)
-    shape = tuple(view.shape[axis] for axis in order)
-    moved = View(view.base, view.offset, shape, tuple(view.strides[axis] for axis in order))
-    buffer = Buffer("matrix copy", source.tensor.nbytes)
-    target = View(source, 0, shape, dense_strides(shape))
-    lowering.copy(moved, buffer, target, source)
-    return (buffer, 0), (shape[-2] * shape[-1], shape[-1], 1)
-
-
-def _wide(dtype: DType) -> DType:
-    return float32 if dtype.is_float and dtype.itemsize == 2 else dtype
-
-
-def _packed(lowering: Lowering, node: Node, a: Matrix, b: Matrix, sizes: Ints) -> None:
-    batch, m, n, k = sizes
-    wide = _wide(node.dtype)
-    tile_m, tile_n = lowering.machine.tiles[wide]
-    panels = [
-        _pack(lowering, node, operand, rows, tile, (batch, k))
-        for operand, rows, tile in ((a, m, tile_m), (b, n, tile_n))
-    ]
-    buffer = lowering.result(node)
-    kernel = PackedDot(wide, node.dtype, tile_m, tile_n, "unit")
-    work = batch * -(-m // tile_m) * -(-n // tile_n)
-    cost = LAUNCH_NS + work * tile_m * tile_n * k * FMA_NS
-    lowering.launch(
-        kernel,
-        tuple((panel, 0) for panel in panels),
-        buffer,
-        (batch, m, n, k, m * n, n, 1),
-        work,
-        cost,
-        node,
-    )
-
-
-def _pack(
-    lowering: Lowering, node: Node, matrix: Matrix, rows: int, width: int, sizes: Ints
-) -> Buffer:
-    operand, strides = matrix
-    batch, k = sizes
-    dtype = node.dtype
-    panels = batch * -(-rows // width)
-    buffer = Buffer("panels", panels * width * k * _wide(dtype).itemsize)
-    cost = LAUNCH_NS + panels * width * k * dtype.itemsize * 2 * BYTE_NS
-    lowering.launch(
-        Pack(dtype, width),
-        (operand,),
-        buffer,
-        (batch, rows, k, *strides),
-        panels,
-        cost,
-        node,
-        suffix=" pack",
-    )
-    return buffer
-
-
-def _skinny(lowering: Lowering, node: Node, a: Matrix, b: Matrix, sizes: Ints) -> None:
-    batch, m, n, k = sizes
-    buffer = lowering.result(node)
-    work = batch * m * n
-    cost = LAUNCH_NS + work * (10 + k * 0.05)
-    lowering.launch(
-        SkinnyDot(node.dtype),
-        (a[0], b[0]),
-        buffer,
-        (batch, m, n, k, *a[1][:2], *b[1][:2], m * n, n, 1),
-        work,
-        cost,
-        node,
-    )
 
 
 def gather(lowering: Lowering, node: Node) -> None:
@@ -180,7 +55,8 @@ def scatter(lowering: Lowering, node: Node) -> None:
     if node.tensor.size == 0:
         return
     source, _, updates = node.inputs
-    wide = _wide(node.dtype) if node.op is Op.SCATTER_ADD else node.dtype
+    half = node.dtype.is_float and node.dtype.itemsize == 2
+    wide = float32 if half and node.op is Op.SCATTER_ADD else node.dtype
     if wide is not node.dtype:
         rows = _converted(lowering, updates, wide)
         out = _converted(lowering, source, wide)
@@ -287,7 +163,7 @@ def iota(lowering: Lowering, node: Node) -> None:
 
 
 LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
-    Op.DOT: dot,
+    Op.DOT: lower_dot.dot,
     Op.GATHER: gather,
     Op.SCATTER_ADD: scatter,
     Op.SCATTER_SET: scatter,

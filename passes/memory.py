@@ -1,181 +1,173 @@
 """Pass `plan_memory`: give every temporary its place in one arena, and make the program.
 
-A temporary lives from the launch that first writes it to the last one that reads it; places are
-shared by temporaries whose lives do not meet (best fit over the free gaps). `after` of each
-instruction covers what it reads and whoever used its memory before.
+A temporary lives from the first launch that touches it to the last. A result takes the place of an
+operand that dies with the launch and is read exactly at the element that is written; other places
+are shared by temporaries whose lives do not meet (passes/arena.py). `after` of each instruction
+covers what it reads and whoever used its memory before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
+from einkorn.ir.loops import LoopKernel
 from einkorn.ir.program import ARENA, Instruction, Operand, Program, Slot
 from einkorn.ir.types import TensorType
+from einkorn.passes.arena import arrange, rounded
 from einkorn.passes.launches import Buffer, Launch, Launches
 from einkorn.passes.schedule import dependencies
+from einkorn.passes.share import share
 
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
+@dataclass(eq=False, slots=True)
+class _Place:
+    """Memory of one temporary, or of several that follow each other in it.
 
-@dataclass(slots=True)
-class _Life:
-    """The first and the last launch that touch a temporary."""
+    Attributes:
+        nbytes: its size.
+        first, last: the first and the last launch that touch it.
+        users: the launches that touch the temporary that had it last.
+    """
 
+    nbytes: int
     first: int
     last: int
-
-
-class _Arena:
-    """Best-fit places for temporaries, freed in order of time."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._gaps: list[tuple[int, int]] = []  # (offset, bytes), sorted by offset
-
-    def take(self, nbytes: int) -> int:
-        fitting = [gap for gap in self._gaps if gap[1] >= nbytes]
-        if fitting:
-            gap = min(fitting, key=lambda gap: gap[1])
-            self._gaps.remove(gap)
-            if gap[1] > nbytes:
-                self._insert(gap[0] + nbytes, gap[1] - nbytes)
-            return gap[0]
-        last = self._gaps[-1] if self._gaps and sum(self._gaps[-1]) == self.size else None
-        start = last[0] if last else self.size
-        if last:
-            self._gaps.pop()
-        self.size = start + nbytes
-        return start
-
-    def give(self, offset: int, nbytes: int) -> None:
-        self._insert(offset, nbytes)
-
-    def _insert(self, offset: int, nbytes: int) -> None:
-        """Add a gap, joined with its neighbours."""
-        joined: list[tuple[int, int]] = []
-        for start, size in self._gaps:
-            if start + size == offset:
-                offset, nbytes = start, size + nbytes
-            elif offset + nbytes == start:
-                nbytes += size
-            else:
-                joined.append((start, size))
-        self._gaps = sorted([*joined, (offset, nbytes)])
+    users: list[int] = field(default_factory=list[int])
 
 
 def plan_memory(launches: Launches) -> Program:
     """The program of scheduled launches: instructions over slots and one arena."""
-    steps = launches.steps
-    lives = _lifetimes(steps)
-    offsets, arena_bytes = _places(steps, lives)
+    steps: list[Launch | None] = list(launches.steps)
+    if any(launch.refuses for launch in launches.steps):
+        steps.insert(launches.commit, None)
+    needs = dependencies(launches.graph, steps)
+    place_of, places = _places(steps, needs)
+    offsets, arena_bytes = arrange([(place.nbytes, place.first, place.last) for place in places])
+    _wait_for_memory(places, offsets, needs)
+    offset_of = dict(zip(places, offsets))
     slots, slot_of = _slots(launches)
-    waits = _waits(steps, lives, offsets)
-    commit_at = launches.commit if any(launch.refuses for launch in steps) else -1
 
     def operand(buffer: Buffer, offset: int) -> Operand:
         if buffer.role == "arena":
-            return Operand(ARENA, offsets[buffer] + offset)
+            return Operand(ARENA, offset_of[place_of[buffer]] + offset)
         return Operand(slot_of[buffer.role, buffer.index], offset)
 
-    instructions: list[Instruction] = []
-    for k, launch in enumerate(steps):
-        if k == commit_at:
-            instructions.append(_commit(k))
-        shift = int(0 <= commit_at <= k)
-        after = max(
-            waits[k] + shift if waits[k] > commit_at else waits[k], commit_at + 1 if shift else 0
-        )
-        instructions.append(_instruction(launch, after, operand))
-    if commit_at == len(steps):
-        instructions.append(_commit(len(steps)))
-    cost = sum(launch.cost for launch in steps)
+    units, shared_cost = share(steps, needs)
+    runs = {unit.first: unit.count for unit in units}
+    afters = [max(need, default=-1) + 1 for need in needs]
+    for unit in units:
+        afters[unit.first] = unit.after
+    instructions = [
+        _instruction(launch, runs.get(k, 0), afters[k], operand) for k, launch in enumerate(steps)
+    ]
     return Program(
-        launches.graph.name, slots, tuple(instructions), arena_bytes, cost, launches.in_place
+        launches.graph.name,
+        slots,
+        tuple(instructions),
+        arena_bytes,
+        sum(launch.cost for launch in launches.steps),
+        launches.in_place,
+        shared_cost,
     )
 
 
 def _instruction(
-    launch: Launch, after: int, operand: Callable[[Buffer, int], Operand]
+    launch: Launch | None, run: int, after: int, operand: Callable[[Buffer, int], Operand]
 ) -> Instruction:
-    operands = tuple(operand(*item) for item in (*launch.reads, *launch.writes))
+    if launch is None:
+        return Instruction(None, (), (), 0, 1, after, 0.0, "commit")
     return Instruction(
         launch.kernel,
-        operands,
+        tuple(operand(*item) for item in (*launch.reads, *launch.writes)),
         launch.params,
         launch.work,
         launch.grain,
         after,
         launch.cost,
         launch.label,
+        run,
     )
 
 
-def _commit(after: int) -> Instruction:
-    return Instruction(None, (), (), 0, 1, after, 0.0, "commit")
-
-
-def _rounded(nbytes: int) -> int:
-    return max(ALIGNMENT, -(-nbytes // ALIGNMENT) * ALIGNMENT)
-
-
-def _lifetimes(steps: list[Launch]) -> dict[Buffer, _Life]:
-    lives: dict[Buffer, _Life] = {}
+def _places(
+    steps: Sequence[Launch | None], needs: list[set[int]]
+) -> tuple[dict[Buffer, _Place], list[_Place]]:
+    """The place of each temporary, and all places; results that replace an operand wait for it."""
+    place_of: dict[Buffer, _Place] = {}
     for k, launch in enumerate(steps):
-        for buffer, _ in (*launch.reads, *launch.writes):
+        operands = () if launch is None else (*launch.reads, *launch.writes)
+        for buffer, _ in operands:
             if buffer.role == "arena":
-                lives.setdefault(buffer, _Life(k, k)).last = k
-    return lives
-
-
-def _places(steps: list[Launch], lives: dict[Buffer, _Life]) -> tuple[dict[Buffer, int], int]:
-    starts: dict[int, list[Buffer]] = {}
-    ends: dict[int, list[Buffer]] = {}
-    for buffer, life in lives.items():
-        starts.setdefault(life.first, []).append(buffer)
-        ends.setdefault(life.last, []).append(buffer)
-    arena = _Arena()
-    offsets: dict[Buffer, int] = {}
-    for k in range(len(steps)):
-        for buffer in starts.get(k, ()):
-            offsets[buffer] = arena.take(_rounded(buffer.nbytes))
-        for buffer in ends.get(k, ()):
-            arena.give(offsets[buffer], _rounded(buffer.nbytes))
-    return offsets, arena.size
-
-
-def _waits(
-    steps: list[Launch], lives: dict[Buffer, _Life], offsets: dict[Buffer, int]
-) -> list[int]:
-    """For each launch how many leading launches must be finished before it starts."""
-    needs = dependencies(steps)
-    waits = [max(need, default=-1) + 1 for need in needs]
-    ordered = sorted(lives, key=lambda buffer: lives[buffer].first)
-    active: list[Buffer] = []
-    for buffer in ordered:
-        first, start = lives[buffer].first, offsets[buffer]
-        end = start + _rounded(buffer.nbytes)
-        kept: list[Buffer] = []
-        for other in active:
-            low, high = offsets[other], offsets[other] + _rounded(other.nbytes)
-            if low < end and start < high:  # the same memory: its last user goes first
-                waits[first] = max(waits[first], lives[other].last + 1)
-                if start <= low and high <= end:
-                    continue
-            kept.append(other)
-        active = [*kept, buffer]
-    _wait_for_readers(steps, waits)
-    return waits
-
-
-def _wait_for_readers(steps: list[Launch], waits: list[int]) -> None:
-    """A launch that writes state waits for everything before it: old values may still be read."""
-    last_reader = 0
+                place = place_of.get(buffer)
+                if place is None:
+                    place = place_of[buffer] = _Place(buffer.nbytes, k, k)
+                place.last = k
+                place.users.append(k)
     for k, launch in enumerate(steps):
-        if any(buffer.role == "update" for buffer, _ in launch.writes):
-            waits[k] = max(waits[k], last_reader)
-        if any(buffer.role in ("input", "capture") for buffer, _ in launch.reads):
-            last_reader = k + 1
+        if launch is None or not launch.in_step:
+            continue
+        for buffer, result in _replacements(k, launch, place_of):
+            place, new = place_of[buffer], place_of[result]
+            needs[k].update(user for user in place.users if user < k)
+            place.last, place.users = new.last, new.users
+            place_of[result] = place
+    return place_of, list(dict.fromkeys(place_of.values()))
+
+
+def _replacements(
+    k: int, launch: Launch, place_of: dict[Buffer, _Place]
+) -> Iterable[tuple[Buffer, Buffer]]:
+    """Operands that die with a launch, each with the result that may take its place."""
+    dying = [
+        buffer
+        for buffer, _ in launch.reads
+        if buffer in launch.in_step and buffer in place_of and place_of[buffer].last == k
+    ]
+    if not dying:
+        return
+    sizes = _itemsizes(launch)
+    for result, _ in launch.writes:
+        if result not in place_of or place_of[result].first < k:
+            continue
+        for buffer in dying:
+            if buffer.nbytes == result.nbytes and sizes[buffer] == sizes[result]:
+                dying.remove(buffer)
+                yield buffer, result
+                break
+
+
+def _itemsizes(launch: Launch) -> dict[Buffer, int]:
+    """The bytes of an element of each operand, as far as the kernel tells."""
+    buffers = [buffer for buffer, _ in (*launch.reads, *launch.writes)]
+    if not isinstance(launch.kernel, LoopKernel):
+        return dict.fromkeys(buffers, 0)
+    accesses = (*launch.kernel.loads, *(access for access, _ in launch.kernel.stores))
+    return {buffer: access.dtype.itemsize for buffer, access in zip(buffers, accesses)}
+
+
+def _wait_for_memory(
+    places: Sequence[_Place], offsets: Sequence[int], needs: list[set[int]]
+) -> None:
+    """The first launch that touches a place needs those that used its memory before."""
+    starts: list[int] = [0]  # part i of the arena is [starts[i], starts[i + 1])
+    holders: list[_Place | None] = [None]  # who had it last
+    for place, low in sorted(zip(places, offsets), key=lambda row: row[0].first):
+        high = low + rounded(place.nbytes)
+        if low == high:
+            continue
+        i, j = bisect_right(starts, low) - 1, bisect_left(starts, high)
+        for holder in holders[i:j]:
+            if holder is not None:
+                needs[place.first].update(holder.users)
+        parts: list[tuple[int, _Place | None]] = [(low, place)]
+        if starts[i] < low:
+            parts.insert(0, (starts[i], holders[i]))
+        if j == len(starts) or starts[j] > high:
+            parts.append((high, holders[j - 1]))
+        starts[i:j] = [start for start, _ in parts]
+        holders[i:j] = [holder for _, holder in parts]
 
 
 def _slots(launches: Launches) -> tuple[tuple[Slot, ...], dict[tuple[str, int], int]]:

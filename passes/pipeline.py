@@ -42,6 +42,11 @@ def stages(machine: Machine, allow: Allow) -> list[tuple[str, Callable[[Any], An
     ]
 
 
+def stage_names() -> tuple[str, ...]:
+    """The name of every stage in order, the trace first."""
+    return ("trace", *(name for name, _ in stages(Machine(1, 32), always)))
+
+
 def _ignore(name: str, result: Any) -> None:
     """The observer that looks away."""
 

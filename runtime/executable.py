@@ -16,11 +16,12 @@ from einkorn.codegen.target import Target
 from einkorn.ir import program as layout
 from einkorn.ir.errors import IRError
 from einkorn.ir.program import ARENA, Program
-from einkorn.runtime.team import run_function, team_for
+from einkorn.runtime.team import is_awake, run_function, team_for
 
 ALIGNMENT = 64
 NOT_RUN = -1  # the status word until the driver clears it
-ALONE_NS = 100_000.0  # a step shorter than this is not worth waking another thread
+ALONE_NS = 150_000.0  # a step shorter than this is not worth waking another thread
+PAYS = 0.85  # two threads that need more of one thread's time are not worth their use
 INTERRUPTS = 8  # how often in a row a commit may be stopped and is tried again
 KEEP_GIL_NS = 50_000.0  # releasing and retaking the GIL can cost more than such a step
 
@@ -72,6 +73,7 @@ class _Instance:
             row[layout.WORK] = instruction.work
             row[layout.CHUNK] = max(1, instruction.chunk)
             row[layout.AFTER] = instruction.after
+            row[layout.RUN] = instruction.run
             pointers += 8 * len(instruction.operands)
             params += 8 * len(instruction.params)
 
@@ -124,8 +126,7 @@ class Executable:
             )
         instance.slots[1:] = addresses
         block = instance.block
-        if self.program.cost < ALONE_NS:
-            threads = 1
+        threads = threads_for(self.program, threads)
         block[layout.THREADS] = threads
         block[layout.TEAM] = team_for(threads) if threads > 1 else 0
         block[layout.STATUS] = NOT_RUN
@@ -135,6 +136,15 @@ class Executable:
             if commit is not None and block[layout.STATUS] == 0:
                 _complete(commit)
             self._idle.append(instance)
+
+
+def threads_for(program: Program, wanted: int) -> int:
+    """How many threads run a step: all that are wanted, or one where more do not pay."""
+    if wanted == 1 or program.shared_cost > PAYS * program.cost:
+        return 1
+    if program.cost < ALONE_NS and not is_awake(program.cost):
+        return 1
+    return wanted
 
 
 def _complete(commit: Callable[[], None]) -> None:

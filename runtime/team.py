@@ -20,10 +20,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from einkorn.codegen.llvm import driver
+from einkorn.codegen.llvm import driver_phrases as words
+from einkorn.codegen.llvm.driver import driver_text
 from einkorn.codegen.llvm.objects import host_features, load_all
 
-SPIN_SECONDS = 30e-6  # a sleeping worker takes about 42e-6 to wake, measured
+SPIN_SECONDS = 50e-6  # a sleeping worker takes about 42e-6 to wake, measured
 _SYNCHRONOUS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP")
 
 Run = Callable[[int], int]
@@ -32,7 +33,7 @@ Run = Callable[[int], int]
 @lru_cache(maxsize=1)
 def _native() -> tuple[int, int, int]:
     """The addresses of the driver's `run`, `worker` and `pause`."""
-    text = driver.driver_text(host_features().triple)
+    text = driver_text(host_features().triple)
     run, worker, pause = load_all(text, ("run", "worker", "pause"))
     return run, worker, pause
 
@@ -79,17 +80,17 @@ class Team:
     """
 
     def __init__(self) -> None:
-        self._memory = _immortal_words(driver.TEAM_WORDS)
+        self._memory = _immortal_words(words.TEAM_WORDS)
         self.address = int(self._memory.ctypes.data)
         self._threads: list[ctypes.c_void_p] = []
         self._refused = False
         libc = _libc()
-        for word, name in enumerate(driver.LIBC):
+        for word, name in enumerate(words.LIBC):
             function = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value
             self._memory[word] = function or 0
-        self._memory[driver.SPINS] = _spins()
-        libc.pthread_mutex_init(self._at(driver.MUTEX), None)
-        libc.pthread_cond_init(self._at(driver.CONDITION), None)
+        self._memory[words.SPINS] = _spins()
+        libc.pthread_mutex_init(self._at(words.MUTEX), None)
+        libc.pthread_cond_init(self._at(words.CONDITION), None)
 
     @property
     def threads(self) -> int:
@@ -99,11 +100,11 @@ class Team:
     @property
     def sleeping(self) -> int:
         """How many workers sleep now: waking one takes longer than a short step."""
-        return int(self._memory[driver.SLEEPERS])
+        return int(self._memory[words.SLEEPERS])
 
     def grow(self, threads: int) -> None:
         """Start workers until `threads` can run a job, or the system refuses one."""
-        wanted = min(threads - 1, driver.MAX_WORKERS)
+        wanted = min(threads - 1, words.MAX_WORKERS)
         if self._refused or len(self._threads) >= wanted:
             return
         # Workers never run Python, so signals are for Python's threads. A fault of the worker's
@@ -124,10 +125,10 @@ class Team:
     def stop(self) -> None:
         """Let the workers return, and join them. A later job runs on its caller alone."""
         libc = _libc()
-        libc.pthread_mutex_lock(self._at(driver.MUTEX))
-        self._memory[driver.STOP] = 1
-        libc.pthread_cond_broadcast(self._at(driver.CONDITION))
-        libc.pthread_mutex_unlock(self._at(driver.MUTEX))
+        libc.pthread_mutex_lock(self._at(words.MUTEX))
+        self._memory[words.STOP] = 1
+        libc.pthread_cond_broadcast(self._at(words.CONDITION))
+        libc.pthread_mutex_unlock(self._at(words.MUTEX))
         for thread in self._threads:
             libc.pthread_join(thread, None)
         self._threads.clear()
@@ -135,7 +136,7 @@ class Team:
 
     def abandon(self) -> None:
         """In a forked child, where no worker exists: make callers of this struct run alone."""
-        self._memory[driver.LOCK] = 1
+        self._memory[words.LOCK] = 1
 
     def _at(self, word: int) -> int:
         return self.address + 8 * word
@@ -146,15 +147,16 @@ def _immortal_words(count: int) -> NDArray[np.int64]:
 
     A daemon thread may still be in native code when the interpreter clears its modules.
     """
-    raw = np.zeros(count + driver.LINE, np.int64)
+    raw = np.zeros(count + words.LINE, np.int64)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
-    skip = -raw.ctypes.data // 8 % driver.LINE
+    skip = -raw.ctypes.data // 8 % words.LINE
     return raw[skip : skip + count]
 
 
 _lock = threading.RLock()
 _team: Team | None = None
 _stopped = False
+_asked_at = 0  # when a short step was last about to run
 
 
 def team_for(threads: int) -> int:
@@ -182,6 +184,20 @@ def sleeping_workers() -> int:
     """How many workers of the team sleep; 0 without a team."""
     team = _team
     return 0 if team is None else team.sleeping
+
+
+def is_awake(step_ns: float) -> bool:
+    """Whether workers are awake, or short steps follow each other so fast that they will stay so.
+
+    Args:
+        step_ns: how long the step takes that is about to run, and took the last time.
+    """
+    global _asked_at
+    before, _asked_at = _asked_at, time.perf_counter_ns()
+    team = _team
+    if team is not None and team.threads > 1 and team.sleeping == 0:
+        return True
+    return _asked_at - before < 2 * step_ns + SPIN_SECONDS * 1e9
 
 
 def _stop() -> None:

@@ -47,15 +47,19 @@ def assert_same_bits(got: Any, want: Any, message: str = "") -> None:
 
 
 @contextmanager
-def split_finely(split_ns: float = 1e-3) -> Generator[None]:
-    """Every launch is worth splitting and every program worth all threads that it may use."""
-    before = costs.SPLIT_NS, executable.ALONE_NS
+def split_finely(split_ns: float = 1e-3, handoff_ns: float = 0.0) -> Generator[None]:
+    """Every launch is worth splitting and every program worth all threads that it may use.
+
+    Without a cost of handing over each launch is a unit of its own; a high one makes units long.
+    """
+    before = costs.SPLIT_NS, costs.HANDOFF_NS, executable.ALONE_NS, executable.PAYS
     _forget()
-    costs.SPLIT_NS, executable.ALONE_NS = split_ns, 0.0
+    costs.SPLIT_NS, costs.HANDOFF_NS = split_ns, handoff_ns
+    executable.ALONE_NS, executable.PAYS = 0.0, float("inf")
     try:
         yield
     finally:
-        costs.SPLIT_NS, executable.ALONE_NS = before
+        costs.SPLIT_NS, costs.HANDOFF_NS, executable.ALONE_NS, executable.PAYS = before
         _forget()
 
 

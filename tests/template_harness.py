@@ -90,17 +90,28 @@ def pieces(work: int, rng: np.random.Generator) -> list[tuple[int, int]]:
 
 
 def run(
-    kernel: Any, variant: Variant, inputs: Sequence[Array], out: Array, params: list[int], work: int
+    kernel: Any,
+    variant: Variant,
+    inputs: Sequence[Array],
+    out: Array,
+    params: list[int],
+    work: int,
+    results: int = 1,
 ) -> tuple[Array, int]:
-    """The buffer `out` after the kernel, and the status word."""
+    """The buffer `out` after the kernel, and the status word.
+
+    Args:
+        results: how many results the first axis of `out` holds, each with an address of its own.
+    """
     seed = zlib.crc32(repr((kernel, variant, params)).encode())
     rng = np.random.default_rng(seed)
     before = out.reshape(-1).view(np.uint8)
-    results: list[tuple[Array, int]] = []
+    found: list[tuple[Array, int]] = []
     for at_end in (True, False):
         buffers = [Guarded(a, at_end) for a in (*inputs, out)]
         status = np.zeros(1, np.int64)
-        addresses = np.array([b.address for b in buffers], np.uint64)
+        parts = [buffers[-1].address + i * (out.nbytes // results) for i in range(results)]
+        addresses = np.array([*(b.address for b in buffers[:-1]), *parts], np.uint64)
         words = np.array(params, np.int64)
         call = compiled(kernel, variant)
         result = np.zeros(out.nbytes, np.uint8)
@@ -115,8 +126,8 @@ def run(
             assert buffer.view.tobytes() == array.tobytes()
         for buffer in buffers:
             buffer.check()
-        results.append(((result ^ before).view(out.dtype).reshape(out.shape), int(status[0])))
-    (first, status), (second, again) = results
+        found.append(((result ^ before).view(out.dtype).reshape(out.shape), int(status[0])))
+    (first, status), (second, again) = found
     assert first.tobytes() == second.tobytes()
     assert status == again
     return first, status
@@ -134,10 +145,15 @@ def assert_same_bits(got: Array, expected: Array) -> None:
 
 
 def same_on_all(
-    kernel: Any, inputs: Sequence[Array], out: Array, params: list[int], work: int
+    kernel: Any,
+    inputs: Sequence[Array],
+    out: Array,
+    params: list[int],
+    work: int,
+    results: int = 1,
 ) -> tuple[Array, int]:
     """Run every variant; they must agree to the bit."""
-    first, *others = [run(kernel, v, inputs, out, params, work) for v in VARIANTS]
+    first, *others = [run(kernel, v, inputs, out, params, work, results) for v in VARIANTS]
     for result, status in others:
         assert_same_bits(result, first[0])
         assert status == first[1]

@@ -13,7 +13,6 @@ from same_bits import assert_same_bits, bits, build, execute, split_finely
 from einkorn.codegen.llvm import loops, objects
 from einkorn.codegen.llvm.target import LLVM
 from einkorn.codegen.llvm.templates import TEMPLATES
-from einkorn.codegen.llvm.templates.dot import TILES, tile_shape
 from einkorn.ir import dtypes as dt
 from einkorn.ir.dtypes import DType, bfloat16, float16, float32, float64, int32
 from einkorn.ir.graph import Graph
@@ -31,11 +30,11 @@ NEUTRAL = {Op.SUM: -0.0, Op.PROD: 1.0, Op.MAX: -np.inf, Op.MIN: np.inf}
 
 
 class OtherTarget:
-    """The llvm target at another feature level, lanes or tiles."""
+    """The llvm target at another feature level, with other lanes or registers."""
 
-    def __init__(self, level: str, lanes: int, tiles: dict[DType, tuple[int, int]]) -> None:
+    def __init__(self, level: str, lanes: int, registers: int) -> None:
         self._features = objects.features_of(level)
-        self.machine = Machine(lanes, tiles)
+        self.machine = Machine(lanes, registers)
 
     def text(self, kernel: Kernel) -> str:
         if isinstance(kernel, LoopKernel):
@@ -49,18 +48,12 @@ class OtherTarget:
 
 
 def other_targets() -> dict[str, OtherTarget]:
-    """Every level below the host's, every width, and tiles that no width has."""
+    """Every level below the host's, every width, and tiles for other numbers of registers."""
     host = objects.host_features()
-    wide = [d for d in dt.ALL if (d.itemsize > 2 or not d.is_float) and d is not dt.bool_]
-    found = {
-        f"lanes{lanes}": OtherTarget(host.name, lanes, {d: tile_shape(d, lanes) for d in wide})
-        for lanes in TILES
-    }
-    tiles = {d: tile_shape(d, host.lanes) for d in wide}
-    tiles.update({float32: (4, 8), float64: (4, 8)})
-    found["tile4x8"] = OtherTarget(host.name, host.lanes, tiles)
+    found = {f"lanes{lanes}": OtherTarget(host.name, lanes, 32) for lanes in (16, 8, 4)}
+    found["registers16"] = OtherTarget(host.name, host.lanes, 16)
     if host.name == "avx512":
-        found["avx2"] = OtherTarget("avx2", 8, {d: tile_shape(d, 8) for d in wide})
+        found["avx2"] = OtherTarget("avx2", 8, 16)
     return found
 
 
@@ -288,7 +281,7 @@ def test_dots_are_chains_of_fused_multiply_adds(m: int, n: int, k: int) -> None:
 def test_tiles_lanes_and_feature_levels_change_no_bit(name: str) -> None:
     target = TARGETS[name]
     for dtype in (float32, float64, float16, bfloat16, int32):
-        for m, n, k in ((5, 5, 3), (13, 35, 40), (30, 66, 130), (3, 40, 70)):
+        for m, n, k in ((5, 5, 3), (13, 35, 40), (30, 66, 130), (3, 40, 70), (60, 3, 21)):
             a, b = numbers((m, k), dtype), numbers((k, n), dtype, 1)
             got = compute(dot_node(1, 0), a, b, target=target)
             assert_same_bits(got, compute(dot_node(1, 0), a, b), f"{m},{n},{k}")

@@ -147,7 +147,8 @@ import os, signal, sys, threading, time, warnings
 import numpy as np, einkorn as ek
 from einkorn.passes import costs
 from einkorn.runtime import executable
-costs.SPLIT_NS, executable.ALONE_NS = 1e-3, 0.0
+costs.SPLIT_NS, costs.HANDOFF_NS = 1e-3, 0.0
+executable.ALONE_NS, executable.PAYS = 0.0, float("inf")
 warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads
 w = ek.tensor(np.ones((60, 60), np.float32))
 

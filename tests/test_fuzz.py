@@ -66,6 +66,13 @@ def _split() -> Generator[None]:
         yield
 
 
+@pytest.fixture
+def in_units() -> Generator[None]:
+    """Launches stay whole and are joined to units, of which several run side by side."""
+    with split_finely(split_ns=1e9, handoff_ns=100.0):
+        yield
+
+
 @settings(max_examples=400)
 @given(CASES)
 def test_eager_ops_agree_with_the_reference(case: Case) -> None:
@@ -116,6 +123,15 @@ def _check(node: Node, got: Array, want: Array, operands: list[Array], message: 
 @given(case=CASES)
 def test_compiled_equals_eager_to_the_bit(without: tuple[str, ...], case: Case) -> None:
     _compare(case.graph, case.arrays, without, repr(case))
+
+
+@pytest.mark.usefixtures("in_units")
+@pytest.mark.parametrize("first", range(60, 120, 12))
+def test_units_of_launches(first: int) -> None:
+    for seed in range(first, first + 12):
+        rng = Random(seed)
+        graph = random_graph(rng, 50)
+        _compare(graph, random_arrays(rng, graph), (), f"random_graph(Random({seed}), 50)\n{graph}")
 
 
 @pytest.mark.parametrize("first", range(0, 60, 6))

@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 
 import einkorn as ek
-from einkorn.codegen.llvm.templates.dot import tile_shape
-from einkorn.ir import dtypes as dt
 from einkorn.ir.graph import Graph
 from einkorn.ir.machine import Machine
 from einkorn.passes.pipeline import run_pipeline
@@ -26,8 +24,7 @@ STAGES = (
     "trace", "expand-autodiff", "simplify", "fold", "dce", "fuse", "lower", "schedule",
     "plan-memory",
 )  # fmt: skip
-WIDE = [d for d in dt.ALL if (d.itemsize > 2 or not d.is_float) and d is not dt.bool_]
-MACHINE = Machine(8, {d: tile_shape(d, 8) for d in WIDE})
+MACHINE = Machine(lanes=8, registers=16)
 
 
 def training_step() -> Graph:

@@ -13,7 +13,6 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from template_harness import (
-    HOST,
     INTEGERS,
     NUMERIC,
     VARIANTS,
@@ -24,7 +23,6 @@ from template_harness import (
     elementwise,
     garbage,
     joined,
-    multiply_add,
     run,
     same_on_all,
     sample,
@@ -33,7 +31,6 @@ from template_harness import (
 from einkorn.codegen.llvm import objects
 from einkorn.codegen.llvm.mathlib import MATH
 from einkorn.codegen.llvm.templates import TEMPLATES
-from einkorn.codegen.llvm.templates.dot import TILES, tile_shape
 from einkorn.codegen.llvm.vectors import HALVES, accumulator, register, round_to, storage
 from einkorn.ir import dtypes as dt
 from einkorn.ir import numpy_rules as ref
@@ -41,15 +38,17 @@ from einkorn.ir.dtypes import DType
 from einkorn.ir.loops import (
     COLUMN_CHUNK,
     RANDOM_CHUNK,
+    Access,
     ArgReduce,
+    Epilogue,
     Gather,
     Pack,
-    PackedDot,
     RandomBits,
     RowSoftmax,
     Scan,
     Scatter,
     SkinnyDot,
+    TiledDot,
 )
 from einkorn.ir.ops import Op
 from einkorn.ir.program import STATUS_INDEX
@@ -83,13 +82,6 @@ def test_half_types_are_rounded_once(half: DType, source: DType) -> None:
             finite = np.isfinite(x) & (x != 0)
             expected[finite] = nearest_bfloat16(x[finite])
     assert_same_bits(apply(call, x, half), expected)
-
-
-def test_every_template_has_a_generator_and_every_width_its_tiles() -> None:
-    assert len(TEMPLATES) == 9
-    for lanes in TILES:
-        for dtype in NUMERIC:
-            assert min(tile_shape(dtype, lanes)) >= 4
 
 
 # -- random ----------------------------------------------------------------------------------------
@@ -309,151 +301,16 @@ def test_scatter(op: Op, dtype: DType, index: DType, outside: bool) -> None:
         assert status == (STATUS_INDEX if outside else 0)
 
 
-# -- contraction -----------------------------------------------------------------------------------
-
-
-def packed(x: Array, width: int, dtype: DType) -> Array:
-    """x[batch, rows, k] as panels [batch, panel, k, width]."""
-    batch, rows, k = x.shape
-    panels = -(-rows // width)
-    full = np.zeros((batch, panels * width, k), dtype.numpy)
-    full[:, :rows] = x
-    return np.ascontiguousarray(full.reshape(batch, panels, width, k).swapaxes(2, 3))
-
-
-LAYOUTS = {"k adjacent": (0, 1, 2), "rows adjacent": (0, 2, 1), "neither": (2, 1, 0)}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", NUMERIC, ids=repr)
-def test_pack(dtype: DType, layout: str) -> None:
-    order = LAYOUTS[layout]
-    for width in (6, 14, 32):
-        cases = [(1, 1, 1), (2, width, 16), (2, width + 3, 21), (1, 3 * width - 1, 5)]
-        for batch, rows, k in cases:
-            shape = [(batch, rows, k)[axis] for axis in order]
-            held = sample(dtype, tuple(shape))
-            x = held.transpose(np.argsort(order))
-            strides = [s // held.itemsize for s in x.strides]
-            wide = accumulator(dtype)
-            expected = packed(x, width, wide)
-            out, _ = same_on_all(
-                Pack(dtype, width), [held], garbage(wide, expected.shape),
-                [batch, rows, k, *strides], expected.shape[0] * expected.shape[1],
-            )  # fmt: skip
-            assert_same_bits(out, expected)
-
-
-def test_pack_across_blocks_and_broadcast() -> None:
-    x = sample(dt.float32, (1, 30, 1030))
-    expected = packed(x, 14, dt.float32)
-    out, _ = same_on_all(
-        Pack(dt.float32, 14), [x], garbage(dt.float32, expected.shape), [1, 30, 1030, 0, 1030, 1], 3
-    )
-    assert_same_bits(out, expected)
-    one = sample(dt.float32, (1,))
-    out, _ = same_on_all(
-        Pack(dt.float32, 14), [one], garbage(dt.float32, (2, 1, 5, 14)), [2, 3, 5, 0, 0, 0], 2
-    )
-    assert_same_bits(out, packed(np.broadcast_to(one, (2, 3, 5)), 14, dt.float32))
-
-
-def small(dtype: DType, shape: tuple[int, ...], seed: int) -> Array:
-    """Operands of a contraction: with products that underflow to either zero among the floats."""
-    x = sample(dtype, shape, seed)
-    if dtype in (dt.float32, dt.float64):
-        tiny = np.random.default_rng(seed).random(shape) < 0.3
-        x = np.where(tiny, x * np.finfo(dtype.numpy).smallest_normal, x)
-    return x
-
-
-def chains(a: Array, b: Array, dtype: DType, count: int = 1) -> Array:
-    """Fused chains over k of a[.., M, k] and b[.., N, k], product k to chain k mod count."""
-    wide = accumulator(dtype)
-    a, b = a.astype(wide.numpy), b.astype(wide.numpy)
-    shape = np.broadcast_shapes((*a.shape[:-1], 1), (*b.shape[:-2], 1, b.shape[-2]))
-    acc = np.zeros((count, *shape), wide.numpy)
-    for k in range(a.shape[-1]):
-        left, right = a[..., :, None, k], b[..., None, :, k]
-        acc[k % count] = multiply_add(left, right, acc[k % count], wide)
-    return acc
-
-
-@pytest.mark.parametrize("inner", ["unit", "any"])
-@pytest.mark.parametrize("out_type", NUMERIC, ids=repr)
-def test_packed_dot(out_type: DType, inner: str) -> None:
-    dtype = accumulator(out_type)
-    for tile_m, tile_n in {tile_shape(dtype, 16), tile_shape(dtype, 8), (4, 8)}:
-        cases = [(1, 5, 5, 1), (2, tile_m, tile_n, 7), (2, tile_m + 3, tile_n + 5, 4)]
-        cases += [(1, tile_m, 2 * tile_n - 1, 2), (1, 2 * tile_m - 1, tile_n, 3)]
-        for batch, m, n, k in cases:
-            a, b = small(dtype, (batch, m, k), 1), small(dtype, (batch, n, k), 2)
-            shape = (batch, m, n + 3) if inner == "unit" else (batch, n, m)
-            strides = (m * (n + 3), n + 3, 1) if inner == "unit" else (n * m, 1, m)
-            panels = [packed(a, tile_m, dtype), packed(b, tile_n, dtype)]
-            before = garbage(out_type, shape)
-            out, _ = same_on_all(
-                PackedDot(dtype, out_type, tile_m, tile_n, inner), panels, before,
-                [batch, m, n, k, *strides], batch * -(-m // tile_m) * -(-n // tile_n),
-            )  # fmt: skip
-            with np.errstate(over="ignore"):
-                result = chains(a, b, dtype)[0].astype(out_type.numpy)
-            expected = before.copy()
-            if inner == "unit":
-                expected[:, :, :n] = result
-            else:
-                expected[...] = result.swapaxes(1, 2)
-            assert_same_bits(out, expected)
-
-
-def test_packed_dot_agrees_with_numpy() -> None:
-    tile_m, tile_n = tile_shape(dt.float32, HOST.lanes)
-    a, b = sample(dt.float32, (1, 100, 130), 1), sample(dt.float32, (1, 90, 130), 2)
-    panels = [packed(a, tile_m, dt.float32), packed(b, tile_n, dt.float32)]
-    work = -(-100 // tile_m) * -(-90 // tile_n)
-    out, _ = same_on_all(
-        PackedDot(dt.float32, dt.float32, tile_m, tile_n, "unit"), panels,
-        garbage(dt.float32, (1, 100, 90)), [1, 100, 90, 130, 0, 90, 1], work,
-    )  # fmt: skip
-    expected = ref.dot(a, b.swapaxes(1, 2), (2, 1))
-    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
-
-
-SKINNY = [(1, 1, 1, 1), (2, 1, 9, 16), (1, 3, 5, 37), (2, 7, 2, 33), (1, 4, 1, 100)]
-
-
-@pytest.mark.parametrize("dtype", NUMERIC, ids=repr)
-def test_skinny_dot(dtype: DType) -> None:
-    for batch, m, n, k in SKINNY:
-        a, b = small(dtype, (batch, m, k), 1), small(dtype, (batch, n, k), 2)
-        out, _ = same_on_all(
-            SkinnyDot(dtype), [a, b], garbage(dtype, (batch, n, m)),
-            [batch, m, n, k, m * k, k, n * k, k, n * m, 1, m], batch * m * n,
-        )  # fmt: skip
-        with np.errstate(over="ignore"):
-            expected = joined(chains(a, b, dtype, 16)).astype(dtype.numpy)
-        assert_same_bits(out, np.ascontiguousarray(expected.swapaxes(1, 2)))
-
-
-def test_skinny_dot_keeps_the_sign_of_underflow_beside_a_tail() -> None:
-    """Chains of -0, by underflow, in all lanes: the tail's empty lanes must not make them +0."""
-    tiny = np.float32(2.0**-100)
-    a, b = np.full((1, 17), -tiny, np.float32), np.full((1, 17), tiny, np.float32)
-    out, _ = same_on_all(
-        SkinnyDot(dt.float32), [a, b], garbage(dt.float32, (1, 1)),
-        [1, 1, 1, 17, 0, 17, 0, 17, 0, 1, 1], 1,
-    )  # fmt: skip
-    assert np.signbit(out[0, 0])
-
-
 # -- objects ---------------------------------------------------------------------------------------
 
 
 def some_kernels() -> list[Any]:
     every: list[Any] = [RandomBits()]
     for dtype in NUMERIC:
-        every += [Scan(dtype), ArgReduce(Op.ARGMAX, dtype), Pack(dtype, 8), SkinnyDot(dtype)]
-        every += [PackedDot(accumulator(dtype), dtype, 8, 8, "unit")]
+        every += [Scan(dtype), ArgReduce(Op.ARGMAX, dtype), Pack(dtype, 8)]
+        epilogue = Epilogue((), (), ((Access(dtype, "unit"), 0),))
+        every += [SkinnyDot(dtype, dtype, 2, 8, name, True, epilogue) for name in ("k", "many")]
+        every += [TiledDot(accumulator(dtype), dtype, 4, 16, False, True, epilogue)]
         every += [Scatter(Op.SCATTER_SET, dtype, dt.int32)]
     every += [RowSoftmax(op, dtype) for op in SOFTMAX for dtype in dt.FLOATS]
     every += [Gather(size, dt.int64) for size in (1, 2, 4, 8)]

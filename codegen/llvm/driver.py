@@ -1,26 +1,18 @@
 """The native driver: runs a program's instruction table, alone or with a team of threads.
 
-The blocks that it reads are laid out in `einkorn.ir.program`. The team is one struct of 64-bit
-words, shared by all callers; words that different threads write are 128 bytes apart.
+The blocks that it reads are laid out in `einkorn.ir.program`, the team in `driver_phrases`.
 
-    team[MUTEX_LOCK ..]    addresses of libc functions, so that the object has no undefined symbols
-    team[SPINS]            pauses before a waiting thread gives way, or an idle worker sleeps
-    team[LOCK]             1 while a caller uses the team; another caller then runs alone
-    team[JOB]              grows by one when a job is opened (odd) and when it is closed (even)
-    team[SEATS]            workers that may still join this job
-    team[BLOCK]            the job's block
-    team[FINISHED]         leading instructions that are finished, or STOPPED
-    team[SLEEPERS]         workers inside the mutex, asleep or about to be
-    team[STOP]             1 when workers must return
-    team[WORKERS]          workers that have started
-    team[MUTEX], [CONDITION]  for idle workers
-    team[INSIDE + i * LINE]   1 while worker i may touch the block
+How threads meet. There are no barriers: a thread claims pieces of a unit (an instruction, or
+several that run as one) from its counter `next`, and counts what it ran in `done`. Whoever
+completes a unit moves FINISHED forward; a unit may start when FINISHED reaches its AFTER. A thread
+looks for work from FINISHED on, at most WINDOW units ahead, but not past a commit point. So a
+worker that is late or was put aside by the system delays nobody, unless it holds claimed pieces.
+FINISHED passes a commit point by one compare-exchange, which is therefore the single decision to go
+on or to stop.
 
-How threads meet. There are no barriers: a thread claims work items of instruction k from its
-counter `next`, and adds what it ran to `done`. Whoever completes an instruction moves FINISHED
-forward; k may start when FINISHED reaches AFTER[k]. So a worker that is late or was put aside by
-the system delays nobody, unless it holds claimed items. FINISHED passes a commit point by one
-compare-exchange, which is therefore the single decision to go on or to stop.
+`next` counts the pieces that were claimed from the front, by the caller and half of the workers,
+and in its upper half those claimed from the back, by the others. So a thread finds in its cache
+what it left there: in the unit before, and in the step before.
 
 How a job ends. A worker raises its INSIDE word and then looks at JOB; the caller changes JOB and
 then looks at the INSIDE words. All four are sequentially consistent, so either the worker sees that
@@ -30,32 +22,36 @@ instruction is not inside. SLEEPERS and JOB exclude a lost wake-up in the same w
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
+from einkorn.codegen.llvm.driver_phrases import (
+    BLOCK,
+    COND_SIGNAL,
+    COND_WAIT,
+    CONDITION,
+    FINISHED,
+    INSIDE,
+    JOB,
+    LINE,
+    LOCK,
+    MUTEX,
+    MUTEX_LOCK,
+    MUTEX_UNLOCK,
+    SEATS,
+    SLEEPERS,
+    SPINS,
+    STOP,
+    WORKERS,
+    Phrases,
+)
 from einkorn.codegen.llvm.text import Value, Writer
 from einkorn.ir import program
 
-LINE = 16  # words between words that different threads write: two cache lines, fetched as a pair
-(MUTEX_LOCK, MUTEX_UNLOCK, COND_WAIT, COND_SIGNAL, SCHED_YIELD, SPINS) = range(6)
-LIBC = (
-    "pthread_mutex_lock",
-    "pthread_mutex_unlock",
-    "pthread_cond_wait",
-    "pthread_cond_signal",
-    "sched_yield",
-)
-LOCK, JOB, SEATS, FINISHED, SLEEPERS, STOP, WORKERS = (LINE * line for line in range(1, 8))
-BLOCK = SEATS + 1
-MUTEX, CONDITION, INSIDE = (LINE * line for line in range(8, 11))
-MAX_WORKERS = 255
-TEAM_WORDS = INSIDE + LINE * MAX_WORKERS
-
 STOPPED = 1 << 62  # more than any number of instructions
-NEXT, DONE = 0, 8  # words of an instruction's counters
-
-_X86_DEFAULT = 0x1F80  # MXCSR: all exceptions masked, round to nearest, subnormals kept
+NEXT, DONE = 0, 8  # words of a unit's counters
+BACK = 32  # the bit of `next` where the pieces claimed from the back are counted
+MOST_PIECES = 1 << 28  # of one instruction
+WINDOW = 12  # units beyond the first that is not finished
 
 
 def driver_text(triple: str) -> str:
@@ -63,7 +59,9 @@ def driver_text(triple: str) -> str:
     w = Writer()
     driver = _Driver(w, triple.startswith(("aarch64", "arm64")))
     driver.pause_function()
+    driver.pieces_function()
     driver.advance_function()
+    driver.claim_function()
     driver.help_function()
     driver.alone_function()
     driver.together_function()
@@ -74,138 +72,8 @@ def driver_text(triple: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """One instruction as the driver sees it."""
-
-    kernel: Value
-    pointers: Value
-    params: Value
-    work: Value
-
-
-@dataclass(frozen=True, slots=True)
-class _Driver:
-    """Writes the functions of the driver; each method is one of them or a phrase of several."""
-
-    w: Writer
-    arm: bool
-
-    # -- phrases -------------------------------------------------------------------------------
-
-    def word(self, base: Value, index: int | Value) -> Value:
-        """The address of a 64-bit word."""
-        return self.w.gep("i64", base, self.w.i64(index) if isinstance(index, int) else index)
-
-    def field(self, base: Value, index: int, type: str = "i64") -> Value:
-        """Read a word that does not change while it is read."""
-        return self.w.load(type, self.word(base, index))
-
-    def read(self, address: Value, order: str) -> Value:
-        return self.w.emit("i64", f"load atomic i64, {address} {order}, align 8")
-
-    def write(self, value: Value | int, address: Value, order: str) -> None:
-        text = value.text if isinstance(value, Value) else str(value)
-        self.w.line(f"store atomic i64 {text}, {address} {order}, align 8")
-
-    def update(self, operation: str, address: Value, value: Value | int, order: str) -> Value:
-        """An atomic read-modify-write; the result is the word before it."""
-        text = value.text if isinstance(value, Value) else str(value)
-        return self.w.emit("i64", f"atomicrmw {operation} {address}, i64 {text} {order}, align 8")
-
-    def exchange(self, address: Value, old: Value, new: Value, order: str) -> Value:
-        """Compare and exchange; the result says whether it happened."""
-        pair = self.w.emit(
-            "{ i64, i1 }", f"cmpxchg {address}, {old}, {new} {order} {order}, align 8"
-        )
-        return self.w.emit("i1", f"extractvalue {pair}, 1")
-
-    def local(self, start: Value | int) -> Value:
-        """A variable on the stack."""
-        address = self.w.alloca("i64", align=8)
-        self.w.store(self.w.i64(start) if isinstance(start, int) else start, address)
-        return address
-
-    def pause(self) -> None:
-        if self.arm:
-            self.w.call("llvm.aarch64.isb", "void", Value("15", "i32"))
-        else:
-            self.w.call("llvm.x86.sse2.pause", "void")
-
-    def give_way(self, team: Value, turns: Value) -> None:
-        """One turn of a waiting loop: pause at first, then let others run."""
-        w = self.w
-        turn = w.load("i64", turns)
-        with w.if_else(w.icmp("slt", turn, self.field(team, SPINS))) as branches:
-            self.pause()
-            w.store(w.add(turn, w.i64(1)), turns)
-            branches.otherwise()
-            w.call_pointer(self.field(team, SCHED_YIELD, "ptr"), "i32")
-
-    def libc(self, team: Value, function: int, *words: int) -> None:
-        """Call a libc function on addresses of words of the team."""
-        address = self.field(team, function, "ptr")
-        self.w.call_pointer(address, "i32", *(self.word(team, word) for word in words))
-
-    @contextmanager
-    def default_floats(self) -> Generator[None]:
-        """Run the body with the default floating-point control register, then restore it."""
-        w = self.w
-        if self.arm:
-            before = w.call("llvm.aarch64.get.fpcr", "i64")
-            w.call("llvm.aarch64.set.fpcr", "void", w.i64(0))
-            yield
-            w.call("llvm.aarch64.set.fpcr", "void", before)
-            return
-        before, default = w.alloca("i32", align=4), w.alloca("i32", align=4)
-        w.store(Value(str(_X86_DEFAULT), "i32"), default)
-        w.call("llvm.x86.sse.stmxcsr", "void", before)
-        w.call("llvm.x86.sse.ldmxcsr", "void", default)
-        yield
-        w.call("llvm.x86.sse.ldmxcsr", "void", before)
-
-    def instruction(self, block: Value, index: Value) -> Value:
-        """The address of an instruction."""
-        table = self.field(block, program.INSTRUCTIONS, "ptr")
-        return self.word(table, self.w.mul(index, self.w.i64(program.INSTRUCTION_WORDS)))
-
-    def counters(self, block: Value, index: Value) -> Value:
-        """The address of an instruction's counters."""
-        table = self.field(block, program.COUNTERS, "ptr")
-        return self.word(table, self.w.mul(index, self.w.i64(program.COUNTER_WORDS)))
-
-    def entry(self, instruction: Value) -> _Entry:
-        return _Entry(
-            self.field(instruction, program.KERNEL, "ptr"),
-            self.field(instruction, program.POINTERS, "ptr"),
-            self.field(instruction, program.PARAMS, "ptr"),
-            self.field(instruction, program.WORK),
-        )
-
-    def launch(self, entry: _Entry, begin: Value, end: Value, block: Value) -> None:
-        status = self.word(block, program.STATUS)
-        self.w.call_pointer(entry.kernel, "void", entry.pointers, entry.params, begin, end, status)
-
-    def needs(self, block: Value, index: Value) -> Value:
-        """What FINISHED must reach before instruction `index`; all of them behind the last one.
-
-        A commit point is passed once it is finished itself.
-        """
-        w = self.w
-        count = self.field(block, program.COUNT)
-        last = w.sub(count, w.i64(1))
-        inside = w.icmp("slt", index, count)
-        instruction = self.instruction(block, w.select(inside, index, last))
-        kernel = self.field(instruction, program.KERNEL)
-        commit = w.icmp("eq", kernel, w.i64(0))
-        after = self.field(instruction, program.AFTER)
-        need = w.select(commit, w.add(index, w.i64(1)), after)
-        return w.select(inside, need, count)
-
-    def own(self, name: str, returns: str, *args: Value) -> Value:
-        """Call another function of this module."""
-        return self.w.call_pointer(Value(f"@{name}", "ptr"), returns, *args)
-
-    # -- functions -----------------------------------------------------------------------------
+class _Driver(Phrases):
+    """Writes the functions of the driver; each method is one of them or a part of one."""
 
     def pause_function(self) -> None:
         """`void pause(i64 times)`: for measuring how long a pause takes."""
@@ -213,11 +81,35 @@ class _Driver:
             with self.w.loop(self.w.i64(0), times):
                 self.pause()
 
+    def units(self, instruction: Value) -> Value:
+        """How many instructions run as one from this one on; a table may leave the word 0."""
+        w = self.w
+        run = self.field(instruction, program.RUN)
+        return w.select(w.icmp("sgt", run, w.i64(1)), run, w.i64(1))
+
+    def chunk(self, instruction: Value, work: Value) -> Value:
+        """Items of a piece: at least one, and so many that pieces can be counted in half a word."""
+        w = self.w
+        chunk = self.field(instruction, program.CHUNK)
+        least = w.add(w.lshr(work, w.i64(MOST_PIECES.bit_length() - 1)), w.i64(1))
+        return w.select(w.icmp("sgt", chunk, least), chunk, least)
+
+    def pieces_function(self) -> None:
+        """`i64 pieces(ptr instruction)`: the pieces of the unit that starts here."""
+        w = self.w
+        with w.function("pieces", [("ptr", "instruction")], "i64") as (instruction,):
+            work = self.field(instruction, program.WORK)
+            chunk = self.chunk(instruction, work)
+            found = w.add(w.binary("sdiv", w.sub(work, w.i64(1)), chunk), w.i64(1))
+            found = w.select(w.icmp("sgt", work, w.i64(0)), found, w.i64(0))
+            several = w.icmp("sgt", self.field(instruction, program.RUN), w.i64(1))
+            w.ret(w.select(several, w.i64(1), found))
+
     def advance_function(self) -> None:
         """`void advance(ptr team, ptr block)`: move FINISHED over all that is finished.
 
-        Called after each completion. Nothing is missed: of two instructions completed at the same
-        time, the thread whose `done` comes second in the total order sees the other's.
+        Called after each completion. Nothing is missed: of two units completed at the same time,
+        the thread whose `done` comes second in the total order sees the other's.
         """
         w = self.w
         with w.function("advance", [("ptr", "team"), ("ptr", "block")]) as (team, block):
@@ -227,64 +119,117 @@ class _Driver:
             with w.while_() as loop:
                 index = self.read(finished, "seq_cst")
                 loop.leave_unless(w.icmp("slt", index, count))
-                entry = self.entry(self.instruction(block, index))
-                w.store(w.add(index, w.i64(1)), following)
-                with w.if_else(w.icmp("eq", entry.kernel, Value("null", "ptr"))) as branches:
+                instruction = self.instruction(block, index)
+                kernel = self.field(instruction, program.KERNEL)
+                w.store(w.add(index, self.units(instruction)), following)
+                with w.if_else(w.icmp("eq", kernel, w.i64(0))) as branches:
                     status = self.read(self.word(block, program.STATUS), "monotonic")
                     with w.if_(w.icmp("ne", status, w.i64(0))):
                         w.store(w.i64(STOPPED), following)
                     branches.otherwise()
                     done = self.read(self.word(self.counters(block, index), DONE), "seq_cst")
-                    loop.leave_unless(w.icmp("sge", done, entry.work))
+                    pieces = self.own("pieces", "i64", instruction)
+                    loop.leave_unless(w.icmp("sge", done, pieces))
                 self.exchange(finished, index, w.load("i64", following), "seq_cst")
 
     def help_function(self) -> None:
-        """`i64 help(ptr team, ptr block, i64 start)`: run what can be claimed from `start` on.
+        """`i64 help(ptr team, ptr block, i64 back)`: run what can be claimed now.
 
-        Gives the instruction that must be waited for, or the number of instructions when nothing
-        is left to claim.
+        Gives what FINISHED must reach before there can be more, or the number of instructions when
+        nothing is left to claim.
         """
         w = self.w
-        params = [("ptr", "team"), ("ptr", "block"), ("i64", "start")]
-        with w.function("help", params, "i64") as (team, block, start):
-            finished = self.word(team, FINISHED)
+        params = [("ptr", "team"), ("ptr", "block"), ("i64", "back")]
+        with w.function("help", params, "i64") as (team, block, back):
             count = self.field(block, program.COUNT)
-            at = self.local(start)
+            wanted, at, claimed, seen, waiting = (self.local(0) for _ in range(5))
             with w.while_() as loop:
-                index = w.load("i64", at)
-                loop.leave_unless(w.icmp("slt", index, count))
-                reached = self.read(finished, "acquire")
-                loop.leave_unless(w.icmp("sge", reached, self.needs(block, index)))
-                loop.leave_unless(w.icmp("slt", reached, w.i64(STOPPED)))
-                kernel = self.field(self.instruction(block, index), program.KERNEL)
-                with w.if_(w.icmp("ne", kernel, w.i64(0))):
-                    self.claim(team, block, index)
-                w.store(w.add(index, w.i64(1)), at)
-            over = w.icmp("sge", self.read(finished, "acquire"), w.i64(STOPPED))
-            w.ret(w.select(over, count, w.load("i64", at)))
+                reached = self.read(self.word(team, FINISHED), "acquire")
+                over = w.icmp("sge", reached, count)
+                w.store(w.select(over, count, w.add(reached, w.i64(1))), wanted)
+                loop.leave_unless(w.not_(over))
+                w.store(reached, at)
+                for variable in (claimed, seen, waiting):
+                    w.store(w.i64(0), variable)
+                self.look((team, block, back), reached, (wanted, at, claimed, seen, waiting))
+                loop.leave_unless(w.icmp("ne", w.load("i64", claimed), w.i64(0)))
+            w.ret(w.load("i64", wanted))
 
-    def claim(self, team: Value, block: Value, index: Value) -> None:
-        """Claim and run work items of one instruction until none is left."""
+    def look(self, params: tuple[Value, ...], reached: Value, variables: tuple[Value, ...]) -> None:
+        """Go through the units from `reached` on until one gives something to run."""
         w = self.w
-        instruction, counters = self.instruction(block, index), self.counters(block, index)
-        entry, chunk = self.entry(instruction), self.field(instruction, program.CHUNK)
-        # At least one item, and no more than all, so that `next` cannot overflow.
-        chunk = self.w.select(w.icmp("sgt", chunk, w.i64(0)), chunk, w.i64(1))
-        chunk = self.w.select(w.icmp("slt", chunk, entry.work), chunk, entry.work)
-        following, done = self.word(counters, NEXT), self.word(counters, DONE)
+        team, block, back = params
+        wanted, at, claimed, seen, waiting = variables
+        count = self.field(block, program.COUNT)
         with w.while_() as loop:
-            # A look before the update keeps the line shared once nothing is left.
-            look = self.read(following, "monotonic")
-            loop.leave_unless(w.icmp("slt", look, entry.work))
-            begin = self.update("add", following, chunk, "monotonic")
-            loop.leave_unless(w.icmp("slt", begin, entry.work))
-            end = w.add(begin, chunk)
-            end = w.select(w.icmp("slt", end, entry.work), end, entry.work)
-            self.launch(entry, begin, end, block)
-            ran = w.sub(end, begin)
-            before = self.update("add", done, ran, "seq_cst")
-            with w.if_(w.icmp("eq", w.add(before, ran), entry.work)):
-                self.own("advance", "void", team, block)
+            index = w.load("i64", at)
+            with w.if_(w.icmp("sge", index, count)):  # all is claimed, or will be by others
+                idle = w.icmp("eq", w.load("i64", waiting), w.i64(0))
+                w.store(w.select(idle, count, w.load("i64", wanted)), wanted)
+            loop.leave_unless(w.icmp("slt", index, count))
+            units = w.load("i64", seen)
+            loop.leave_unless(w.icmp("slt", units, w.i64(WINDOW)))
+            w.store(w.add(units, w.i64(1)), seen)
+            instruction = self.instruction(block, index)
+            # A commit point is passed by `advance` alone, and nothing behind it is looked at.
+            loop.leave_unless(w.icmp("ne", self.field(instruction, program.KERNEL), w.i64(0)))
+            w.store(w.add(index, self.units(instruction)), at)
+            taken, pieces = self.taken(block, index), self.own("pieces", "i64", instruction)
+            with w.if_(w.icmp("slt", taken, pieces)):
+                after = self.field(instruction, program.AFTER)
+                with w.if_else(w.icmp("sge", reached, after)) as branches:
+                    self.own("claim", "void", team, block, index, back)
+                    w.store(w.i64(1), claimed)
+                    branches.otherwise()
+                    w.store(w.i64(1), waiting)
+            loop.leave_unless(w.icmp("eq", w.load("i64", claimed), w.i64(0)))
+
+    def taken(self, block: Value, index: Value) -> Value:
+        """How many pieces of a unit are claimed; a look that keeps the line shared."""
+        w = self.w
+        word = self.read(self.word(self.counters(block, index), NEXT), "monotonic")
+        return w.add(*self.halves(word))
+
+    def halves(self, word: Value) -> tuple[Value, Value]:
+        """The pieces claimed from the front and from the back."""
+        w = self.w
+        return w.and_(word, w.i64((1 << BACK) - 1)), w.lshr(word, w.i64(BACK))
+
+    def claim_function(self) -> None:
+        """`void claim(ptr team, ptr block, i64 index, i64 back)`: run pieces until none is left."""
+        w = self.w
+        params = [("ptr", "team"), ("ptr", "block"), ("i64", "index"), ("i64", "back")]
+        with w.function("claim", params) as (team, block, index, back):
+            instruction, counters = self.instruction(block, index), self.counters(block, index)
+            pieces, work = self.own("pieces", "i64", instruction), self.entry(instruction).work
+            chunk = self.chunk(instruction, work)
+            chunk = w.select(w.icmp("eq", pieces, w.i64(1)), work, chunk)
+            from_back = w.icmp("ne", back, w.i64(0))
+            one = w.select(from_back, w.i64(1 << BACK), w.i64(1))
+            following, done = self.word(counters, NEXT), self.word(counters, DONE)
+            with w.while_() as loop:
+                loop.leave_unless(w.icmp("slt", self.taken(block, index), pieces))
+                before = self.update("add", following, one, "monotonic")
+                front, rear = self.halves(before)
+                loop.leave_unless(w.icmp("slt", w.add(front, rear), pieces))
+                last = w.sub(w.sub(pieces, w.i64(1)), rear)
+                begin = w.mul(w.select(from_back, last, front), chunk)
+                self.run_piece(block, index, begin, chunk)
+                before = self.update("add", done, 1, "seq_cst")
+                with w.if_(w.icmp("eq", w.add(before, w.i64(1)), pieces)):
+                    self.own("advance", "void", team, block)
+
+    def run_piece(self, block: Value, index: Value, begin: Value, chunk: Value) -> None:
+        """Run one piece of an instruction, and the rest of its unit."""
+        w = self.w
+        instruction = self.instruction(block, index)
+        entry = self.entry(instruction)
+        end = w.add(begin, chunk)
+        end = w.select(w.icmp("slt", end, entry.work), end, entry.work)
+        self.launch(entry, begin, end, block)
+        with w.loop(w.i64(1), self.units(instruction)) as each:
+            rest = self.entry(self.instruction(block, w.add(index, each.index)))
+            self.launch(rest, w.i64(0), rest.work, block)
 
     def alone_function(self) -> None:
         """`void alone(ptr block)`: run every instruction in the calling thread."""
@@ -309,20 +254,18 @@ class _Driver:
         """`void together(ptr team, ptr block)`: run as thread 0 of the team, whose lock is held."""
         w = self.w
         with w.function("together", [("ptr", "team"), ("ptr", "block")]) as (team, block):
-            turns, at = self.local(0), self.local(0)
+            turns = self.local(0)
             job, finished = self.word(team, JOB), self.word(team, FINISHED)
             count = self.field(block, program.COUNT)
             self.open_job(team, block)
             with w.while_() as loop:
-                index = self.own("help", "i64", team, block, w.load("i64", at))
-                w.store(index, at)
-                loop.leave_unless(w.icmp("slt", self.read(finished, "acquire"), count))
-                need = self.needs(block, index)
+                wanted = self.own("help", "i64", team, block, w.i64(0))
                 w.store(w.i64(0), turns)
                 with w.while_() as wait:
                     reached = self.read(finished, "acquire")
-                    wait.leave_unless(w.icmp("slt", reached, need))
+                    wait.leave_unless(w.icmp("slt", reached, wanted))
                     self.give_way(team, turns)
+                loop.leave_unless(w.icmp("slt", self.read(finished, "acquire"), count))
             closed = w.add(self.read(job, "monotonic"), w.i64(1))
             self.write(closed, job, "seq_cst")
             workers = self.read(self.word(team, WORKERS), "seq_cst")
@@ -337,10 +280,14 @@ class _Driver:
     def open_job(self, team: Value, block: Value) -> None:
         """Clear the counters, publish the job, and wake sleepers if seats would stay empty."""
         w = self.w
-        with w.loop(w.i64(0), self.field(block, program.COUNT)) as each:
-            counters = self.counters(block, each.index)
+        count, at = self.field(block, program.COUNT), self.local(0)
+        with w.while_() as loop:
+            index = w.load("i64", at)
+            loop.leave_unless(w.icmp("slt", index, count))
+            counters = self.counters(block, index)
             self.write(0, self.word(counters, NEXT), "monotonic")
             self.write(0, self.word(counters, DONE), "monotonic")
+            w.store(w.add(index, self.units(self.instruction(block, index))), at)
         seats = w.sub(self.field(block, program.THREADS), w.i64(1))
         self.write(seats, self.word(team, SEATS), "monotonic")
         w.store(block, self.word(team, BLOCK))
@@ -391,13 +338,13 @@ class _Driver:
             w.store(w.add(base, self.field(bind, 2)), self.field(bind, 0, "ptr"))
 
     def take_part_function(self) -> None:
-        """`void take_part(ptr team, ptr inside, i64 job)`: a worker's share of one job."""
+        """`void take_part(ptr team, ptr inside, i64 job, i64 back)`: a worker's share of a job."""
         w = self.w
-        params = [("ptr", "team"), ("ptr", "inside"), ("i64", "number")]
-        with w.function("take_part", params) as (team, inside, number):
+        params = [("ptr", "team"), ("ptr", "inside"), ("i64", "number"), ("i64", "back")]
+        with w.function("take_part", params) as (team, inside, number, back):
             job, finished = self.word(team, JOB), self.word(team, FINISHED)
             seats = self.word(team, SEATS)
-            turns, at, seated = self.local(0), self.local(0), self.local(0)
+            turns, seated = self.local(0), self.local(0)
             with w.while_() as loop:
                 self.update("xchg", inside, 1, "seq_cst")
                 loop.leave_unless(w.icmp("eq", self.read(job, "seq_cst"), number))
@@ -406,16 +353,12 @@ class _Driver:
                     loop.leave_unless(w.icmp("sgt", free, w.i64(0)))
                     w.store(w.i64(1), seated)
                 block = self.field(team, BLOCK, "ptr")
-                start, reached = w.load("i64", at), self.read(finished, "acquire")
-                start = w.select(w.icmp("sgt", reached, start), reached, start)
-                index = self.own("help", "i64", team, block, start)
-                w.store(index, at)
-                loop.leave_unless(w.icmp("slt", index, self.field(block, program.COUNT)))
-                need = self.needs(block, index)
+                wanted = self.own("help", "i64", team, block, back)
+                loop.leave_unless(w.icmp("slt", wanted, self.field(block, program.COUNT)))
                 self.write(0, inside, "release")
                 w.store(w.i64(0), turns)
                 with w.while_() as wait:
-                    wait.leave_unless(w.icmp("slt", self.read(finished, "acquire"), need))
+                    wait.leave_unless(w.icmp("slt", self.read(finished, "acquire"), wanted))
                     wait.leave_unless(w.icmp("eq", self.read(job, "monotonic"), number))
                     self.give_way(team, turns)
             self.write(0, inside, "release")
@@ -427,6 +370,7 @@ class _Driver:
             job, stop = self.word(team, JOB), self.word(team, STOP)
             own = self.update("add", self.word(team, WORKERS), 1, "seq_cst")
             inside = self.word(self.word(team, INSIDE), w.mul(own, w.i64(LINE)))
+            back = w.sub(w.i64(1), w.and_(own, w.i64(1)))
             seen, turns = self.local(0), self.local(0)
             with self.default_floats(), w.while_() as loop:
                 w.store(w.i64(0), turns)
@@ -445,7 +389,7 @@ class _Driver:
                 w.store(number, seen)
                 opened = w.icmp("ne", w.and_(number, w.i64(1)), w.i64(0))
                 with w.if_(opened):
-                    self.own("take_part", "void", team, inside, number)
+                    self.own("take_part", "void", team, inside, number, back)
             w.ret(Value("null", "ptr"))
 
     def sleep(self, team: Value, last: Value) -> None:

@@ -46,22 +46,24 @@ class Features:
         triple: LLVM's target triple.
         flags: LLVM's feature string, all that the level turns on and nothing else of the host's.
         lanes: float32 lanes of a vector register.
+        registers: how many vector registers there are.
     """
 
     name: str
     triple: str
     flags: str
     lanes: int
+    registers: int
 
 
 # The native half-precision extensions stay off: AVX512-BF16 flushes subnormal numbers and
 # AVX512-FP16 and FullFP16 would make the bits of half types depend on the host.
 _AVX2 = ("avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "popcnt", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
-LEVELS: dict[str, tuple[tuple[str, ...], int]] = {
-    "avx512": (_AVX512, 16),
-    "avx2": (_AVX2, 8),
-    "neon": (("neon",), 4),
+LEVELS: dict[str, tuple[tuple[str, ...], int, int]] = {
+    "avx512": (_AVX512, 16, 32),
+    "avx2": (_AVX2, 8, 16),
+    "neon": (("neon",), 4, 32),
 }
 
 _lock = threading.RLock()
@@ -71,9 +73,9 @@ _forking = ExitStack()
 
 def features_of(name: str, triple: str | None = None) -> Features:
     """The level `name` of `LEVELS`, for this process's triple unless another is given."""
-    needs, lanes = LEVELS[name]
+    needs, lanes, registers = LEVELS[name]
     flags = ",".join(f"+{feature}" for feature in needs)
-    return Features(name, triple or llvm.get_process_triple(), flags, lanes)
+    return Features(name, triple or llvm.get_process_triple(), flags, lanes, registers)
 
 
 @lru_cache(maxsize=1)

@@ -7,8 +7,6 @@ from functools import cached_property
 from einkorn.codegen.llvm import loops
 from einkorn.codegen.llvm.objects import assembly, host_features, load
 from einkorn.codegen.llvm.templates import TEMPLATES
-from einkorn.codegen.llvm.templates.dot import tile_shape
-from einkorn.ir import dtypes
 from einkorn.ir.loops import Kernel, LoopKernel
 from einkorn.ir.machine import Machine
 
@@ -21,16 +19,13 @@ class LlvmTarget:
 
     @property
     def machine(self) -> Machine:
-        """Vector width and matmul tiles of this CPU."""
+        """The vector registers of this CPU."""
         return self._machine
 
     @cached_property
     def _machine(self) -> Machine:
-        lanes = host_features().lanes
-        accumulators = [d for d in dtypes.ALL if d.itemsize > 2 or not d.is_float]
-        return Machine(
-            lanes, {d: tile_shape(d, lanes) for d in accumulators if d is not dtypes.bool_}
-        )
+        features = host_features()
+        return Machine(features.lanes, features.registers)
 
     def text(self, kernel: Kernel) -> str:
         """The LLVM module of a kernel, with one function named "kernel"."""

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from einkorn.codegen.llvm.templates.dot import packed_dot, skinny_dot
+from einkorn.codegen.llvm.templates.dot import tiled_dot
 from einkorn.codegen.llvm.templates.indexing import gather, scatter
 from einkorn.codegen.llvm.templates.pack import pack
 from einkorn.codegen.llvm.templates.random import random_bits
 from einkorn.codegen.llvm.templates.scan import arg_reduce, scan
+from einkorn.codegen.llvm.templates.skinny import skinny_dot
 from einkorn.codegen.llvm.templates.softmax import row_softmax
 from einkorn.ir.loops import (
     ArgReduce,
     Gather,
     Pack,
-    PackedDot,
     RandomBits,
     RowSoftmax,
     Scan,
     Scatter,
     SkinnyDot,
+    TiledDot,
 )
 
 # template class -> (kernel, lanes of float32 in a machine register) -> text of a module that
@@ -33,6 +34,6 @@ TEMPLATES: dict[type, Callable[[Any, int], str]] = {
     Gather: gather,
     Scatter: scatter,
     Pack: pack,
-    PackedDot: packed_dot,
+    TiledDot: tiled_dot,
     SkinnyDot: skinny_dot,
 }

@@ -23,14 +23,16 @@ from einkorn.codegen.llvm.vectors import (
 from einkorn.ir.dtypes import DType
 from einkorn.ir.loops import Pack
 
-_SQUARE = 4
-_INTERLEAVE = ((0, 4, 1, 5), (2, 6, 3, 7))
 _K_BLOCK = 256  # as much of a panel stays in the first-level cache while its rows are written
 
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One panel: `valid` rows of the source from address `source`, then zeros up to `width`."""
+    """One panel: `valid` rows of the source from address `source`, then zeros up to `width`.
+
+    Attributes:
+        square: rows and steps of k that are transposed together in registers.
+    """
 
     dtype: DType
     width: int
@@ -40,6 +42,12 @@ class _Panel:
     k: Value
     row_stride: Value
     k_stride: Value
+    square: int
+
+
+def _square_of(width: int, lanes: int) -> int:
+    """Whole vectors when the panels are whole vectors wide, else squares of 4."""
+    return lanes if width % lanes == 0 else 4
 
 
 def pack(kernel: Pack, lanes: int) -> str:
@@ -47,17 +55,19 @@ def pack(kernel: Pack, lanes: int) -> str:
 
     for panel in range(begin, end):
         if adjacent rows: dst[k][:] = `width` elements of src, for every k
-        else:             squares of 4 rows and 4 k where k is adjacent, then single elements
+        else:             squares of rows and k where k is adjacent, then single elements
     """
     w = Writer()
     dtype, width = kernel.dtype, kernel.width
     with w.function("kernel", signature()) as (pointers, params, begin, end, _):
         source, target = pointer(w, pointers, 0), pointer(w, pointers, 1)
-        rows, k, *strides = (param(w, params, i) for i in range(1, 6))
+        inner, rows, k, *strides = (param(w, params, i) for i in range(1, 8))
         with w.loop(begin, end) as loop:
             batch, index = divmod_(w, loop.index, ceil_div(w, rows, width))
             first = w.mul(index, w.i64(width))
-            start = w.add(w.mul(batch, strides[0]), w.mul(first, strides[1]))
+            start = w.mul(first, strides[2])
+            for part, stride in zip(divmod_(w, batch, inner), strides):
+                start = w.add(start, w.mul(part, stride))
             wide_width = w.mul(k, w.i64(width))
             panel = _Panel(
                 dtype,
@@ -66,8 +76,9 @@ def pack(kernel: Pack, lanes: int) -> str:
                 element(w, accumulator(dtype), target, w.mul(loop.index, wide_width)),
                 smaller(w, w.sub(rows, first), w.i64(width)),
                 k,
-                strides[1],
                 strides[2],
+                strides[3],
+                _square_of(width, lanes),
             )
             with w.if_else(w.icmp("eq", panel.row_stride, w.i64(1))) as branches:
                 _copy_rows(w, panel)
@@ -93,14 +104,15 @@ def _copy_rows(w: Writer, panel: _Panel) -> None:
 def _copy_transposed(w: Writer, panel: _Panel) -> None:
     """dst[k][r] = src[r, k]
 
-    squares of 4 rows and 4 adjacent k;  the last rows of these k;  the other k;  zeros
+    squares of rows and adjacent k;  the last rows of these k;  the other k;  zeros
     """
     adjacent = w.icmp("eq", panel.k_stride, w.i64(1))
-    full_k = w.select(adjacent, round_down(w, panel.k, _SQUARE), w.i64(0))
-    full_rows = round_down(w, panel.valid, _SQUARE)
+    full_k = w.select(adjacent, round_down(w, panel.k, panel.square), w.i64(0))
+    full_rows = round_down(w, panel.valid, panel.square)
     with w.loop(w.i64(0), full_k, _K_BLOCK) as block:
         stop = smaller(w, full_k, w.add(block.index, w.i64(_K_BLOCK)))
-        with w.loop(w.i64(0), full_rows, _SQUARE) as row, w.loop(block.index, stop, _SQUARE) as k:
+        rows = w.loop(w.i64(0), full_rows, panel.square)
+        with rows as row, w.loop(block.index, stop, panel.square) as k:
             _copy_square(w, panel, row.index, k.index)
     _copy_elements(w, panel, (full_rows, panel.valid), (w.i64(0), full_k))
     _copy_elements(w, panel, (w.i64(0), panel.valid), (full_k, panel.k))
@@ -110,14 +122,18 @@ def _copy_transposed(w: Writer, panel: _Panel) -> None:
 
 
 def _copy_square(w: Writer, panel: _Panel, row: Value, k: Value) -> None:
-    """Load four rows, interleave i with i + 2 twice, store four columns."""
+    """Load rows, interleave row i with row i + half until they are columns, store them.
+
+    Of a row's index and a step's index, log2(square) interleavings swap all bits.
+    """
+    size = panel.square
     rows = [
-        load(w, panel.dtype, _source(w, panel, w.add(row, w.i64(i)), k), _SQUARE)
-        for i in range(_SQUARE)
+        load(w, panel.dtype, _source(w, panel, w.add(row, w.i64(i)), k), size) for i in range(size)
     ]
-    for _ in range(2):
-        pairs = zip(rows[:2], rows[2:])
-        rows = [w.shuffle(a, b, order) for a, b in pairs for order in _INTERLEAVE]
+    orders = [[start + i // 2 + (i % 2) * size for i in range(size)] for start in (0, size // 2)]
+    for _ in range(size.bit_length() - 1):
+        pairs = list(zip(rows[: size // 2], rows[size // 2 :]))
+        rows = [w.shuffle(a, b, order) for a, b in pairs for order in orders]
     for i, column in enumerate(rows):
         _write(w, panel, column, row, w.add(k, w.i64(i)))
 

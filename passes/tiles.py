@@ -1,0 +1,180 @@
+"""How a dot is done, by its shape: the one place that chooses tiles and decides what is packed.
+
+The choice is the least estimated time. A tile of r rows and v vectors does r * v multiply-adds for
+every k, two in a cycle, and loads r + v operands, two in a cycle; each result waits four cycles for
+the one before it. So large tiles are better, until they stand out over the edges of the result.
+
+An operand is packed when it has to be (the columns of the right one are not adjacent, half types)
+or when the copy pays: when it is larger than what stays near and every tile of the other side reads
+it again, with strides.
+
+Nothing here can change a bit. Figures: one core with AVX-512 at 3 GHz, measured with the kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+
+from einkorn.ir.dtypes import DType
+from einkorn.ir.loops import PARTIALS
+from einkorn.ir.machine import Machine
+
+# (rows, vectors) of a tile, by the number of vector registers: accumulators, a row of the right
+# operand and one element of the left one fill them.
+_TILES = {
+    32: ((14, 2), (12, 2), (8, 2), (6, 4), (4, 4), (4, 2), (14, 1), (8, 1), (4, 1)),
+    16: ((6, 2), (4, 2), (12, 1), (8, 1), (4, 1)),
+}
+_INTEGER_TILES = ((8, 2), (4, 2), (8, 1), (4, 1))  # their products need registers too
+_CYCLE_NS = 0.335
+_LATENCY = 4.0  # cycles from one multiply-add to the next one of the same result
+_STEP = 0.5  # cycles of each k beside the multiply-adds
+_TILE = 60.0  # cycles of each tile beside its steps
+_VECTOR = 3.0  # cycles to start and to store each vector of a tile
+_REFILL = 0.3  # cycles of each k, by vectors of a row squared: the right side comes from afar
+_PACK_NS = 0.05  # for each byte written to panels, when read in its order
+_TRANSPOSE_NS = 0.07  # the same, when read across
+_FIRST = 1 << 15  # bytes that stay in the first-level cache beside what else is used
+_SECOND = 1 << 20  # the same for the second level
+_ACROSS = 1 << 18  # the same for a left operand whose rows are adjacent: other lines for each k
+_BEYOND = 1.5  # how much longer steps take with a strided operand that does not stay there
+_BESIDE = 1.18  # the same for the left operand beyond _ACROSS
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """What a choice depends on of an operand: its rows (M or N) and its strides."""
+
+    rows: int
+    row: int
+    k: int
+
+    @property
+    def adjacent_rows(self) -> bool:
+        return self.row == 1 or self.rows == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A tile and a block as TiledDot (ir/loops.py) has them, and what they cost for one batch.
+
+    Attributes:
+        dot_ns: the time of the dot itself.
+        pack_left_ns, pack_right_ns: the times of the copies; 0 for an operand in place.
+    """
+
+    rows: int
+    columns: int
+    masked: bool
+    block: int
+    dot_ns: float
+    pack_left_ns: float
+    pack_right_ns: float
+
+    @property
+    def total_ns(self) -> float:
+        return self.dot_ns + self.pack_left_ns + self.pack_right_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """How a SkinnyDot (ir/loops.py) goes along its long side."""
+
+    columns: int
+    adjacent: str
+    masked: bool
+    dot_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """A product of matrices: bytes of an element of the kernel, and elements of a vector."""
+
+    left: Matrix
+    right: Matrix
+    k: int
+    size: int
+    lanes: int
+
+
+@lru_cache(maxsize=4096)
+def choose(machine: Machine, dtype: DType, left: Matrix, right: Matrix, k: int) -> Choice:
+    """The fastest way to do one product of matrices of `dtype` with register tiles."""
+    size, half = _wide_size(dtype), dtype.is_float and dtype.itemsize == 2
+    problem = _Problem(left, right, k, size, _lanes(machine, size))
+    lefts = (True,) if half else (False, True)
+    rights = (True,) if half or not right.adjacent_rows else (False, True)
+    tiles = _TILES[machine.registers] if dtype.is_float else _INTEGER_TILES
+    found = (
+        _estimate(problem, tile, (pack_left, pack_right))
+        for tile in tiles
+        for pack_left in lefts
+        for pack_right in rights
+        if pack_left or tile[0] <= left.rows
+    )
+    return min(found, key=lambda choice: choice.total_ns)
+
+
+def _estimate(problem: _Problem, tile: tuple[int, int], pack: tuple[bool, bool]) -> Choice:
+    rows, vectors = tile
+    columns = vectors * problem.lanes
+    m, n, line = problem.left.rows, problem.right.rows, problem.k * problem.size
+    down, across = ceil(m / rows), ceil(n / columns)
+    step = max(rows * vectors / 2, (rows + vectors) / 2, _LATENCY) + _STEP
+    if n * line > _FIRST:
+        step += _REFILL * vectors**2
+    if not pack[1] and n * line > _SECOND and down > 1:
+        step *= _BEYOND
+    if not pack[0] and problem.left.row == 1 and across > 1:
+        step *= _BEYOND if m * line > _SECOND else _BESIDE if m * line > _ACROSS else 1.0
+    cycles = _TILE + _VECTOR * rows * vectors + problem.k * step
+    return Choice(
+        rows,
+        columns,
+        not pack[1] and n < columns,
+        _block(rows * line, n * line, down),
+        down * across * cycles * _CYCLE_NS,
+        _packing(problem.left, down * rows * line) if pack[0] else 0.0,
+        _packing(problem.right, across * columns * line) if pack[1] else 0.0,
+    )
+
+
+def _packing(side: Matrix, nbytes: int) -> float:
+    return 20.0 + nbytes * (_PACK_NS if side.row == 1 else _TRANSPOSE_NS)
+
+
+def _block(row_bytes: int, right_bytes: int, down: int) -> int:
+    """Tiles of rows that go through all columns together, so that both sides stay near.
+
+    One while the whole right side stays; else as many as fill half of the cache.
+    """
+    if right_bytes <= _SECOND:
+        return 1
+    return max(1, min(down, _SECOND // 2 // row_bytes))
+
+
+def skinny(machine: Machine, dtype: DType, few: int, many: Matrix, k: int) -> Strip:
+    """Vectors of columns where the rows of the long side are adjacent, else vectors of k."""
+    size = _wide_size(dtype)
+    lanes = _lanes(machine, size)
+    if many.row != 1 or (many.k == 1 and many.rows < lanes):
+        steps = ceil(k / PARTIALS) * PARTIALS * size / 64
+        return Strip(
+            PARTIALS, "k", False, many.rows * (4.0 + steps * 0.35 + few * (2.0 + steps * 0.15))
+        )
+    vectors = max((v for v in (1, 2, 4) if v * lanes <= many.rows), default=1)
+    columns = vectors * lanes
+    each = 30.0 + few * 15.0 + k * (0.4 + few * 0.2)
+    return Strip(columns, "many", many.rows < columns, ceil(many.rows / columns) * vectors * each)
+
+
+def _wide_size(dtype: DType) -> int:
+    """Bytes of an accumulator."""
+    return max(dtype.itemsize, 4) if dtype.is_float else dtype.itemsize
+
+
+def _lanes(machine: Machine, size: int) -> int:
+    """Elements in a vector; narrow integers take as many as float32."""
+    return machine.lanes * 4 // max(size, 4)
