@@ -23,6 +23,7 @@ RANDOM_CHUNK = 64  # elements in one work item of Philox
 ROW_BLOCK = 4096  # elements in one block of a row reduction (semantics: ir/ops.py)
 COLUMN_BLOCK = 256  # rows in one block of a column reduction (semantics: ir/ops.py)
 PARTIALS = 16  # partial results of a row reduction, chains of a skinny dot (semantics: ir/ops.py)
+REDUCTIONS = (Op.SUM, Op.PROD, Op.MAX, Op.MIN)
 SKINNY = 4  # min(M, N) up to which a dot uses interleaved chains (semantics: ir/ops.py)
 
 
@@ -46,7 +47,8 @@ class Expr:
     `inputs` are value numbers: first the loads in order, then the steps in order.
 
     Attributes:
-        op: an elementwise op, CONST, or IOTA: the index along the last axis.
+        op: an elementwise op, CONST, IOTA (the index along the last axis), or a reduction of its
+            one input: SUM, PROD, MAX or MIN.
         inputs: value numbers of the operands.
         dtype: the dtype of the result.
         attrs: the op's attributes (`exponent` of integer_pow, `bits` of const).
@@ -57,6 +59,10 @@ class Expr:
     dtype: DType
     attrs: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def reduces(self) -> bool:
+        return self.op in REDUCTIONS
+
 
 @dataclass(frozen=True, slots=True)
 class LoopKernel:
@@ -65,21 +71,29 @@ class LoopKernel:
     pointers: loads, then stores. params: `rank` extents, then for each load and each store `rank`
     strides. The last axis is the vector axis.
 
-    reduction None: every store writes its value at every index. Work items are the indices of the
-        last axis for rank 1 (split at multiples of PARTIALS), else the rows before it, flattened.
-    reduction "rows": the last axis is reduced. Work items are the indices before it, flattened
-        (one for rank 1). One store, whose last stride is ignored.
-    reduction "columns": rank >= 2, the last axis but one is reduced. Work items are the flattened
-        indices before it times the chunks of COLUMN_CHUNK columns of the last axis (chunk fastest).
-        One store, whose stride for the reduced axis is ignored.
+    reduction None: no step reduces; every store writes its value at every index. Work items are
+        the indices of the last axis for rank 1 (split at multiples of PARTIALS), else the rows
+        before it, flattened.
+    reduction "rows": a step may reduce its input over the last axis; later steps may use the
+        result, and a kernel passes over a row as often as that takes. Work items are the rows,
+        flattened (one for rank 1). A store whose inner stride is "zero" writes one value for
+        the row.
+    reduction "blocks": rank 1; work items are blocks of ROW_BLOCK elements. A reduction gives the
+        partial result of a block, stored at the number of the block; a Sequence joins them.
+    reduction "columns": rank >= 2; a step may reduce over the last axis but one. Work items are
+        the flattened indices before it, times blocks of COLUMN_BLOCK rows, times chunks of
+        COLUMN_CHUNK columns (chunk fastest). A reduction gives the partial result of a block; the
+        stride of its store for the reduced axis counts blocks.
+    In "blocks" and "columns" no step uses the result of a reduction.
 
     Attributes:
         rank: the number of axes, at least 1.
         loads: how each operand is read.
         body: the expression steps.
         stores: for each result its access and value number.
-        reduction: None, "rows" or "columns".
-        combine: the op that reduces: SUM, PROD, MAX or MIN. Half types accumulate in float32.
+        reduction: which axis reductions go over, and in which parts.
+        kept: value numbers that "rows" keeps in a row of stack memory between passes, where others
+            are computed again. Half types are kept as float32.
     """
 
     rank: int
@@ -87,7 +101,55 @@ class LoopKernel:
     body: tuple[Expr, ...]
     stores: tuple[tuple[Access, int], ...]
     reduction: str | None = None
-    combine: Op | None = None
+    kept: tuple[int, ...] = ()
+
+    def dtype_of(self, number: int) -> DType:
+        """The dtype of a value."""
+        loads = len(self.loads)
+        return self.loads[number].dtype if number < loads else self.body[number - loads].dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """When a value of a "rows" kernel is known.
+
+    Attributes:
+        stage: the pass over the row in which it can first be computed.
+        varies: whether it differs along the row.
+    """
+
+    stage: int
+    varies: bool
+
+
+def levels(kernel: LoopKernel) -> list[Level]:
+    """The level of every value of a kernel: of loads, then of steps."""
+    found = [Level(0, access.inner != "zero") for access in kernel.loads]
+    for step in kernel.body:
+        inputs = [found[k] for k in step.inputs]
+        stage = max((level.stage for level in inputs), default=0)
+        if step.reduces:
+            found.append(Level(stage + 1, False))
+        else:
+            varies = step.op is Op.IOTA or any(level.varies for level in inputs)
+            found.append(Level(stage, varies))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Combine partial results in order: out[o, i] = ((neutral + x[o, 0, i]) + x[o, 1, i]) + ...
+
+    pointers: x, out. params: outer, count, inner; both dense. Work items: outer * chunks of
+    COLUMN_CHUNK of the inner axis (chunk fastest).
+
+    Attributes:
+        op: SUM, PROD, MAX or MIN.
+        dtype: of the partial results and the result.
+    """
+
+    op: Op
+    dtype: DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +159,6 @@ class RandomBits:
     pointers: key (u64), draw counter (u64), out. params: n elements. Work items: chunks of
     RANDOM_CHUNK elements.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class RowSoftmax:
-    """softmax, log_softmax or logsumexp of dense rows.
-
-    pointers: x, out. params: rows, n, x row stride, out row stride (1 for logsumexp's elements).
-    Elements of a row are adjacent. Work items: rows.
-    """
-
-    op: Op
-    dtype: DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +254,6 @@ class SkinnyDot:
 
 
 Template = (
-    RandomBits | RowSoftmax | Scan | ArgReduce | Gather | Scatter | Pack | PackedDot | SkinnyDot
+    RandomBits | Sequence | Scan | ArgReduce | Gather | Scatter | Pack | PackedDot | SkinnyDot
 )
 Kernel = LoopKernel | Template

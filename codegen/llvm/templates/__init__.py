@@ -10,16 +10,16 @@ from einkorn.codegen.llvm.templates.indexing import gather, scatter
 from einkorn.codegen.llvm.templates.pack import pack
 from einkorn.codegen.llvm.templates.random import random_bits
 from einkorn.codegen.llvm.templates.scan import arg_reduce, scan
-from einkorn.codegen.llvm.templates.softmax import row_softmax
+from einkorn.codegen.llvm.templates.sequence import sequence
 from einkorn.ir.loops import (
     ArgReduce,
     Gather,
     Pack,
     PackedDot,
     RandomBits,
-    RowSoftmax,
     Scan,
     Scatter,
+    Sequence,
     SkinnyDot,
 )
 
@@ -27,7 +27,7 @@ from einkorn.ir.loops import (
 # defines `kernel`
 TEMPLATES: dict[type, Callable[[Any, int], str]] = {
     RandomBits: random_bits,
-    RowSoftmax: row_softmax,
+    Sequence: sequence,
     Scan: scan,
     ArgReduce: arg_reduce,
     Gather: gather,
