@@ -66,6 +66,7 @@ class _Cluster:
         roles: what each member is in it: "lane" (one value for each index), "row" (one for each
             row) or "total" (of a reduction that other groups read).
         reads: operands from elsewhere.
+        into: the cluster that took this one in, if any.
     """
 
     index: int
@@ -73,6 +74,7 @@ class _Cluster:
     space: Ints
     roles: dict[Node, str] = field(default_factory=dict[Node, str])
     reads: set[Node] = field(default_factory=set[Node])
+    into: _Cluster | None = None
 
     @property
     def size(self) -> int:
@@ -151,6 +153,7 @@ class _Fusion:
     def place(self, node: Node) -> None:
         """Put a node into the first cluster that takes it, or into a new one."""
         operands = self.operands(node)
+        self._join_sources(node, operands)
         for cluster in self._candidates(node, operands):
             role = _role(cluster, node, operands)
             if role is not None and self._fits(cluster, node, operands):
@@ -169,7 +172,7 @@ class _Fusion:
         near = {cluster.index: cluster for cluster in homes}
         for x, found in operands:
             if x.tensor.size == found.base.tensor.size > 1:
-                near.update((c.index, c) for c in self.readers.get(found.base, ()))
+                near.update((c.index, c) for c in self._readers(found.base))
         if node.tensor.size == 1 and self._scalars is not None:
             near[self._scalars.index] = self._scalars
         return [near[index] for index in sorted(near) if index >= first]
@@ -194,6 +197,71 @@ class _Fusion:
         if cluster.kind == "map" and cluster.size == 1:
             self._scalars = cluster
 
+    def _readers(self, base: Node) -> list[_Cluster]:
+        """The clusters that read a node, those they were taken into."""
+        found: list[_Cluster] = []
+        for cluster in self.readers.get(base, ()):
+            while cluster.into is not None:
+                cluster = cluster.into
+            found.append(cluster)
+        return found
+
+    # -- joining clusters ----------------------------------------------------------------------
+
+    def _join_sources(self, node: Node, operands: list[tuple[Node, Reach]]) -> None:
+        """Make one cluster of those that a node reads, where they compute one size side by side."""
+        if not (is_pointwise(node) or _is_normal(node)):
+            return
+        size = node.inputs[0].tensor.size
+        homes = {
+            self.home[found.base].index: self.home[found.base]
+            for _, found in operands
+            if found.base in self.home and found.repeat == 1
+        }
+        near = [homes[index] for index in sorted(homes) if homes[index].size == size]
+        if near:
+            late = near[-1]
+            for early in reversed(near[:-1]):
+                if early.kind == "map" and self._can_join(early, late):
+                    late = self._join(early, late)
+
+    def _can_join(self, early: _Cluster, late: _Cluster) -> bool:
+        if late.kind not in ("map", "rows", "blocks", "columns"):
+            return False
+        crossing = [self.reach(x) for x in late.reads if self.reach(x).base in early.roles]
+        if any(found.repeat != 1 for found in crossing):
+            return False
+        reads = {x for x in early.reads | late.reads if self.reach(x).base not in early.roles}
+        results = [node for c in (early, late) for node in c.roles if node in self._results]
+        if len(reads) + len(results) >= MAX_BUFFERS:
+            return False
+        if len(early.roles) + len(late.roles) >= MAX_MEMBERS:
+            return False
+        return self._moves_back(early, late) or self._moves_ahead(early, late)
+
+    def _moves_back(self, early: _Cluster, late: _Cluster) -> bool:
+        """Whether everything that reads `early` comes no earlier than `late`."""
+        readers = (c for node in early.roles for c in self._readers(node))
+        return all(c is early or c.index >= late.index for c in readers)
+
+    def _moves_ahead(self, early: _Cluster, late: _Cluster) -> bool:
+        """Whether everything that `late` reads comes no later than `early`."""
+        bases = (self.reach(x).base for x in late.reads)
+        return all(self.home[base].index <= early.index for base in bases if base in self.home)
+
+    def _join(self, early: _Cluster, late: _Cluster) -> _Cluster:
+        """Take `early` into `late`, in the place of one of them."""
+        if not self._moves_back(early, late):
+            late.index = early.index
+        early.into = late
+        for node in early.roles:
+            self.home[node] = late
+        late.roles = {**early.roles, **late.roles}
+        late.reads = {x for x in early.reads | late.reads if self.reach(x).base not in late.roles}
+        if self._scalars is early:
+            self._scalars = late
+        return late
+
     # -- the outcome ---------------------------------------------------------------------------
 
     def groups(self) -> Groups:
@@ -203,6 +271,7 @@ class _Fusion:
                 base = self.reach(x).base
                 if self.home.get(base, cluster) is not cluster:
                     results.add(base)
+        alive = [cluster for cluster in self.clusters if cluster.into is None]
         return Groups(
             self.graph,
             tuple(
@@ -213,7 +282,7 @@ class _Fusion:
                     tuple(node for node in cluster.roles if node in results),
                     frozenset(node for node, role in cluster.roles.items() if role == "row"),
                 )
-                for cluster in self.clusters
+                for cluster in sorted(alive, key=lambda cluster: cluster.index)
             ),
         )
 
