@@ -14,6 +14,7 @@ any number of threads, changes no bit. Strides count elements. No extent is zero
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from einkorn.ir.dtypes import DType
 from einkorn.ir.ops import Op
@@ -40,6 +41,14 @@ class Access:
     inner: str
 
 
+class Over(IntEnum):
+    """What a reduction of a loop nest goes over."""
+
+    ROW = 0  # the last axis
+    COLUMN = 1  # the last axis but one
+    WHOLE = 2  # all axes
+
+
 @dataclass(frozen=True, slots=True)
 class Expr:
     """One step of the scalar expression of a loop nest.
@@ -52,16 +61,14 @@ class Expr:
         inputs: value numbers of the operands.
         dtype: the dtype of the result.
         attrs: the op's attributes (`exponent` of integer_pow, `bits` of const).
+        over: for a reduction, what it goes over.
     """
 
     op: Op
     inputs: tuple[int, ...]
     dtype: DType
     attrs: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def reduces(self) -> bool:
-        return self.op in REDUCTIONS
+    over: Over | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +81,28 @@ class LoopKernel:
     reduction None: no step reduces; every store writes its value at every index. Work items are
         the indices of the last axis for rank 1 (split at multiples of PARTIALS), else the rows
         before it, flattened.
-    reduction "rows": a step may reduce its input over the last axis; later steps may use the
-        result, and a kernel passes over a row as often as that takes. Work items are the rows,
-        flattened (one for rank 1). A store whose inner stride is "zero" writes one value for
-        the row.
-    reduction "blocks": rank 1; work items are blocks of ROW_BLOCK elements. A reduction gives the
-        partial result of a block, stored at the number of the block; a Sequence joins them.
-    reduction "columns": rank >= 2; a step may reduce over the last axis but one. Work items are
-        the flattened indices before it, times blocks of COLUMN_BLOCK rows, times chunks of
-        COLUMN_CHUNK columns (chunk fastest). A reduction gives the partial result of a block; the
-        stride of its store for the reduced axis counts blocks.
-    In "blocks" and "columns" no step uses the result of a reduction.
+    reduction "rows": later steps may use a reduction over the ROW, and the kernel passes over a
+        row as often as that takes. A store whose inner stride is "zero" writes one value for the
+        row. Work items are the rows, flattened (one for rank 1).
+    reduction "bands": as "rows", but work items are bands of COLUMN_BLOCK rows, and there are also
+        partial results: over the COLUMN one for each band and column, over the WHOLE one for each
+        ROW_BLOCK elements (the last extent then divides ROW_BLOCK and is a multiple of PARTIALS).
+    reduction "blocks": rank 1, partial results over the WHOLE. Work items are blocks of ROW_BLOCK
+        elements.
+    reduction "columns": rank >= 2, partial results over the COLUMN. Work items are the flattened
+        indices before the last two axes, times bands of COLUMN_BLOCK rows, times chunks of
+        COLUMN_CHUNK columns (chunk fastest).
+    Partial results are stored densely: [indices before, bands, columns] or [blocks]; their strides
+    are ignored, and no step uses them. A Sequence joins them.
 
     Attributes:
         rank: the number of axes, at least 1.
         loads: how each operand is read.
         body: the expression steps.
         stores: for each result its access and value number.
-        reduction: which axis reductions go over, and in which parts.
-        kept: value numbers that "rows" keeps in a row of stack memory between passes, where others
-            are computed again. Half types are kept as float32.
+        reduction: how reductions are run.
+        kept: value numbers that are kept in a row of stack memory between passes over a row, where
+            others are computed again. Half types are kept as float32.
     """
 
     rank: int
@@ -111,10 +120,11 @@ class LoopKernel:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """When a value of a "rows" kernel is known.
+    """When a value of a loop nest is known.
 
     Attributes:
-        stage: the pass over the row in which it can first be computed.
+        stage: the pass over the row in which it can first be computed; for partial results, the
+            pass that adds to them.
         varies: whether it differs along the row.
     """
 
@@ -128,8 +138,8 @@ def levels(kernel: LoopKernel) -> list[Level]:
     for step in kernel.body:
         inputs = [found[k] for k in step.inputs]
         stage = max((level.stage for level in inputs), default=0)
-        if step.reduces:
-            found.append(Level(stage + 1, False))
+        if step.over is not None:
+            found.append(Level(stage + (step.over is Over.ROW), False))
         else:
             varies = step.op is Op.IOTA or any(level.varies for level in inputs)
             found.append(Level(stage, varies))

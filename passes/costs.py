@@ -50,7 +50,9 @@ def loop_cost(kernel: LoopKernel, elements: int) -> float:
     scattered = sum(access.inner == "any" for access in accesses)
     known = levels(kernel)[len(kernel.loads) :]
     work = sum(
-        step_cost(step) for step, level in zip(kernel.body, known) if level.varies or step.reduces
+        step_cost(step)
+        for step, level in zip(kernel.body, known)
+        if level.varies or step.over is not None
     )
     return LAUNCH_NS + elements * (moved + work + 0.5 * scattered)
 

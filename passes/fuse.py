@@ -10,6 +10,7 @@ one value for each row is repeated along the row.
 
     "map"      elementwise nodes of one size
     "rows"     [R, n]: also reductions over n, and what is computed from them, for the row or along it
+    "bands"    rows, with reductions over R or over all elements that only other groups read
     "blocks"   [n], long: also reductions to one element, in parts that run in parallel
     "columns"  [O, R, C]: also reductions over R
     "dot"      a contraction, and elementwise nodes on its finished elements
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from einkorn.ir.graph import Graph
-from einkorn.ir.loops import COLUMN_BLOCK, COLUMN_CHUNK, REDUCTIONS, ROW_BLOCK
+from einkorn.ir.loops import COLUMN_BLOCK, COLUMN_CHUNK, PARTIALS, REDUCTIONS, ROW_BLOCK
 from einkorn.ir.node import Node
 from einkorn.ir.ops import OPS, Op
 from einkorn.passes.launches import Group, Groups
@@ -179,7 +180,9 @@ class _Fusion:
 
     def _fits(self, cluster: _Cluster, node: Node, operands: list[tuple[Node, Reach]]) -> bool:
         new = {x for x, found in operands if found.base not in cluster.roles} - cluster.reads
-        buffers = len(cluster.reads) + len(new) + sum(node in self._results for node in cluster.roles)
+        buffers = (
+            len(cluster.reads) + len(new) + sum(node in self._results for node in cluster.roles)
+        )
         return buffers < MAX_BUFFERS and len(cluster.roles) < MAX_MEMBERS
 
     def _add(
@@ -226,7 +229,7 @@ class _Fusion:
                     late = self._join(early, late)
 
     def _can_join(self, early: _Cluster, late: _Cluster) -> bool:
-        if late.kind not in ("map", "rows", "blocks", "columns"):
+        if late.kind in ("dot", "single"):
             return False
         crossing = [self.reach(x) for x in late.reads if self.reach(x).base in early.roles]
         if any(found.repeat != 1 for found in crossing):
@@ -343,7 +346,7 @@ def _role(cluster: _Cluster, node: Node, operands: list[tuple[Node, Reach]]) -> 
         return _role_of_reduction(cluster, node, inside)
     if node.tensor.size == cluster.size:
         return _role_of_lane(cluster, inside)
-    if cluster.kind == "rows" and node.tensor.size == cluster.space[0] and inside:
+    if cluster.kind in ("rows", "bands") and node.tensor.size == cluster.space[0] and inside:
         rows = all(cluster.roles[found.base] == "row" and found.repeat == 1 for found in inside)
         return "row" if rows else None
     if cluster.kind == "map" and inside and _widens_to_rows(cluster, node, inside):
@@ -351,9 +354,7 @@ def _role(cluster: _Cluster, node: Node, operands: list[tuple[Node, Reach]]) -> 
     return None
 
 
-def _role_in_dot(
-    cluster: _Cluster, node: Node, operands: list[tuple[Node, Reach]]
-) -> str | None:
+def _role_in_dot(cluster: _Cluster, node: Node, operands: list[tuple[Node, Reach]]) -> str | None:
     """Elementwise nodes join the dot they read, in its own shape."""
     return None  # TMP
     shape = next(iter(cluster.roles)).shape
@@ -380,7 +381,24 @@ def _role_of_reduction(cluster: _Cluster, node: Node, inside: list[Reach]) -> st
         return None
     if cluster.kind == "map":
         return role if cluster.size == prod(space) and _stays_parallel(kind, space) else None
+    if cluster.kind in ("rows", "bands"):
+        if (kind, space) == ("rows", cluster.space):
+            return "row"
+        return "total" if _adds_up_in_bands(cluster, space) else None
     return role if (cluster.kind, cluster.space) == (kind, space) else None
+
+
+def _adds_up_in_bands(cluster: _Cluster, space: Ints) -> bool:
+    """Whether bands of rows can give the partial results of a reduction over columns or over all.
+
+    For all elements that takes rows that fill blocks of the canonical order evenly.
+    """
+    rows, n = cluster.space
+    if cluster.size > ALONE and -(-rows // COLUMN_BLOCK) < PARALLEL:
+        return False
+    if len(space) == 3:
+        return space == (1, rows, n)
+    return prod(space) == cluster.size and n % PARTIALS == 0 and ROW_BLOCK % n == 0
 
 
 def _stays_parallel(kind: str, space: Ints) -> bool:
@@ -407,6 +425,8 @@ def _widens_to_rows(cluster: _Cluster, node: Node, inside: list[Reach]) -> bool:
 
 def _reshape_cluster(cluster: _Cluster, node: Node, role: str) -> None:
     """Give a map the index space that its new member asks for."""
+    if cluster.kind == "rows" and role == "total":
+        cluster.kind = "bands"
     if cluster.kind != "map" or not cluster.roles:
         return
     if node.op in REDUCTIONS:

@@ -20,6 +20,7 @@ from einkorn.ir.loops import (
     Expr,
     Level,
     LoopKernel,
+    Over,
     levels,
 )
 from einkorn.passes.costs import grain_of, loop_cost, step_cost
@@ -38,16 +39,11 @@ class LoopOperand:
 
     Attributes:
         buffer: where it is.
-        view: its first element, and by its base the dtype.
-        strides: along every axis of the loop's shape, in elements.
-        part: for the total of a "columns" loop the stride from one block of rows to the next; its
-            strides along the reduced axes do not count.
+        view: its first element and its strides along the loop's axes; by its base the dtype.
     """
 
     buffer: Buffer
     view: View
-    strides: Ints
-    part: int | None = None
 
     @property
     def place(self) -> tuple[Buffer, int]:
@@ -62,7 +58,7 @@ class Loop:
         reduction: as of `LoopKernel`.
         shape: the sizes of its axes.
         cuts: where parts of axes end: none for maps and "blocks", the end of the outer axes for
-            "rows", the ends of the outer and of the reduced axes for "columns".
+            "rows" and "bands", the ends of the outer and of the reduced axes for "columns".
         loads, stores: operands; a store with the number of its value.
         body: the steps.
         label: for people.
@@ -87,9 +83,7 @@ def emit_loop(lowering: Emits, loop: Loop) -> None:
     """Emit the launch of a loop."""
     operands = [*loop.loads, *(operand for operand, _ in loop.stores)]
     extents, strides = _merged(loop, operands)
-    accesses = [
-        Access(x.view.base.dtype, inner_class(row)) for x, row in zip(operands, strides)
-    ]
+    accesses = [Access(x.view.base.dtype, inner_class(row)) for x, row in zip(operands, strides)]
     count = len(loop.loads)
     kernel = LoopKernel(
         len(extents),
@@ -98,7 +92,7 @@ def emit_loop(lowering: Emits, loop: Loop) -> None:
         tuple((access, number) for access, (_, number) in zip(accesses[count:], loop.stores)),
         loop.reduction,
     )
-    if loop.reduction == "rows":
+    if loop.reduction in ("rows", "bands"):
         kernel = _with_kept(kernel, extents[-1])
     work, multiple = _work(loop.reduction, extents)
     cost = loop_cost(kernel, prod(extents))
@@ -131,17 +125,12 @@ def _merged(loop: Loop, operands: Sequence[LoopOperand]) -> tuple[Ints, list[Int
         outer = part == 0 and bool(loop.cuts)
         if outer and prod(loop.shape[a:b]) == 1:
             continue
-        reduced = loop.reduction == "columns" and part == 1
-        strides = [x.strides[a:b] for x in operands if not (reduced and x.part is not None)]
-        merged, found = merge_axes(loop.shape[a:b], strides)
-        assert outer or not loop.cuts or len(merged) == 1, f"{loop.label}: {loop.shape}"
+        merged, found = merge_axes(loop.shape[a:b], [x.view.strides[a:b] for x in operands])
+        even = outer or loop.reduction is None or len(merged) == 1
+        assert even, f"{loop.label}: {loop.shape} does not merge"
         extents += merged
-        each = iter(found)
-        for row, x in zip(rows, operands):
-            if reduced and x.part is not None:
-                row.append(x.part)
-            else:
-                row += next(each)
+        for row, strides in zip(rows, found):
+            row += strides
     return tuple(extents), [tuple(row) for row in rows]
 
 
@@ -149,6 +138,8 @@ def _work(reduction: str | None, extents: Ints) -> tuple[int, int]:
     """The number of work items, and of what number of them a part is a multiple."""
     if reduction == "blocks":
         return -(-extents[0] // ROW_BLOCK), 1
+    if reduction == "bands":
+        return -(-prod(extents[:-1]) // COLUMN_BLOCK), 1
     if reduction == "columns":
         parts = -(-extents[-2] // COLUMN_BLOCK)
         return prod(extents[:-2]) * parts * -(-extents[-1] // COLUMN_CHUNK), 1
@@ -171,7 +162,7 @@ def _in_step(kernel: LoopKernel, loop: Loop, strides: list[Ints]) -> frozenset[B
                 and place[1] == store.place[1]
                 and itemsize == kernel.dtype_of(number).itemsize
                 and (not level.varies or last[k] <= level.stage)
-                and store.part is None
+                and _over(kernel, number) in (None, Over.ROW)
                 and sum(place[0] is other for other, _ in places) == 1
             ):
                 found.add(place[0])
@@ -214,10 +205,18 @@ def _last_uses(kernel: LoopKernel, found: list[Level]) -> list[int]:
         latest[number] = max(latest[number], found[number].stage)
     for number in range(len(found) - 1, count - 1, -1):
         step = kernel.body[number - count]
-        at = found[number].stage - 1 if step.reduces else latest[number]
+        at = latest[number]
+        if step.over is not None:
+            at = found[number].stage - (step.over is Over.ROW)
         for k in step.inputs:
             latest[k] = max(latest[k], at)
     return latest
+
+
+def _over(kernel: LoopKernel, number: int) -> Over | None:
+    """What a value was reduced over, if it was."""
+    count = len(kernel.loads)
+    return kernel.body[number - count].over if number >= count else None
 
 
 def _last_reads(kernel: LoopKernel) -> list[int]:

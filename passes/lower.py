@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from einkorn.ir.graph import Graph
-from einkorn.ir.loops import Expr, Kernel
+from einkorn.ir.loops import Expr, Kernel, Over
 from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node
 from einkorn.ir.ops import OPS, Op
@@ -166,12 +166,12 @@ class Lowering:
         if target.size == 0:
             return
         found = [
-            LoopOperand(*load, load[1].strides)
+            LoopOperand(*load)
             if isinstance(load, tuple)
-            else LoopOperand(self.buffer(load.base), load, load.strides)
+            else LoopOperand(self.buffer(load.base), load)
             for load in loads
         ]
-        store = LoopOperand(buffer, target, target.strides)
+        store = LoopOperand(buffer, target)
         emit_loop(self, Loop(None, target.shape, (), found, [(store, value)], body, label))
 
     def finish(self) -> Launches:
@@ -202,6 +202,7 @@ def expression(
     members: Sequence[Node],
     given: Sequence[Node] = (),
     place: Callable[[Node, Node], View] | None = None,
+    over: Callable[[Node], Over | None] = lambda node: None,
 ) -> tuple[tuple[Expr, ...], list[View], dict[Node, int]]:
     """The steps and loads that compute `members`, and the number of each member's value.
 
@@ -209,6 +210,7 @@ def expression(
 
     Args:
         place: how a member reads an operand from elsewhere; its own view by default.
+        over: what a member that is a reduction goes over.
     """
     number: dict[Node, int] = {node: k for k, node in enumerate(given)}
     inside = {*members, *given}
@@ -241,5 +243,5 @@ def expression(
     for node in members:
         inputs = tuple(operand(node, x) for x in node.inputs)
         attrs = tuple((k, v) for k, v in node.attrs if isinstance(v, int))
-        number[node] = step(Expr(node.op, inputs, node.dtype, attrs))
+        number[node] = step(Expr(node.op, inputs, node.dtype, attrs, over(node)))
     return tuple(body), list(loads), number

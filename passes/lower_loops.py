@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from math import prod
 
-from einkorn.ir.loops import COLUMN_BLOCK, COLUMN_CHUNK, REDUCTIONS, ROW_BLOCK, Sequence
+from einkorn.ir.loops import (
+    COLUMN_BLOCK,
+    COLUMN_CHUNK,
+    PARTIALS,
+    REDUCTIONS,
+    ROW_BLOCK,
+    Over,
+    Sequence,
+)
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import Op
 from einkorn.passes.costs import LAUNCH_NS
@@ -25,33 +33,32 @@ def loops(lowering: Lowering, group: Group) -> None:
             lowering.result(node)
         return
     axes = _Axes(lowering, group)
-    body, loads, number = expression(lowering, group.members, place=axes.load)
+    body, loads, number = expression(lowering, group.members, place=axes.load, over=axes.over)
     stores: list[tuple[LoopOperand, int]] = []
     partials: list[tuple[Node, Buffer, Buffer]] = []
     for node in group.results:
-        buffer = lowering.result(node)
-        target = buffer
-        if axes.parts > 1 and node.op in REDUCTIONS:
-            target = Buffer("partial results", node.tensor.nbytes * axes.parts)
+        buffer = target = lowering.result(node)
+        if axes.parts(node) > 1:
+            target = Buffer("partial results", node.tensor.nbytes * axes.parts(node))
             partials.append((node, target, buffer))
-        strides, part = axes.store(node)
-        view = View(node, 0, axes.shape, strides)
-        stores.append((LoopOperand(target, view, strides, part), number[node]))
-    reads = [LoopOperand(lowering.buffer(view.base), view, view.strides) for view in loads]
+        strides = axes.store(node)
+        stores.append((LoopOperand(target, View(node, 0, axes.shape, strides)), number[node]))
+    reads = [LoopOperand(lowering.buffer(view.base), view) for view in loads]
     kind = None if group.kind == "map" else group.kind
     label = lowering.label(group.results[-1], group.members)
     emit_loop(lowering, Loop(kind, axes.shape, axes.cuts, reads, stores, body, label))
     for node, source, buffer in partials:
-        _join(lowering, node, source, buffer, axes)
+        _join(lowering, node, source, buffer, axes.parts(node))
 
 
-def _join(lowering: Lowering, node: Node, source: Buffer, buffer: Buffer, axes: _Axes) -> None:
+def _join(lowering: Lowering, node: Node, source: Buffer, buffer: Buffer, parts: int) -> None:
     """Combine the partial results of a reduction in order."""
-    outer, inner = axes.kept
+    shape = node.inputs[0].shape
+    outer, inner = (shape[0], shape[2]) if len(shape) == 3 else (1, 1)
     work = outer * -(-inner // COLUMN_CHUNK)
-    cost = LAUNCH_NS + outer * -(-inner // 16) * axes.parts * 1.5
+    cost = LAUNCH_NS + outer * -(-inner // PARTIALS) * parts * 1.5
     kernel = Sequence(node.op, node.dtype)
-    params = (outer, axes.parts, inner)
+    params = (outer, parts, inner)
     lowering.launch(kernel, [(source, 0)], buffer, params, work, cost, node, " join")
 
 
@@ -68,19 +75,26 @@ class _Axes:
     Attributes:
         shape: axes as fine as the members have them.
         cuts: where outer, reduced and inner axes end (as of `Loop`).
-        parts: the number of parts in which each reduction runs.
-        kept: the sizes before and after the reduced axes.
     """
 
     def __init__(self, lowering: Lowering, group: Group) -> None:
         self._lowering, self._group = lowering, group
         self.shape, self.cuts = _natural(group)
-        self.parts, self.kept = 1, (1, 1)
-        if group.kind == "blocks":
-            self.parts = -(-group.space[0] // ROW_BLOCK)
-        if group.kind == "columns":
-            outer, rows, columns = group.space
-            self.parts, self.kept = -(-rows // COLUMN_BLOCK), (outer, columns)
+
+    def over(self, node: Node) -> Over | None:
+        """What a member that is a reduction goes over."""
+        if node.op not in REDUCTIONS:
+            return None
+        if node in self._group.of_rows:
+            return Over.ROW
+        return Over.COLUMN if len(node.inputs[0].shape) == 3 else Over.WHOLE
+
+    def parts(self, node: Node) -> int:
+        """The number of partial results of each element of a member."""
+        over = self.over(node)
+        if over is Over.COLUMN:
+            return -(-node.inputs[0].shape[1] // COLUMN_BLOCK)
+        return -(-prod(self.shape) // ROW_BLOCK) if over is Over.WHOLE else 1
 
     def load(self, node: Node, x: Node) -> View:
         """How member `node` reads `x` along the axes of the space."""
@@ -103,25 +117,20 @@ class _Axes:
 
     def _is_even(self, view: View) -> bool:
         """Whether one stride leads through the reduced axes, and one through the inner ones."""
-        if not self.cuts:
-            return self._group.kind == "map" or len(_one_part(view, 0, len(view.shape))) == 1
-        bounds = [*self.cuts, len(self.shape)]
+        if self._group.kind == "map":
+            return True
+        bounds = [*(self.cuts or (0,)), len(self.shape)]
         return all(len(_one_part(view, a, b)) == 1 for a, b in zip(bounds, bounds[1:]))
 
-    def store(self, node: Node) -> tuple[Ints, int | None]:
-        """The strides of a result, and for totals of columns that of the blocks of rows."""
-        group = self._group
-        if node in group.of_rows:
+    def store(self, node: Node) -> Ints:
+        """The strides of a result; those of partial results do not count."""
+        if node in self._group.of_rows:
             outer = dense_strides(self.shape[: self.cuts[0]])
-            return (*outer, *[0] * (len(self.shape) - len(outer))), None
-        if node.op not in REDUCTIONS:
-            return dense_strides(self.shape), None
-        if group.kind == "blocks":
-            return dense_strides(self.shape), None
-        first, last = self.cuts
-        inner = self.kept[1]
-        outer = tuple(n * self.parts * inner for n in dense_strides(self.shape[:first]))
-        return (*outer, *[0] * (last - first), *dense_strides(self.shape[last:])), inner
+            return (*outer, *[0] * (len(self.shape) - len(outer)))
+        if self.over(node) is None:
+            return dense_strides(self.shape)
+        inner = dense_strides(self.shape[self.cuts[-1] :]) if self.cuts else (0,)
+        return (*[0] * (len(self.shape) - len(inner)), *inner)
 
 
 def _one_part(view: View, a: int, b: int) -> Ints:

@@ -20,7 +20,7 @@ from einkorn.ir.loops import (
 )
 from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
-from einkorn.ir.ops import OPS, Op
+from einkorn.ir.ops import Op
 from einkorn.passes.costs import BYTE_NS, LAUNCH_NS
 from einkorn.passes.launches import Buffer, Groups, Launches
 from einkorn.passes.lower import Lowering

@@ -6,220 +6,45 @@ A map kernel of rank 2 becomes, for each vector of 16 lanes with a masked tail:
         for i in 0..n step 16:  store(out + row*s + i, body(load(x + row*t + i), ...))
 
 A "rows" kernel passes over its row once for each stage of `ir.loops.levels`; values that are the
-same along the row are computed once, between the passes. Reductions keep 16 partials for a row and
-one accumulator for each column, in the canonical orders of ir/ops.py.
+same along the row are computed once, between the passes. Reductions keep 16 partials for a row or a
+block of the whole, and one accumulator for each column, in the canonical orders of ir/ops.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from einkorn.codegen.llvm.expressions import evaluate_step
-from einkorn.codegen.llvm.text import Value, Writer, vector
+from einkorn.codegen.llvm.loop_values import Lanes, Nest, Row
+from einkorn.codegen.llvm.text import Value, Writer
 from einkorn.codegen.llvm.vectors import (
-    accumulator,
     ceil_div,
-    combine,
     divmod_,
     element,
-    join,
-    load,
     load_lanes,
-    neutral,
-    param,
-    pointer,
-    register,
-    round_down,
-    round_to,
     signature,
     smaller,
-    storage,
     store,
     store_lanes,
     sweep,
-    to_register,
-    to_storage,
 )
-from einkorn.ir.dtypes import DType
 from einkorn.ir.loops import (
     COLUMN_BLOCK,
     COLUMN_CHUNK,
     PARTIALS,
     ROW_BLOCK,
-    Access,
-    Expr,
     LoopKernel,
-    levels,
+    Over,
 )
-from einkorn.ir.ops import Op
-
-_INDICES = vector(PARTIALS, "i64")
 
 
 def generate(kernel: LoopKernel) -> str:
     """The LLVM module of a loop nest; its function is named "kernel"."""
     w = Writer()
     with w.function("kernel", signature()) as args:
-        nest = _Nest(w, kernel, args)
-        write = {None: _map, "rows": _rows, "blocks": _blocks, "columns": _columns}
+        nest = Nest(w, kernel, args)
+        write = {None: _map, "rows": _rows, "bands": _bands, "blocks": _blocks, "columns": _columns}
         write[kernel.reduction](nest)
     return w.module()
-
-
-class _Nest:
-    """The parameters of one kernel, loaded once, and the vector loads and stores on them."""
-
-    def __init__(self, w: Writer, kernel: LoopKernel, args: Sequence[Value]) -> None:
-        self.w, self.kernel = w, kernel
-        pointers, params, self.begin, self.end, _ = args
-        rank = kernel.rank
-        self.accesses: list[Access] = [*kernel.loads, *(access for access, _ in kernel.stores)]
-        self.extents = [param(w, params, axis) for axis in range(rank)]
-        self.strides = [
-            [param(w, params, rank * (k + 1) + axis) for axis in range(rank)]
-            for k in range(len(self.accesses))
-        ]
-        self.bases = [pointer(w, pointers, k) for k in range(len(self.accesses))]
-        self.levels = levels(kernel)
-        rounded = round_down(w, w.add(self.extents[-1], w.i64(PARTIALS - 1)), PARTIALS)
-        self.scratch = {k: w.alloca(register(kernel.dtype_of(k)), rounded) for k in kernel.kept}
-
-    def at(self, number: Value, axes: Sequence[int]) -> list[Value]:
-        """The address of every access at the flattened index `number` over `axes`, last fastest."""
-        w = self.w
-        offsets = [w.i64(0)] * len(self.accesses)
-        for position, axis in reversed(list(enumerate(axes))):
-            if position:
-                number, index = divmod_(w, number, self.extents[axis])
-            else:
-                index = number
-            offsets = [
-                w.add(offset, w.mul(index, strides[axis]))
-                for offset, strides in zip(offsets, self.strides)
-            ]
-        return self.moved(self.bases, offsets)
-
-    def moved(self, bases: Sequence[Value], offsets: Sequence[Value]) -> list[Value]:
-        rows = zip(self.accesses, bases, offsets)
-        return [element(self.w, access.dtype, base, offset) for access, base, offset in rows]
-
-    def read(self, k: int, base: Value, index: Value, mask: Value | None) -> Value:
-        """PARTIALS elements of load `k` along the last axis."""
-        w, access = self.w, self.accesses[k]
-        if access.inner == "unit":
-            return load_lanes(w, access.dtype, element(w, access.dtype, base, index), mask)
-        addresses = self._addresses(k, base, index)
-        type = vector(PARTIALS, storage(access.dtype))
-        return to_register(w, access.dtype, w.gather(type, addresses, self._mask(mask)))
-
-    def write(self, k: int, base: Value, index: Value, mask: Value | None, value: Value) -> None:
-        """Store PARTIALS elements along the last axis."""
-        w, access = self.w, self.accesses[k]
-        if access.inner == "unit":
-            store_lanes(w, access.dtype, value, element(w, access.dtype, base, index), mask)
-        else:
-            addresses = self._addresses(k, base, index)
-            w.scatter(to_storage(w, access.dtype, value), addresses, self._mask(mask))
-
-    def _addresses(self, k: int, base: Value, index: Value) -> Value:
-        w = self.w
-        lanes = w.add(w.splat(index, PARTIALS), w.lanes(_INDICES, range(PARTIALS)))
-        offsets = w.mul(lanes, w.splat(self.strides[k][-1], PARTIALS))
-        return w.geps(storage(self.accesses[k].dtype), base, offsets)
-
-    def _mask(self, mask: Value | None) -> Value:
-        return mask if mask is not None else self.w.const(vector(PARTIALS, "i1"), True)
-
-
-class _Row:
-    """The values of one row: what is the same along it, and how to compute the rest at an index.
-
-    Attributes:
-        bases: the address of each access at the start of the row.
-        known: values that are the same along the row, in every lane.
-    """
-
-    def __init__(self, nest: _Nest, bases: Sequence[Value]) -> None:
-        self.nest, self.bases = nest, bases
-        self.known: dict[int, Value] = {}
-        kernel, w = nest.kernel, nest.w
-        for k, access in enumerate(kernel.loads):
-            if access.inner == "zero":
-                self.known[k] = w.splat(load(w, access.dtype, bases[k]), PARTIALS)
-        self.settle()
-
-    def settle(self) -> None:
-        """Compute every step that is the same along the row and whose operands are known."""
-        kernel, loads = self.nest.kernel, len(self.nest.kernel.loads)
-        for number, step in enumerate(kernel.body, loads):
-            ready = all(k in self.known for k in step.inputs)
-            if ready and not self.nest.levels[number].varies and not step.reduces:
-                if number not in self.known:
-                    self.known[number] = self._step(step, [self.known[k] for k in step.inputs])
-
-    def lanes(self, index: Value, mask: Value | None, stage: int) -> _Lanes:
-        return _Lanes(self, index, mask, stage)
-
-    def _step(self, step: Expr, args: list[Value], index: Value | None = None) -> Value:
-        kernel = self.nest.kernel
-        kind = kernel.dtype_of(step.inputs[0]) if step.inputs else step.dtype
-        lanes = index if index is not None else self.nest.w.const(_INDICES, 0)
-        return evaluate_step(self.nest.w, step, kind, args, _INDICES, lanes)
-
-
-class _Lanes:
-    """Values at PARTIALS indices of a row, each computed when it is first asked for."""
-
-    def __init__(self, row: _Row, index: Value, mask: Value | None, stage: int) -> None:
-        self._row, self._index, self._mask, self._stage = row, index, mask, stage
-        self._found = dict(row.known)
-
-    def value(self, number: int) -> Value:
-        """Value `number`, after those it depends on (without recursion: bodies may be long)."""
-        pending = [number]
-        while pending:
-            k = pending[-1]
-            if k in self._found:
-                pending.pop()
-                continue
-            missing = [x for x in self._operands(k) if x not in self._found]
-            if missing:
-                pending.extend(missing)
-            else:
-                self._found[k] = self._computed(k)
-                pending.pop()
-        return self._found[number]
-
-    def keep(self, number: int) -> None:
-        """Leave a value for later passes over the row."""
-        self.nest.w.store(self.value(number), self._place(number))
-
-    @property
-    def nest(self) -> _Nest:
-        return self._row.nest
-
-    def _is_kept(self, k: int) -> bool:
-        return k in self.nest.scratch and self.nest.levels[k].stage < self._stage
-
-    def _operands(self, k: int) -> Sequence[int]:
-        loads = len(self.nest.kernel.loads)
-        return () if k < loads or self._is_kept(k) else self.nest.kernel.body[k - loads].inputs
-
-    def _computed(self, k: int) -> Value:
-        nest, w = self.nest, self.nest.w
-        loads = len(nest.kernel.loads)
-        if self._is_kept(k):
-            type = register(nest.kernel.dtype_of(k))
-            return w.load(vector(PARTIALS, type), self._place(k))
-        if k < loads:
-            return nest.read(k, self._row.bases[k], self._index, self._mask)
-        step = nest.kernel.body[k - loads]
-        lanes = w.add(w.splat(self._index, PARTIALS), w.lanes(_INDICES, range(PARTIALS)))
-        return self._row._step(step, [self._found[x] for x in step.inputs], lanes)
-
-    def _place(self, k: int) -> Value:
-        w = self.nest.w
-        return w.gep(register(self.nest.kernel.dtype_of(k)), self.nest.scratch[k], self._index)
 
 
 class _Pass:
@@ -227,104 +52,123 @@ class _Pass:
 
     Attributes:
         stage: the number of the pass.
-        reductions: value numbers of the steps that reduce in it.
+        carried: value numbers of the reductions whose partials stay in registers.
+        columns: those that a band of rows adds up in memory.
         stores: (access number, value number) of the results that are written along the row.
         kept: value numbers that later passes read back.
     """
 
-    def __init__(self, nest: _Nest, stage: int) -> None:
+    def __init__(self, nest: Nest, stage: int, registers: Sequence[Over]) -> None:
         self.nest, self.stage = nest, stage
         kernel, loads = nest.kernel, len(nest.kernel.loads)
-        self.reductions = [
-            number
-            for number, step in enumerate(kernel.body, loads)
-            if step.reduces and nest.levels[number].stage == stage + 1
+        steps = [(n, step.over) for n, step in enumerate(kernel.body, loads)]
+        reductions = [(n, over) for n, over in steps if over is not None]
+        here = [
+            (n, over)
+            for n, over in reductions
+            if nest.levels[n].stage == stage + (over is Over.ROW)
         ]
-        here = [level.stage == stage for level in nest.levels]
+        self.carried = [n for n, over in here if over in registers]
+        self.columns = [n for n, over in here if over not in registers]
+        partial = {n for n, over in reductions if over is not Over.ROW}
         self.stores = [
             (k, v)
             for k, (access, v) in enumerate(kernel.stores, loads)
-            if here[v] and access.inner != "zero"
+            if nest.levels[v].stage == stage and access.inner != "zero" and v not in partial
         ]
-        self.kept = [number for number in kernel.kept if here[number]]
+        self.kept = [number for number in kernel.kept if nest.levels[number].stage == stage]
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.carried or self.columns or self.stores or self.kept)
 
     def start(self) -> list[Value]:
-        """The neutral element of each reduction, in every lane."""
-        return [
-            self.nest.w.const(vector(PARTIALS, register(dtype)), neutral(op, dtype))
-            for op, dtype in map(self._reduction, self.reductions)
-        ]
-
-    def _reduction(self, number: int) -> tuple[Op, DType]:
-        """The op of a reduction, and the dtype in which it accumulates."""
-        kernel = self.nest.kernel
-        step = kernel.body[number - len(kernel.loads)]
-        return step.op, accumulator(kernel.dtype_of(step.inputs[0]))
+        """The neutral partials of the carried reductions."""
+        return [self.nest.neutral(number) for number in self.carried]
 
     def run(
-        self, row: _Row, start: Value, stop: Value, carried: Sequence[Value]
+        self,
+        row: Row,
+        start: Value,
+        stop: Value,
+        carried: Sequence[Value],
+        band: _Band | None = None,
     ) -> list[Value]:
-        """The pass over [start, stop) of a row; the partials of its reductions."""
+        """The pass over [start, stop) of a row; the partials of the carried reductions."""
 
         def body(index: Value, mask: Value | None, carried: list[Value]) -> list[Value]:
-            return self.at(row.lanes(index, mask, self.stage), row, index, mask, carried)
+            return self.at(row, index, mask, carried, band)
 
         return sweep(self.nest.w, start, stop, carried, body)
 
     def at(
-        self, lanes: _Lanes, row: _Row, index: Value, mask: Value | None, carried: list[Value]
+        self,
+        row: Row,
+        index: Value,
+        mask: Value | None,
+        carried: Sequence[Value],
+        band: _Band | None = None,
     ) -> list[Value]:
-        """One vector of the pass."""
-        w, kernel = self.nest.w, self.nest.kernel
+        """One vector of the pass; `carried` holds the partials of its reductions so far."""
+        nest, w = self.nest, self.nest.w
+        lanes = Lanes(row, index, mask, self.stage)
         following: list[Value] = []
-        for number, neutral_, old in zip(self.reductions, self.start(), carried):
-            operand = lanes.value(kernel.body[number - len(kernel.loads)].inputs[0])
+        for number, old in zip(self.carried, carried):
+            operand = lanes.value(nest.operand(number))
             if mask is not None:
-                operand = w.select(mask, operand, neutral_)
-            following.append(combine(w, *self._reduction(number), old, operand))
+                operand = w.select(mask, operand, nest.neutral(number))
+            following.append(nest.combined(number, old, operand))
         values = [lanes.value(v) for _, v in self.stores]  # all loads before any store
+        if band is not None:
+            for number in self.columns:
+                band.add(number, index, mask, lanes.value(nest.operand(number)))
         for (k, _), value in zip(self.stores, values):
-            self.nest.write(k, row.bases[k], index, mask, value)
+            nest.write(k, row.bases[k], index, mask, value)
         for number in self.kept:
             lanes.keep(number)
         return following
 
-    def combined(self, totals: Sequence[Value], parts: Sequence[Value]) -> list[Value]:
-        """total + part for each reduction."""
-        rows = zip(self.reductions, totals, parts)
-        return [combine(self.nest.w, *self._reduction(n), total, part) for n, total, part in rows]
 
-    def joined(self, partials: Sequence[Value]) -> list[Value]:
-        """The partials of each reduction as one scalar."""
-        rows = zip(self.reductions, partials)
-        return [join(self.nest.w, *self._reduction(n), part) for n, part in rows]
+class _Band:
+    """A band of rows whose columns are added up in memory, where the partial results are wanted.
 
-    def scalars(self) -> list[Value]:
-        """The neutral element of each reduction, as a scalar."""
-        rows = map(self._reduction, self.reductions)
-        return [self.nest.w.const(register(dtype), neutral(op, dtype)) for op, dtype in rows]
+    Attributes:
+        number: which band of the matrix it is.
+        is_first: whether the row at hand is the first of the band.
+    """
 
-    def rounded(self, number: int, value: Value) -> Value:
-        """A finished total in the dtype of its step."""
-        return round_to(self.nest.w, self.nest.kernel.dtype_of(number), value)
+    def __init__(self, nest: Nest, number: Value, is_first: Value) -> None:
+        self._nest, self._number, self._is_first = nest, number, is_first
+
+    def add(self, number: int, index: Value, mask: Value | None, value: Value) -> None:
+        """total = (neutral in the first row, else what is there) + value"""
+        nest, w = self._nest, self._nest.w
+        dtype = nest.kernel.dtype_of(number)
+        base = nest.bases[nest.store_of(number)]
+        at = w.add(w.mul(self._number, nest.extents[-1]), index)
+        place = element(w, dtype, base, at)
+        held = load_lanes(w, dtype, place, mask)
+        first = w.splat(self._is_first, PARTIALS)
+        before = w.select(first, nest.neutral(number), held)
+        store_lanes(w, dtype, nest.combined(number, before, value), place, mask)
 
 
-def _map(nest: _Nest) -> None:
+def _map(nest: Nest) -> None:
     w = nest.w
     if nest.kernel.rank == 1:
-        _write_all(nest, _Row(nest, nest.bases), nest.begin, nest.end)
+        _write_all(nest, Row(nest, nest.bases), nest.begin, nest.end)
         return
     with w.loop(nest.begin, nest.end) as rows:
         bases = nest.at(rows.index, range(nest.kernel.rank - 1))
-        _write_all(nest, _Row(nest, bases), w.i64(0), nest.extents[-1])
+        _write_all(nest, Row(nest, bases), w.i64(0), nest.extents[-1])
 
 
-def _write_all(nest: _Nest, row: _Row, start: Value, stop: Value) -> None:
+def _write_all(nest: Nest, row: Row, start: Value, stop: Value) -> None:
     """Every store of a map kernel over a part of a row; also of values that do not vary."""
     stores = [(k, v) for k, (_, v) in enumerate(nest.kernel.stores, len(nest.kernel.loads))]
 
     def body(index: Value, mask: Value | None, _: list[Value]) -> list[Value]:
-        lanes = row.lanes(index, mask, 0)
+        lanes = Lanes(row, index, mask, 0)
         values = [lanes.value(v) for _, v in stores]
         for (k, _v), value in zip(stores, values):
             nest.write(k, row.bases[k], index, mask, value)
@@ -333,81 +177,164 @@ def _write_all(nest: _Nest, row: _Row, start: Value, stop: Value) -> None:
     sweep(nest.w, start, stop, [], body)
 
 
-def _rows(nest: _Nest) -> None:
-    w, kernel = nest.w, nest.kernel
+def _rows(nest: Nest) -> None:
+    passes = _passes(nest)
+    with nest.w.loop(nest.begin, nest.end) as rows:
+        _run_row(nest, rows.index, passes, [[] for _ in passes], None)
+
+
+def _passes(nest: Nest) -> list[_Pass]:
     stages = 1 + max(level.stage for level in nest.levels)
-    passes = [_Pass(nest, stage) for stage in range(stages)]
-    with w.loop(nest.begin, nest.end) as rows:
-        row = _Row(nest, nest.at(rows.index, range(kernel.rank - 1)))
-        for each in passes:
-            if each.reductions:
-                _reduce_row(nest, row, each)
-            elif each.stores or each.kept:
-                each.run(row, w.i64(0), nest.extents[-1], [])
-        for k, (access, number) in enumerate(kernel.stores, len(kernel.loads)):
-            if access.inner == "zero":
-                store(w, access.dtype, w.extract(row.known[number], 0), row.bases[k])
+    return [_Pass(nest, stage, (Over.ROW, Over.WHOLE)) for stage in range(stages)]
 
 
-def _reduce_row(nest: _Nest, row: _Row, each: _Pass) -> None:
-    """One pass in blocks of ROW_BLOCK; its results become known to the row."""
-    w = nest.w
-    with w.loop(w.i64(0), nest.extents[-1], ROW_BLOCK, each.scalars()) as blocks:
-        stop = smaller(w, w.add(blocks.index, w.i64(ROW_BLOCK)), nest.extents[-1])
-        partials = each.run(row, blocks.index, stop, each.start())
-        blocks.next = each.combined(blocks.carried, each.joined(partials))
-    for number, total in zip(each.reductions, blocks.results):
-        row.known[number] = w.splat(each.rounded(number, total), PARTIALS)
-    row.settle()
-
-
-def _blocks(nest: _Nest) -> None:
+def _run_row(
+    nest: Nest,
+    number: Value,
+    passes: Sequence[_Pass],
+    whole: Sequence[Sequence[Value]],
+    band: _Band | None,
+) -> list[list[Value]]:
+    """All passes over one row. `whole`: for each pass its WHOLE partials, given back with more."""
     w, kernel = nest.w, nest.kernel
-    each, row = _Pass(nest, 0), _Row(nest, nest.bases)
-    places = {v: k for k, (_, v) in enumerate(kernel.stores, len(kernel.loads))}
+    row = Row(nest, nest.at(number, range(kernel.rank - 1)))
+    following: list[list[Value]] = []
+    for each, held in zip(passes, whole):
+        following.append([])
+        if not each.is_idle:
+            following[-1] = _run_pass(nest, row, each, held, band)
+            row.settle()
+    for k, (access, value) in enumerate(kernel.stores, len(kernel.loads)):
+        if access.inner == "zero" and nest.over(value) in (None, Over.ROW):
+            store(w, access.dtype, w.extract(row.known[value], 0), row.bases[k])
+    return following
+
+
+def _run_pass(
+    nest: Nest, row: Row, each: _Pass, whole: Sequence[Value], band: _Band | None
+) -> list[Value]:
+    """One pass; results over the row become known to it. Gives the WHOLE partials with more."""
+    w = nest.w
+    own = [number for number in each.carried if nest.over(number) is Over.ROW]
+    if not own:
+        return each.run(row, w.i64(0), nest.extents[-1], whole, band)
+    # `carried` of a pass lists reductions in the order of the steps; these are ROW and WHOLE mixed.
+    ends = [nest.scalar_neutral(number) for number in own]
+    with w.loop(w.i64(0), nest.extents[-1], ROW_BLOCK, [*ends, *whole]) as blocks:
+        totals, held = blocks.carried[: len(own)], iter(blocks.carried[len(own) :])
+        stop = smaller(w, w.add(blocks.index, w.i64(ROW_BLOCK)), nest.extents[-1])
+        start = [nest.neutral(n) if n in own else next(held) for n in each.carried]
+        found = dict(zip(each.carried, each.run(row, blocks.index, stop, start, band)))
+        blocks.next = [
+            *(nest.combined(n, total, nest.joined(n, found[n])) for n, total in zip(own, totals)),
+            *(partial for n, partial in found.items() if n not in own),
+        ]
+    for number, total in zip(own, blocks.results):
+        row.known[number] = w.splat(nest.rounded(number, total), PARTIALS)
+    return blocks.results[len(own) :]
+
+
+def _bands(nest: Nest) -> None:
+    """Bands of COLUMN_BLOCK rows; partials over the whole go from row to row."""
+    w, passes = nest.w, _passes(nest)
+    count = w.i64(1)
+    for extent in nest.extents[:-1]:
+        count = w.mul(count, extent)
+    group = w.binary("udiv", w.i64(ROW_BLOCK), nest.extents[-1])
+    numbers = [[n for n in each.carried if nest.over(n) is Over.WHOLE] for each in passes]
+    flat = [number for row in numbers for number in row]
+    with w.loop(nest.begin, nest.end) as bands:
+        first = w.mul(bands.index, w.i64(COLUMN_BLOCK))
+        stop = smaller(w, w.add(first, w.i64(COLUMN_BLOCK)), count)
+        with w.loop(first, stop, 1, [nest.neutral(n) for n in flat]) as rows:
+            band = _Band(nest, bands.index, w.icmp("eq", rows.index, first))
+            held = iter(rows.carried)
+            whole = [[next(held) for _ in row] for row in numbers]
+            found = _run_row(nest, rows.index, passes, whole, band)
+            partials = [partial for row in found for partial in row]
+            rows.next = _end_blocks(nest, flat, partials, rows.index, count, group)
+
+
+def _end_blocks(
+    nest: Nest,
+    numbers: Sequence[int],
+    partials: Sequence[Value],
+    row: Value,
+    count: Value,
+    group: Value,
+) -> list[Value]:
+    """Store the partial results of a block after its last row, and start over."""
+    if not numbers:
+        return []
+    w = nest.w
+    following = w.add(row, w.i64(1))
+    block, _ = divmod_(w, row, group)
+    _, rest = divmod_(w, following, group)
+    ends = w.or_(w.icmp("eq", rest, w.i64(0)), w.icmp("eq", following, count))
+    with w.if_(ends):
+        for number, partial in zip(numbers, partials):
+            _store_block(nest, number, partial, block)
+    return [
+        w.select(w.splat(ends, PARTIALS), nest.neutral(number), partial)
+        for number, partial in zip(numbers, partials)
+    ]
+
+
+def _store_block(nest: Nest, number: int, partials: Value, block: Value) -> None:
+    """Store the result of a block of ROW_BLOCK elements."""
+    dtype, k = nest.kernel.dtype_of(number), nest.store_of(number)
+    total = nest.rounded(number, nest.joined(number, partials))
+    store(nest.w, dtype, total, element(nest.w, dtype, nest.bases[k], block))
+
+
+def _blocks(nest: Nest) -> None:
+    w = nest.w
+    each, row = _Pass(nest, 0, (Over.WHOLE,)), Row(nest, nest.bases)
     with w.loop(nest.begin, nest.end) as blocks:
         start = w.mul(blocks.index, w.i64(ROW_BLOCK))
         stop = smaller(w, w.add(start, w.i64(ROW_BLOCK)), nest.extents[-1])
         partials = each.run(row, start, stop, each.start())
-        for number, total in zip(each.reductions, each.joined(partials)):
-            dtype, k = kernel.dtype_of(number), places[number]
-            place = element(w, dtype, nest.bases[k], blocks.index)
-            store(w, dtype, each.rounded(number, total), place)
+        for number, partial in zip(each.carried, partials):
+            _store_block(nest, number, partial, blocks.index)
 
 
-def _columns(nest: _Nest) -> None:
+def _columns(nest: Nest) -> None:
     w, kernel = nest.w, nest.kernel
     outer = range(kernel.rank - 2)
     chunks = ceil_div(w, nest.extents[-1], COLUMN_CHUNK)
     parts = ceil_div(w, nest.extents[-2], COLUMN_BLOCK)
     with w.loop(nest.begin, nest.end) as items:
-        rest, chunk = divmod_(w, items.index, chunks)
-        number, part = divmod_(w, rest, parts)
+        band, chunk = divmod_(w, items.index, chunks)
+        number, part = divmod_(w, band, parts)
         bases = nest.at(number, outer) if outer else nest.bases
         start = w.mul(chunk, w.i64(COLUMN_CHUNK))
         stop = smaller(w, w.add(start, w.i64(COLUMN_CHUNK)), nest.extents[-1])
 
         def body(index: Value, mask: Value | None, _: list[Value]) -> list[Value]:
-            _column_block(nest, bases, part, index, mask)
+            _column_band(nest, bases, (band, part), index, mask)
             return []
 
         sweep(w, start, stop, [], body)
 
 
-def _column_block(
-    nest: _Nest, bases: Sequence[Value], part: Value, index: Value, mask: Value | None
+def _column_band(
+    nest: Nest,
+    bases: Sequence[Value],
+    place: tuple[Value, Value],
+    index: Value,
+    mask: Value | None,
 ) -> None:
-    """One block of rows of PARTIALS columns."""
-    w, kernel = nest.w, nest.kernel
-    each = _Pass(nest, 0)
+    """PARTIALS columns of a band of rows: band number `place[0]`, `place[1]` among its matrix."""
+    w = nest.w
+    band, part = place
+    each = _Pass(nest, 0, (Over.COLUMN,))
     first = w.mul(part, w.i64(COLUMN_BLOCK))
     stop = smaller(w, w.add(first, w.i64(COLUMN_BLOCK)), nest.extents[-2])
     with w.loop(first, stop, 1, each.start()) as rows:
         offsets = [w.mul(rows.index, strides[-2]) for strides in nest.strides]
-        row = _Row(nest, nest.moved(bases, offsets))
-        rows.next = each.at(row.lanes(index, mask, 0), row, index, mask, rows.carried)
-    for k, (access, number) in enumerate(kernel.stores, len(kernel.loads)):
-        if number in each.reductions:
-            total = each.rounded(number, rows.results[each.reductions.index(number)])
-            place = element(w, access.dtype, bases[k], w.mul(part, nest.strides[k][-2]))
-            nest.write(k, place, index, mask, total)
+        row = Row(nest, nest.moved(bases, offsets))
+        rows.next = each.at(row, index, mask, rows.carried)
+    at = w.add(w.mul(band, nest.extents[-1]), index)
+    for number, total in zip(each.carried, rows.results):
+        dtype, base = nest.kernel.dtype_of(number), nest.bases[nest.store_of(number)]
+        store_lanes(w, dtype, nest.rounded(number, total), element(w, dtype, base, at), mask)
