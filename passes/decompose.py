@@ -115,7 +115,7 @@ def _normal(op: Op, x: Node, axes: Ints) -> Node:
 
 
 def _over(op: Op, x: Node, axes: Ints) -> Node:
-    """A reduction of `x`, which has no axes of one element: the axes at the end, then the others."""
+    """A reduction of `x`, none of whose axes has one element: over the last axes, then the others."""
     if not axes:
         return x
     tail = len(x.shape)

@@ -9,7 +9,7 @@ A group has an index space, and a node finds its place in it by flat index: resh
 one value for each row is repeated along the row.
 
     "map"      elementwise nodes of one size
-    "rows"     [R, n]: also reductions over n, and what is computed from them, for the row or along it
+    "rows"     [R, n]: also reductions over n, and what is computed from them
     "bands"    rows, with reductions over R or over all elements that only other groups read
     "blocks"   [n], long: also reductions to one element, in parts that run in parallel
     "columns"  [O, R, C]: also reductions over R

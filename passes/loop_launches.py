@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Protocol
 
@@ -121,7 +122,7 @@ def _merged(loop: Loop, operands: Sequence[LoopOperand]) -> tuple[Ints, list[Int
     bounds = [0, *loop.cuts, len(loop.shape)]
     extents: list[int] = []
     rows: list[list[int]] = [[] for _ in operands]
-    for part, (a, b) in enumerate(zip(bounds, bounds[1:])):
+    for part, (a, b) in enumerate(pairwise(bounds)):
         outer = part == 0 and bool(loop.cuts)
         if outer and prod(loop.shape[a:b]) == 1:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from math import prod
 
 from einkorn.ir.loops import (
@@ -120,7 +121,7 @@ class _Axes:
         if self._group.kind == "map":
             return True
         bounds = [*(self.cuts or (0,)), len(self.shape)]
-        return all(len(_one_part(view, a, b)) == 1 for a, b in zip(bounds, bounds[1:]))
+        return all(len(_one_part(view, a, b)) == 1 for a, b in pairwise(bounds))
 
     def store(self, node: Node) -> Ints:
         """The strides of a result; those of partial results do not count."""

@@ -63,11 +63,8 @@ class _Pass:
         kernel, loads = nest.kernel, len(nest.kernel.loads)
         steps = [(n, step.over) for n, step in enumerate(kernel.body, loads)]
         reductions = [(n, over) for n, over in steps if over is not None]
-        here = [
-            (n, over)
-            for n, over in reductions
-            if nest.levels[n].stage == stage + (over is Over.ROW)
-        ]
+        ends = {n: nest.levels[n].stage - (over is Over.ROW) for n, over in reductions}
+        here = [(n, over) for n, over in reductions if ends[n] == stage]
         self.carried = [n for n, over in here if over in registers]
         self.columns = [n for n, over in here if over not in registers]
         partial = {n for n, over in reductions if over is not Over.ROW}
