@@ -14,6 +14,7 @@ any number of threads, changes no bit. Strides count elements. No extent is zero
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from einkorn.ir.dtypes import DType
 from einkorn.ir.ops import Op
@@ -23,6 +24,7 @@ RANDOM_CHUNK = 64  # elements in one work item of Philox
 ROW_BLOCK = 4096  # elements in one block of a row reduction (semantics: ir/ops.py)
 COLUMN_BLOCK = 256  # rows in one block of a column reduction (semantics: ir/ops.py)
 PARTIALS = 16  # partial results of a row reduction, chains of a skinny dot (semantics: ir/ops.py)
+REDUCTIONS = (Op.SUM, Op.PROD, Op.MAX, Op.MIN)
 SKINNY = 4  # min(M, N) up to which a dot uses interleaved chains (semantics: ir/ops.py)
 
 
@@ -39,6 +41,14 @@ class Access:
     inner: str
 
 
+class Over(IntEnum):
+    """What a reduction of a loop nest goes over."""
+
+    ROW = 0  # the last axis
+    COLUMN = 1  # the last axis but one
+    WHOLE = 2  # all axes
+
+
 @dataclass(frozen=True, slots=True)
 class Expr:
     """One step of the scalar expression of a loop nest.
@@ -46,16 +56,19 @@ class Expr:
     `inputs` are value numbers: first the loads in order, then the steps in order.
 
     Attributes:
-        op: an elementwise op, CONST, or IOTA: the index along the last axis.
+        op: an elementwise op, CONST, IOTA (the index along the last axis), or a reduction of its
+            one input: SUM, PROD, MAX or MIN.
         inputs: value numbers of the operands.
         dtype: the dtype of the result.
         attrs: the op's attributes (`exponent` of integer_pow, `bits` of const).
+        over: for a reduction, what it goes over.
     """
 
     op: Op
     inputs: tuple[int, ...]
     dtype: DType
     attrs: tuple[tuple[str, int], ...] = ()
+    over: Over | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +78,31 @@ class LoopKernel:
     pointers: loads, then stores. params: `rank` extents, then for each load and each store `rank`
     strides. The last axis is the vector axis.
 
-    reduction None: every store writes its value at every index. Work items are the indices of the
-        last axis for rank 1 (split at multiples of PARTIALS), else the rows before it, flattened.
-    reduction "rows": the last axis is reduced. Work items are the indices before it, flattened
-        (one for rank 1). One store, whose last stride is ignored.
-    reduction "columns": rank >= 2, the last axis but one is reduced. Work items are the flattened
-        indices before it times the chunks of COLUMN_CHUNK columns of the last axis (chunk fastest).
-        One store, whose stride for the reduced axis is ignored.
+    reduction None: no step reduces; every store writes its value at every index. Work items are
+        the indices of the last axis for rank 1 (split at multiples of PARTIALS), else the rows
+        before it, flattened.
+    reduction "rows": later steps may use a reduction over the ROW, and the kernel passes over a
+        row as often as that takes. A store whose inner stride is "zero" writes one value for the
+        row. Work items are the rows, flattened (one for rank 1).
+    reduction "bands": as "rows", but work items are bands of COLUMN_BLOCK rows, and there are also
+        partial results: over the COLUMN one for each band and column, over the WHOLE one for each
+        ROW_BLOCK elements (the last extent then divides ROW_BLOCK and is a multiple of PARTIALS).
+    reduction "blocks": rank 1, partial results over the WHOLE. Work items are blocks of ROW_BLOCK
+        elements.
+    reduction "columns": rank >= 2, partial results over the COLUMN. Work items are the flattened
+        indices before the last two axes, times bands of COLUMN_BLOCK rows, times chunks of
+        COLUMN_CHUNK columns (chunk fastest).
+    Partial results are stored densely: [indices before, bands, columns] or [blocks]; their strides
+    are ignored, and no step uses them. A Sequence joins them.
 
     Attributes:
         rank: the number of axes, at least 1.
         loads: how each operand is read.
         body: the expression steps.
         stores: for each result its access and value number.
-        reduction: None, "rows" or "columns".
-        combine: the op that reduces: SUM, PROD, MAX or MIN. Half types accumulate in float32.
+        reduction: how reductions are run.
+        kept: value numbers that are kept in a row of stack memory between passes over a row, where
+            others are computed again. Half types are kept as float32.
     """
 
     rank: int
@@ -87,7 +110,61 @@ class LoopKernel:
     body: tuple[Expr, ...]
     stores: tuple[tuple[Access, int], ...]
     reduction: str | None = None
-    combine: Op | None = None
+    kept: tuple[int, ...] = ()
+
+    def dtype_of(self, number: int) -> DType:
+        """The dtype of a value."""
+        loads = len(self.loads)
+        return self.loads[number].dtype if number < loads else self.body[number - loads].dtype
+
+    def over(self, number: int) -> Over | None:
+        """What a value was reduced over, if it was."""
+        loads = len(self.loads)
+        return self.body[number - loads].over if number >= loads else None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """When a value of a loop nest is known.
+
+    Attributes:
+        stage: the pass over the row in which it can first be computed; for partial results, the
+            pass that adds to them.
+        varies: whether it differs along the row.
+    """
+
+    stage: int
+    varies: bool
+
+
+def levels(kernel: LoopKernel) -> list[Level]:
+    """The level of every value of a kernel: of loads, then of steps."""
+    found = [Level(0, access.inner != "zero") for access in kernel.loads]
+    for step in kernel.body:
+        inputs = [found[k] for k in step.inputs]
+        stage = max((level.stage for level in inputs), default=0)
+        if step.over is not None:
+            found.append(Level(stage + (step.over is Over.ROW), False))
+        else:
+            varies = step.op is Op.IOTA or any(level.varies for level in inputs)
+            found.append(Level(stage, varies))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Combine partial results in order: out[o, i] = ((neutral + x[o, 0, i]) + x[o, 1, i]) + ...
+
+    pointers: x, out. params: outer, count, inner; both dense. Work items: outer * chunks of
+    COLUMN_CHUNK of the inner axis (chunk fastest).
+
+    Attributes:
+        op: SUM, PROD, MAX or MIN.
+        dtype: of the partial results and the result.
+    """
+
+    op: Op
+    dtype: DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +174,6 @@ class RandomBits:
     pointers: key (u64), draw counter (u64), out. params: n elements. Work items: chunks of
     RANDOM_CHUNK elements.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class RowSoftmax:
-    """softmax, log_softmax or logsumexp of dense rows.
-
-    pointers: x, out. params: rows, n, x row stride, out row stride (1 for logsumexp's elements).
-    Elements of a row are adjacent. Work items: rows.
-    """
-
-    op: Op
-    dtype: DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +318,5 @@ class SkinnyDot:
     epilogue: Epilogue
 
 
-Template = (
-    RandomBits | RowSoftmax | Scan | ArgReduce | Gather | Scatter | Pack | TiledDot | SkinnyDot
-)
+Template = RandomBits | Sequence | Scan | ArgReduce | Gather | Scatter | Pack | TiledDot | SkinnyDot
 Kernel = LoopKernel | Template

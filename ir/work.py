@@ -15,29 +15,29 @@ from typing import Any
 
 from einkorn.ir.dtypes import DType, float32, int64
 from einkorn.ir.loops import (
+    COLUMN_BLOCK,
+    ROW_BLOCK,
+    Access,
     ArgReduce,
     Epilogue,
     Gather,
     Kernel,
     LoopKernel,
+    Over,
     Pack,
     RandomBits,
-    RowSoftmax,
     Scan,
     Scatter,
+    Sequence,
     SkinnyDot,
     TiledDot,
+    levels,
 )
 from einkorn.ir.ops import Op
 
 Ints = tuple[int, ...]
 
 FREE = frozenset({Op.CONST, Op.IOTA, Op.CAST})
-_SOFTMAX_STEPS = {  # on each element: max, sub, exp, sum; then what makes the result of them
-    Op.SOFTMAX: 5,
-    Op.LOG_SOFTMAX: 5,
-    Op.LOGSUMEXP: 4,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +65,44 @@ def _distinct(extents: Ints, strides: Ints) -> int:
 
 
 def _loops(kernel: LoopKernel, params: Ints) -> Work:
-    rank = kernel.rank
+    rank, count = kernel.rank, len(kernel.loads)
     extents = params[:rank]
     rows = [params[k : k + rank] for k in range(rank, len(params), rank)]
-    loads, stores = rows[: len(kernel.loads)], rows[len(kernel.loads) :]
-    kept = list(range(rank))
-    if kernel.reduction is not None:
-        del kept[-1 if kernel.reduction == "rows" else -2]
-    steps = sum(step.op not in FREE for step in kernel.body) + (kernel.reduction is not None)
+    flops = 0
+    for step, level in zip(kernel.body, levels(kernel)[count:]):
+        along = level.varies or step.over is not None
+        flops += (step.op not in FREE) * prod(extents if along else extents[:-1])
     read = sum(
-        access.dtype.itemsize * _distinct(extents, row) for access, row in zip(kernel.loads, loads)
+        access.dtype.itemsize * _distinct(extents, row) for access, row in zip(kernel.loads, rows)
     )
     written = sum(
-        access.dtype.itemsize
-        * _distinct(tuple(extents[k] for k in kept), tuple(row[k] for k in kept))
-        for (access, _), row in zip(kernel.stores, stores)
+        access.dtype.itemsize * _results(kernel, extents, access, number)
+        for access, number in kernel.stores
     )
-    return Work(prod(extents) * steps, read, written)
+    return Work(flops, read, written)
+
+
+def _results(kernel: LoopKernel, extents: Ints, access: Access, number: int) -> int:
+    """How many elements a store of a loop nest writes."""
+    over = kernel.over(number)
+    if over is Over.WHOLE:
+        return -(-prod(extents) // ROW_BLOCK)
+    if over is Over.COLUMN:
+        outer = prod(extents[:-2]) if kernel.reduction == "columns" else 1
+        rows = extents[-2] if kernel.reduction == "columns" else prod(extents[:-1])
+        return outer * -(-rows // COLUMN_BLOCK) * extents[-1]
+    return prod(extents[:-1] if access.inner == "zero" else extents)
+
+
+def _sequence(kernel: Sequence, params: Ints) -> Work:
+    outer, _, inner = params
+    size = kernel.dtype.itemsize
+    return Work(prod(params), size * prod(params), size * outer * inner)
 
 
 def _random_bits(kernel: RandomBits, params: Ints) -> Work:
     (n,) = params
     return Work(0, 16, 4 * n)
-
-
-def _softmax(kernel: RowSoftmax, params: Ints) -> Work:
-    rows, n = params[:2]
-    results = rows if kernel.op is Op.LOGSUMEXP else rows * n
-    size = kernel.dtype.itemsize
-    return Work(_SOFTMAX_STEPS[kernel.op] * rows * n, size * rows * n, size * results)
 
 
 def _scan(kernel: Scan, params: Ints) -> Work:
@@ -173,11 +182,11 @@ def _wide(dtype: DType) -> int:
 WORK: dict[type, Callable[[Any, Ints], Work]] = {
     LoopKernel: _loops,
     RandomBits: _random_bits,
-    RowSoftmax: _softmax,
     Scan: _scan,
     ArgReduce: _arg_reduce,
     Gather: _gather,
     Scatter: _scatter,
+    Sequence: _sequence,
     Pack: _pack,
     TiledDot: _tiled_dot,
     SkinnyDot: _skinny_dot,

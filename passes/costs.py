@@ -6,7 +6,7 @@ core with 16 float32 lanes, rounded from measurements of the kernels themselves.
 
 from __future__ import annotations
 
-from einkorn.ir.loops import LoopKernel
+from einkorn.ir.loops import Expr, LoopKernel, levels
 from einkorn.ir.ops import Op
 
 LAUNCH_NS = 15.0
@@ -42,12 +42,22 @@ _SLOW = {
 }
 
 
-def pointwise_cost(kernel: LoopKernel, elements: int) -> float:
+def step_cost(step: Expr) -> float:
+    """The time of one step for one element."""
+    return _SLOW.get(step.op, SIMPLE_NS)
+
+
+def loop_cost(kernel: LoopKernel, elements: int) -> float:
     """The time of a loop nest over `elements` indices."""
     accesses = [*kernel.loads, *(access for access, _ in kernel.stores)]
     moved = sum(BYTE_NS * access.dtype.itemsize for access in accesses if access.inner != "zero")
     scattered = sum(access.inner == "any" for access in accesses)
-    work = sum(_SLOW.get(step.op, SIMPLE_NS) for step in kernel.body)
+    known = levels(kernel)[len(kernel.loads) :]
+    work = sum(
+        step_cost(step)
+        for step, level in zip(kernel.body, known)
+        if level.varies or step.over is not None
+    )
     return LAUNCH_NS + elements * (moved + work + 0.5 * scattered)
 
 

@@ -89,23 +89,38 @@ class Launches:
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
-    """What `fuse` decided.
+class Group:
+    """Nodes that one kernel computes (a few when a reduction runs in parts, or a dot packs).
 
     Attributes:
-        graph: the graph that was grouped.
-        roots: nodes that get a buffer, in the order in which they are computed.
-        members: for each elementwise root the nodes that are computed with it, inputs first,
-            the root last.
+        kind: "map", "rows", "blocks", "columns", "dot" or "single" (passes/fuse.py says what each
+            may hold).
+        space: the sizes of the index space.
+        members: the nodes, inputs first.
+        results: the members that get a buffer.
+        of_rows: the members with one value for each row of a "rows" space.
     """
 
-    graph: Graph
-    roots: tuple[Node, ...]
-    members: dict[Node, tuple[Node, ...]]
+    kind: str
+    space: tuple[int, ...]
+    members: tuple[Node, ...]
+    results: tuple[Node, ...]
+    of_rows: frozenset[Node] = frozenset()
 
     def __str__(self) -> str:
-        rows = [f"groups {self.graph.name} {{"]
-        for root in self.roots:
-            ops = " ".join(node.op.name.lower() for node in self.members.get(root, (root,)))
-            rows.append(f"  {root.type} <- {ops}")
-        return "\n".join([*rows, "}"])
+        sizes = "x".join(str(n) for n in self.space)
+        ops = " ".join(node.op.name.lower() for node in self.members)
+        types = ", ".join(str(node.type) for node in self.results)
+        return f"{types} <- {self.kind}[{sizes}]: {ops}"
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """What `fuse` decided: the groups of a graph, in the order in which they are computed."""
+
+    graph: Graph
+    groups: tuple[Group, ...]
+
+    def __str__(self) -> str:
+        rows = [f"groups {self.graph.name} {{", *(f"  {group}" for group in self.groups), "}"]
+        return "\n".join(rows)

@@ -6,18 +6,18 @@ operand that a template needs dense, or that strides cannot express, is copied f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Sequence
 
 from einkorn.ir.graph import Graph
-from einkorn.ir.loops import Access, Expr, Kernel, LoopKernel
+from einkorn.ir.loops import Expr, Kernel, Over
 from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node
 from einkorn.ir.ops import OPS, Op
 from einkorn.ir.types import TensorType
-from einkorn.passes.costs import grain_of, pointwise_cost
+from einkorn.passes.costs import grain_of
 from einkorn.passes.launches import Buffer, Groups, Launch, Launches
-from einkorn.passes.views import View, dense_strides, merge_axes, through, whole
+from einkorn.passes.loop_launches import Loop, LoopOperand, emit_loop
+from einkorn.passes.views import View, dense_strides, reach, scalar_constant, through, whole
 
 Ints = tuple[int, ...]
 
@@ -28,7 +28,6 @@ class Lowering:
     def __init__(self, groups: Groups, machine: Machine) -> None:
         self.graph = groups.graph
         self.machine = machine
-        self.members = groups.members
         self.launches = Launches(groups.graph)
         self.views: dict[Node, View] = {}
         self.buffers: dict[Node, Buffer] = {}
@@ -166,54 +165,14 @@ class Lowering:
         """
         if target.size == 0:
             return
-        sources = [load if isinstance(load, tuple) else (None, load) for load in loads]
-        views = [view for _, view in sources]
-        rows = [view.strides for view in views] + [target.strides]
-        extents, strides = merge_axes(target.shape, rows)
-        itemsize = target.base.dtype.itemsize
-        kernel = LoopKernel(
-            rank=len(extents),
-            loads=tuple(
-                Access(view.base.dtype, inner_class(row)) for view, row in zip(views, strides)
-            ),
-            body=body,
-            stores=((Access(target.base.dtype, inner_class(strides[-1])), value),),
-        )
-        reads = tuple(
-            self.operand(view) if source is None else (source, view.offset)
-            for source, view in sources
-        )
-        work = extents[0] if len(extents) == 1 else prod(extents[:-1])
-        cost = pointwise_cost(kernel, prod(extents))
-        in_step = {
-            view_buffer
-            for (view_buffer, offset), row in zip(reads, strides)
-            if row == strides[-1] and offset == target.offset * itemsize
-        }
-        for view_buffer, _ in reads:  # also read elsewhere: not in step after all
-            if sum(view_buffer is other for other, _ in reads) > 1:
-                in_step.discard(view_buffer)
-        params = (*extents, *(n for row in strides for n in row))
-        self.emit(
-            Launch(
-                kernel,
-                reads,
-                ((buffer, target.offset * itemsize),),
-                params,
-                work,
-                grain_of(work, cost, 16 if len(extents) == 1 else 1),
-                cost,
-                label,
-                in_step=frozenset(in_step),
-            )
-        )
-
-    def pointwise(self, root: Node) -> None:
-        """Emit the kernel of an elementwise group."""
-        members = self.members[root]
-        body, loads, value = expression(self, members, root)
-        buffer = self.result(root)
-        self.nest(self.views[root], buffer, loads, body, value, self.label(root, members))
+        found = [
+            LoopOperand(*load)
+            if isinstance(load, tuple)
+            else LoopOperand(self.buffer(load.base), load)
+            for load in loads
+        ]
+        store = LoopOperand(buffer, target)
+        emit_loop(self, Loop(None, target.shape, (), found, [(store, value)], body, label))
 
     def finish(self) -> Launches:
         """Copy results that live elsewhere to where they are expected."""
@@ -238,37 +197,51 @@ def _result_buffers(graph: Graph) -> dict[Node, list[Buffer]]:
     return targets
 
 
-def inner_class(strides: Ints) -> str:
-    """The class of an access by its stride along the last axis."""
-    return {1: "unit", 0: "zero"}.get(strides[-1], "any")
-
-
-def scalar_constant(node: Node) -> Node | None:
-    """The constant that fills `node`, seen through movement ops that repeat it."""
-    while node.op in (Op.BROADCAST, Op.RESHAPE, Op.TRANSPOSE, Op.FLIP, Op.ALIAS, Op.STOP_GRADIENT):
-        node = node.inputs[0]
-    return node if node.op is Op.CONST else None
-
-
 def expression(
-    lowering: Lowering, members: Sequence[Node], root: Node
-) -> tuple[tuple[Expr, ...], list[View], int]:
-    """The loads and the body that compute `root`, and its value number."""
-    inside = set(members)
-    outside = [x for node in members for x in node.inputs if x not in inside]
-    loaded = [x for x in dict.fromkeys(outside) if scalar_constant(x) is None]
-    number: dict[Node, int] = {node: k for k, node in enumerate(loaded)}
-    body: list[Expr] = []
+    lowering: Lowering,
+    members: Sequence[Node],
+    given: Sequence[Node] = (),
+    place: Callable[[Node, Node], View] | None = None,
+    over: Callable[[Node], Over | None] = lambda node: None,
+) -> tuple[tuple[Expr, ...], list[View], dict[Node, int]]:
+    """The steps and loads that compute `members`, and the number of each member's value.
 
-    def step(node: Node, expr: Expr) -> None:
-        number[node] = len(loaded) + len(body)
-        body.append(expr)
+    Values are numbered: those of `given`, which the kernel has already, then loads, then steps.
 
+    Args:
+        place: how a member reads an operand from elsewhere; its own view by default.
+        over: what a member that is a reduction goes over.
+    """
+    number: dict[Node, int] = {node: k for k, node in enumerate(given)}
+    inside = {*members, *given}
+    loads: dict[View, int] = {}
+    sources: dict[tuple[Node, Node], View] = {}
     for node in members:
         for x in node.inputs:
-            fill = scalar_constant(x)
-            if x not in number and x not in inside and fill is not None:
-                step(x, Expr(Op.CONST, (), fill.dtype, (("bits", fill.attr("bits")),)))
+            if scalar_constant(x) is None and reach(x).base not in inside:
+                view = place(node, x) if place else lowering.view(x)
+                sources[node, x] = view
+                loads.setdefault(view, len(given) + len(loads))
+    body: list[Expr] = []
+    constants: dict[Node, int] = {}
+
+    def step(expr: Expr) -> int:
+        body.append(expr)
+        return len(given) + len(loads) + len(body) - 1
+
+    def operand(node: Node, x: Node) -> int:
+        if (node, x) in sources:
+            return loads[sources[node, x]]
+        fill = scalar_constant(x)
+        if fill is None:
+            return number[reach(x).base]
+        if fill not in constants:
+            attrs = (("bits", fill.attr("bits")),)
+            constants[fill] = step(Expr(Op.CONST, (), fill.dtype, attrs))
+        return constants[fill]
+
+    for node in members:
+        inputs = tuple(operand(node, x) for x in node.inputs)
         attrs = tuple((k, v) for k, v in node.attrs if isinstance(v, int))
-        step(node, Expr(node.op, tuple(number[x] for x in node.inputs), node.dtype, attrs))
-    return tuple(body), [lowering.view(x) for x in loaded], number[root]
+        number[node] = step(Expr(node.op, inputs, node.dtype, attrs, over(node)))
+    return tuple(body), list(loads), number

@@ -16,7 +16,6 @@ from einkorn.ir.loops import (
     SKINNY,
     Access,
     Epilogue,
-    Expr,
     Kernel,
     LoopKernel,
     Pack,
@@ -24,11 +23,11 @@ from einkorn.ir.loops import (
     TiledDot,
 )
 from einkorn.ir.node import Node, constant, placeholder
-from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
-from einkorn.passes.costs import LAUNCH_NS, grain_of, pointwise_cost
+from einkorn.passes.costs import LAUNCH_NS, grain_of, loop_cost
 from einkorn.passes.launches import Buffer, Launch
-from einkorn.passes.lower import Lowering, inner_class, scalar_constant
+from einkorn.passes.loop_launches import inner_class
+from einkorn.passes.lower import Lowering, expression
 from einkorn.passes.tiles import Matrix, choose, skinny
 from einkorn.passes.views import View, dense_strides, merge_axes, whole
 
@@ -101,8 +100,9 @@ class _Product:
     def epilogue_ns(self) -> float:
         """The time that the epilogue adds; a plain store is part of the dot."""
         epilogue = self.finish.epilogue
-        nest = LoopKernel(1, epilogue.loads, epilogue.body, epilogue.stores[1:])
-        return pointwise_cost(nest, self.node.tensor.size) - LAUNCH_NS
+        loads = (Access(self.dtype, "zero"), *epilogue.loads)  # the result, in a register
+        nest = LoopKernel(1, loads, epilogue.body, epilogue.stores[1:])
+        return loop_cost(nest, self.node.tensor.size) - LAUNCH_NS
 
 
 def dot(
@@ -133,35 +133,13 @@ def _zeros(
     """An empty contraction: zeros, and what the members make of them."""
     buffer = lowering.result(node)
     lowering.fill(constant(node.dtype, 0), buffer, lowering.views[node])
-    body, loads, number = _expression(lowering, members, [node])
+    body, loads, number = expression(lowering, members, [node])
     for result in results:
         if result is not node:
             target = lowering.result(result)
             rows = [lowering.views[node], *loads]
             label = lowering.label(result)
             lowering.nest(lowering.views[result], target, rows, body, number[result], label)
-
-
-def _expression(
-    lowering: Lowering, members: Sequence[Node], given: Sequence[Node]
-) -> tuple[tuple[Expr, ...], list[View], dict[Node, int]]:
-    """The body and loads that compute `members`, and all value numbers: given, loads, steps."""
-    inside = {*given, *members}
-    outside = [x for node in members for x in node.inputs if x not in inside]
-    loaded = [x for x in dict.fromkeys(outside) if scalar_constant(x) is None]
-    number = {node: k for k, node in enumerate((*given, *loaded))}
-    first = len(number)
-    body: list[Expr] = []
-    for node in members:
-        for x in node.inputs:
-            fill = scalar_constant(x)
-            if x not in number and fill is not None:
-                number[x] = first + len(body)
-                body.append(Expr(Op.CONST, (), fill.dtype, (("bits", fill.attr("bits")),)))
-        attrs = tuple((k, v) for k, v in node.attrs if isinstance(v, int))
-        number[node] = first + len(body)
-        body.append(Expr(node.op, tuple(number[x] for x in node.inputs), node.dtype, attrs))
-    return tuple(body), [lowering.view(x) for x in loaded], number
 
 
 # -- operands --------------------------------------------------------------------------------------
@@ -172,7 +150,7 @@ def _product(
 ) -> _Product:
     """The operands and the epilogue, with at most two batch axes that all of them cross evenly."""
     sides = [_by_row(lowering, *pair) for pair in zip(node.inputs, node.attr("contract"))]
-    body, loads, number = _expression(lowering, members, [node])
+    body, loads, number = expression(lowering, members, [node])
     views = [*sides, *loads]
     extents, batches = _batch(node, views)
     if len(extents) > 2:  # dense copies of all have one batch axis

@@ -16,11 +16,13 @@ from einkorn.ir.loops import (
 )
 from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
-from einkorn.ir.ops import OPS, Op
-from einkorn.passes import lower_dot, lower_reductions
+from einkorn.ir.ops import Op
+from einkorn.passes import lower_dot
 from einkorn.passes.costs import LAUNCH_NS
 from einkorn.passes.launches import Buffer, Groups, Launches
 from einkorn.passes.lower import Lowering
+from einkorn.passes.lower_loops import empty_reduction, loops
+from einkorn.passes.lower_scans import middle_axis
 from einkorn.passes.views import View, dense_strides
 
 Ints = tuple[int, ...]
@@ -171,22 +173,25 @@ LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
     Op.PAD: pad,
     Op.CONCAT: concat,
     Op.IOTA: iota,
-    Op.SUM: lower_reductions.reduce,
-    Op.PROD: lower_reductions.reduce,
-    Op.MAX: lower_reductions.reduce,
-    Op.MIN: lower_reductions.reduce,
-    Op.ARGMAX: lower_reductions.middle_axis,
-    Op.ARGMIN: lower_reductions.middle_axis,
-    Op.CUMSUM: lower_reductions.middle_axis,
-    Op.SOFTMAX: lower_reductions.softmax,
-    Op.LOG_SOFTMAX: lower_reductions.softmax,
-    Op.LOGSUMEXP: lower_reductions.softmax,
-} | {op: Lowering.pointwise for op, row in OPS.items() if row.elementwise and not row.view}
+    Op.SUM: empty_reduction,
+    Op.PROD: empty_reduction,
+    Op.MAX: empty_reduction,
+    Op.MIN: empty_reduction,
+    Op.ARGMAX: middle_axis,
+    Op.ARGMIN: middle_axis,
+    Op.CUMSUM: middle_axis,
+}
 
 
 def lower(groups: Groups, machine: Machine) -> Launches:
-    """The launches of every root, in order, then the copies that results need."""
+    """The launches of every group, in order, then the copies that results need."""
     lowering = Lowering(groups, machine)
-    for root in groups.roots:
-        LOWER[root.op](lowering, root)
+    for group in groups.groups:
+        if group.kind == "single":
+            (node,) = group.members
+            LOWER[node.op](lowering, node)
+        elif group.kind == "dot":
+            lower_dot.dot(lowering, group.members[0], group.members[1:], group.results)
+        else:
+            loops(lowering, group)
     return lowering.finish()

@@ -1,6 +1,7 @@
 """The pipeline: one literal list of stages, from a traced graph to a program.
 
-    trace -> expand-autodiff -> simplify -> fold -> dce -> fuse -> lower -> schedule -> plan-memory
+    trace -> expand-autodiff -> decompose -> simplify -> fold -> dce -> fuse -> lower -> schedule
+          -> plan-memory
 
 An observer sees every stage's result, which is how stages are printed, dumped, timed and verified;
 passes themselves never read a setting.
@@ -18,6 +19,7 @@ from einkorn.ir.program import Program
 from einkorn.ir.rewrite import Allow, always
 from einkorn.passes.autodiff import expand
 from einkorn.passes.dce import dce
+from einkorn.passes.decompose import decompose
 from einkorn.passes.fold import fold
 from einkorn.passes.fuse import fuse
 from einkorn.passes.lower_tables import lower
@@ -32,6 +34,7 @@ def stages(machine: Machine, allow: Allow) -> list[tuple[str, Callable[[Any], An
     """Every stage: its name, and the pass that makes it from the stage before."""
     return [
         ("expand-autodiff", expand),
+        ("decompose", decompose),
         ("simplify", partial(simplify, allow=allow)),
         ("fold", partial(fold, allow=allow)),
         ("dce", dce),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from einkorn.ir.node import Node
-from einkorn.ir.ops import Op
+from einkorn.ir.ops import OPS, Op
 
 Ints = tuple[int, ...]
 
@@ -146,3 +146,47 @@ def reshaped_strides(shape: Ints, strides: Ints, target: Ints) -> Ints | None:
         result.append(stride)
         size, stride = size // n, stride * n
     return tuple(reversed(result))
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a node shows through movement ops, by flat index.
+
+    Attributes:
+        base: the node below the movement ops.
+        repeat: element i of the node is element i // repeat of `base`; 0 when it is not so simple.
+    """
+
+    base: Node
+    repeat: int
+
+
+def reach(node: Node) -> Reach:
+    """The base of a node, and how the movement ops in between repeat its elements."""
+    repeat = 1
+    while OPS[node.op].view:
+        if node.op is Op.BROADCAST:
+            repeat *= _repeats(node.inputs[0].shape, node.shape) if repeat == 1 else 0
+        elif node.op not in (Op.RESHAPE, Op.ALIAS, Op.STOP_GRADIENT):
+            repeat = 0
+        node = node.inputs[0]
+    return Reach(node, repeat)
+
+
+def _repeats(source: Ints, target: Ints) -> int:
+    """How often a broadcast repeats each element next to itself; 0 for any other broadcast."""
+    padded = (1,) * (len(target) - len(source)) + source
+    first = next((k for k, (n, m) in enumerate(zip(padded, target)) if n != m), len(target))
+    if any(n != 1 for n in padded[first:]):
+        return 0
+    repeat = 1
+    for n in target[first:]:
+        repeat *= n
+    return repeat
+
+
+def scalar_constant(node: Node) -> Node | None:
+    """The constant that fills `node`, seen through movement ops that repeat it."""
+    while node.op in (Op.BROADCAST, Op.RESHAPE, Op.TRANSPOSE, Op.FLIP, Op.ALIAS, Op.STOP_GRADIENT):
+        node = node.inputs[0]
+    return node if node.op is Op.CONST else None

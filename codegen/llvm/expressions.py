@@ -44,14 +44,15 @@ def evaluate(
     for step in body:
         args = [values[k] for k in step.inputs]
         kind = dtypes[step.inputs[0]] if step.inputs else step.dtype
-        values.append(_step(w, step, kind, args, type_like, index))
+        values.append(evaluate_step(w, step, kind, args, type_like, index))
         dtypes.append(step.dtype)
     return values
 
 
-def _step(
+def evaluate_step(
     w: Writer, step: Expr, kind: DType, args: list[Value], type_like: str, index: Value
 ) -> Value:
+    """Emit one step, given its operands and the dtype `kind` of the first of them."""
     if step.op is Op.CONST:
         type = like(type_like, register(step.dtype))
         return w.const(type, _number(step.dtype, dict(step.attrs)["bits"]))

@@ -361,9 +361,10 @@ class Writer:
         where = f"{addresses.type} align {self._align(value.type)} {addresses.text}"
         self.line(f"call void @{name}({value}, {where}, {mask})")
 
-    def alloca(self, type: str, count: int = 1, align: int = 64) -> Value:
+    def alloca(self, type: str, count: int | Value = 1, align: int = 64) -> Value:
         """Stack space; call it before any loop."""
-        return self.emit("ptr", f"alloca {type}, i64 {count}, align {align}")
+        size = count if isinstance(count, Value) else self.i64(count)
+        return self.emit("ptr", f"alloca {type}, {size}, align {align}")
 
     @staticmethod
     def _align(type: str) -> int:

@@ -44,7 +44,7 @@ class Adam(Optimizer):
             "rest2": 1.0 - beta2,
             "eps": self.eps,
             "size": ew.divide(lr, first),
-            "root": ew.sqrt(second),
+            "unbias": ew.divide(1.0, ew.sqrt(second)),
         }
 
     def apply_single(
@@ -53,7 +53,8 @@ class Adam(Optimizer):
         m = ew.add(ew.multiply(slots["m"], shared["beta1"]), ew.multiply(grad, shared["rest1"]))
         squares = ew.multiply(ew.multiply(grad, grad), shared["rest2"])
         v = ew.add(ew.multiply(slots["v"], shared["beta2"]), squares)
-        below = ew.add(ew.divide(ew.sqrt(v), in_dtype_of(param, shared["root"])), shared["eps"])
+        unbias = in_dtype_of(param, shared["unbias"])  # a product is cheaper than a quotient
+        below = ew.add(ew.multiply(ew.sqrt(v), unbias), shared["eps"])
         move = ew.divide(ew.multiply(m, in_dtype_of(param, shared["size"])), below)
         return ew.subtract(self.decayed(param, shared), move), {"m": m, "v": v}
 

@@ -10,16 +10,16 @@ from einkorn.codegen.llvm.templates.indexing import gather, scatter
 from einkorn.codegen.llvm.templates.pack import pack
 from einkorn.codegen.llvm.templates.random import random_bits
 from einkorn.codegen.llvm.templates.scan import arg_reduce, scan
+from einkorn.codegen.llvm.templates.sequence import sequence
 from einkorn.codegen.llvm.templates.skinny import skinny_dot
-from einkorn.codegen.llvm.templates.softmax import row_softmax
 from einkorn.ir.loops import (
     ArgReduce,
     Gather,
     Pack,
     RandomBits,
-    RowSoftmax,
     Scan,
     Scatter,
+    Sequence,
     SkinnyDot,
     TiledDot,
 )
@@ -28,7 +28,7 @@ from einkorn.ir.loops import (
 # defines `kernel`
 TEMPLATES: dict[type, Callable[[Any, int], str]] = {
     RandomBits: random_bits,
-    RowSoftmax: row_softmax,
+    Sequence: sequence,
     Scan: scan,
     ArgReduce: arg_reduce,
     Gather: gather,
