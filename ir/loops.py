@@ -19,6 +19,7 @@ from enum import IntEnum
 from einkorn.ir.dtypes import DType
 from einkorn.ir.ops import Op
 
+BATCH_CHUNK = 4096  # elements of one tensor in one work item of a batched map
 COLUMN_CHUNK = 64  # columns in one work item of a column reduction or a scatter
 RANDOM_CHUNK = 64  # elements in one work item of Philox
 ROW_BLOCK = 4096  # elements in one block of a row reduction (semantics: ir/ops.py)
@@ -149,6 +150,18 @@ def levels(kernel: LoopKernel) -> list[Level]:
             varies = step.op is Op.IOTA or any(level.varies for level in inputs)
             found.append(Level(stage, varies))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """One map kernel of rank 1 on several tensors of different sizes, as one launch.
+
+    pointers: the loads of each tensor, then the stores of each. params: the number of tensors; the
+    number of the first work item of each, and of all; then for each the params of the map kernel.
+    Work items: for each tensor its chunks of BATCH_CHUNK elements.
+    """
+
+    kernel: LoopKernel
 
 
 @dataclass(frozen=True, slots=True)

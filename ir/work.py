@@ -19,6 +19,7 @@ from einkorn.ir.loops import (
     ROW_BLOCK,
     Access,
     ArgReduce,
+    Batched,
     Epilogue,
     Gather,
     Kernel,
@@ -92,6 +93,13 @@ def _results(kernel: LoopKernel, extents: Ints, access: Access, number: int) -> 
         rows = extents[-2] if kernel.reduction == "columns" else prod(extents[:-1])
         return outer * -(-rows // COLUMN_BLOCK) * extents[-1]
     return prod(extents[:-1] if access.inner == "zero" else extents)
+
+
+def _batched(kernel: Batched, params: Ints) -> Work:
+    count, each = params[0], 1 + len(kernel.kernel.loads) + len(kernel.kernel.stores)
+    rows = params[count + 2 :]
+    parts = [_loops(kernel.kernel, rows[k * each : (k + 1) * each]) for k in range(count)]
+    return Work(*(sum(column) for column in zip(*((x.flops, x.read, x.written) for x in parts))))
 
 
 def _sequence(kernel: Sequence, params: Ints) -> Work:
@@ -181,6 +189,7 @@ def _wide(dtype: DType) -> int:
 
 WORK: dict[type, Callable[[Any, Ints], Work]] = {
     LoopKernel: _loops,
+    Batched: _batched,
     RandomBits: _random_bits,
     Scan: _scan,
     ArgReduce: _arg_reduce,

@@ -12,10 +12,10 @@ from einkorn.ir.ops import Op
 LAUNCH_NS = 15.0
 BYTE_NS = 0.03  # a byte read or written, in cache
 SIMPLE_NS = 0.03  # an add, compare or select of one element
-HANDOFF_NS = 2_000.0  # until a thread goes on with what another one has done
+HANDOFF_NS = 3_000.0  # until a thread goes on with what another one has done
 TEAM_NS = 2_000.0  # to open and close a job of the team
-SPLIT_NS = 8_000.0  # below this a launch is not worth a second thread
-PIECE_NS = 2_500.0  # a piece that is worth claiming
+SPLIT_NS = 12_000.0  # below this a launch is not worth a second thread
+PIECE_NS = 4_000.0  # a piece that is worth claiming
 PIECES = 16  # parts of a launch: enough that a late thread leaves little undone
 LONG_PIECE_NS = 20_000.0  # no piece of a longer launch has to take longer
 

@@ -6,6 +6,7 @@ inner ones; within a part, neighbours that all operands cross evenly become one 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -93,7 +94,7 @@ def emit_loop(lowering: Emits, loop: Loop) -> None:
         tuple((access, number) for access, (_, number) in zip(accesses[count:], loop.stores)),
         loop.reduction,
     )
-    if loop.reduction in ("rows", "bands"):
+    if loop.reduction in ("rows", "bands"):  # the others have one pass
         kernel = _with_kept(kernel, extents[-1])
     work, multiple = _work(loop.reduction, extents)
     cost = loop_cost(kernel, prod(extents))
@@ -151,25 +152,22 @@ def _work(reduction: str | None, extents: Ints) -> tuple[int, int]:
 
 def _in_step(kernel: LoopKernel, loop: Loop, strides: list[Ints]) -> frozenset[Buffer]:
     """Buffers that are read exactly at the element that is written, and not after that."""
-    found: set[Buffer] = set()
-    last = _last_reads(kernel)
-    places = [operand.place for operand in loop.loads]
-    for k, (place, row) in enumerate(zip(places, strides)):
-        for (store, number), target in zip(loop.stores, strides[len(places) :]):
-            level = levels(kernel)[number]
-            itemsize = kernel.loads[k].dtype.itemsize
-            if (
-                row == target
-                and place[1] == store.place[1]
-                and itemsize == kernel.dtype_of(number).itemsize
-                and (not level.varies or last[k] <= level.stage)
-                and kernel.over(number) in (None, Over.ROW)
-                and sum(place[0] is other for other, _ in places) == 1
-            ):
-                found.add(place[0])
-    early = min((levels(kernel)[n].stage for _, n in loop.stores), default=0)
+    count = len(loop.loads)
+    known = levels(kernel)
+    last = _last_uses(kernel, known)[:count]
+    early = min((known[number].stage for _, number in loop.stores), default=0)
+    targets = {
+        (row, store.place[1], kernel.dtype_of(number).itemsize)
+        for (store, number), row in zip(loop.stores, strides[count:])
+        if kernel.over(number) in (None, Over.ROW)
+    }
+    times = Counter(load.buffer for load in loop.loads)
     return frozenset(
-        buffer for buffer in found if last[[b for b, _ in places].index(buffer)] <= early
+        load.buffer
+        for load, row, access, at in zip(loop.loads, strides, kernel.loads, last)
+        if times[load.buffer] == 1
+        and at <= early
+        and (row, load.place[1], access.dtype.itemsize) in targets
     )
 
 
@@ -212,8 +210,3 @@ def _last_uses(kernel: LoopKernel, found: list[Level]) -> list[int]:
         for k in step.inputs:
             latest[k] = max(latest[k], at)
     return latest
-
-
-def _last_reads(kernel: LoopKernel) -> list[int]:
-    """The last pass in which each load is read."""
-    return _last_uses(kernel, levels(kernel))[: len(kernel.loads)]

@@ -137,6 +137,9 @@ class Lowering:
 
     def copy(self, source: View, buffer: Buffer, target: View, node: Node) -> None:
         """Copy a view into a (part of a) buffer."""
+        if source.base.op is Op.CONST:
+            self.fill(source.base, buffer, target)
+            return
         self.nest(target, buffer, [source], (), 0, self.label(node) + " copy")
 
     def fill(self, value: Node, buffer: Buffer, target: View) -> None:

@@ -330,7 +330,7 @@ def _adjacent_k(lowering: Lowering, product: _Product, side: _Side) -> _Side:
     dense = dense_strides(shape)
     buffer, offset = side.operand
     size = product.dtype.itemsize
-    source = View(constant(product.dtype, 0), offset, shape, side.strides)
+    source = View(constant(product.dtype, 0), offset // size, shape, side.strides)
     target = View(constant(product.dtype, 0), 0, shape, dense)
     copy = Buffer("matrix copy", prod(shape) * size)
     label = lowering.label(product.node) + " copy"

@@ -12,11 +12,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from einkorn.ir.loops import LoopKernel
 from einkorn.ir.program import ARENA, Instruction, Operand, Program, Slot
 from einkorn.ir.types import TensorType
 from einkorn.passes.arena import arrange, rounded
 from einkorn.passes.launches import Buffer, Launch, Launches
+from einkorn.passes.replace import may_replace
 from einkorn.passes.schedule import dependencies
 from einkorn.passes.share import share
 
@@ -119,32 +119,20 @@ def _places(
 def _replacements(
     k: int, launch: Launch, place_of: dict[Buffer, _Place]
 ) -> Iterable[tuple[Buffer, Buffer]]:
-    """Operands that die with a launch, each with the result that may take its place."""
+    """Operands that die with a launch, each with the result that takes its place."""
     dying = [
         buffer
         for buffer, _ in launch.reads
         if buffer in launch.in_step and buffer in place_of and place_of[buffer].last == k
     ]
-    if not dying:
-        return
-    sizes = _itemsizes(launch)
-    for result, _ in launch.writes:
+    for result, _ in launch.writes if dying else ():
         if result not in place_of or place_of[result].first < k:
             continue
         for buffer in dying:
-            if buffer.nbytes == result.nbytes and sizes[buffer] == sizes[result]:
+            if may_replace(launch, buffer, result):
                 dying.remove(buffer)
                 yield buffer, result
                 break
-
-
-def _itemsizes(launch: Launch) -> dict[Buffer, int]:
-    """The bytes of an element of each operand, as far as the kernel tells."""
-    buffers = [buffer for buffer, _ in (*launch.reads, *launch.writes)]
-    if not isinstance(launch.kernel, LoopKernel):
-        return dict.fromkeys(buffers, 0)
-    accesses = (*launch.kernel.loads, *(access for access, _ in launch.kernel.stores))
-    return {buffer: access.dtype.itemsize for buffer, access in zip(buffers, accesses)}
 
 
 def _wait_for_memory(

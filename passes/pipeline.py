@@ -1,7 +1,7 @@
 """The pipeline: one literal list of stages, from a traced graph to a program.
 
-    trace -> expand-autodiff -> decompose -> simplify -> fold -> dce -> fuse -> lower -> schedule
-          -> plan-memory
+    trace -> expand-autodiff -> decompose -> simplify -> fold -> dce -> fuse -> lower -> batch
+          -> schedule -> plan-memory
 
 An observer sees every stage's result, which is how stages are printed, dumped, timed and verified;
 passes themselves never read a setting.
@@ -18,6 +18,7 @@ from einkorn.ir.machine import Machine
 from einkorn.ir.program import Program
 from einkorn.ir.rewrite import Allow, always
 from einkorn.passes.autodiff import expand
+from einkorn.passes.batch import batch
 from einkorn.passes.dce import dce
 from einkorn.passes.decompose import decompose
 from einkorn.passes.fold import fold
@@ -40,6 +41,7 @@ def stages(machine: Machine, allow: Allow) -> list[tuple[str, Callable[[Any], An
         ("dce", dce),
         ("fuse", fuse),
         ("lower", partial(lower, machine=machine)),
+        ("batch", batch),
         ("schedule", schedule),
         ("plan-memory", plan_memory),
     ]

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from einkorn.ir.graph import Graph
 from einkorn.passes.launches import Buffer, Launch, Launches
+from einkorn.passes.replace import may_replace
 
 
 def schedule(launches: Launches) -> Launches:
@@ -96,10 +97,10 @@ def _order(
 ) -> list[int]:
     """The launches in their final order.
 
-    Late launches, and those that only late ones need, move: each late one to the first place where
-    it can run, behind number `last`, with the others that it needs right before it. Of several the
-    one comes first whose chain of such needs is the shortest: gradients in the order in which
-    backward finds them.
+    Late launches, and those that only late ones need, move: each that writes a result to the first
+    place where it can run, behind number `last`, with the others that it needs right before it. Of
+    several the one comes first whose chain of such needs is the shortest: gradients in the order in
+    which backward finds them.
     """
     moves = _only_for(late, steps, needs)
     places, depths = list(range(len(steps))), [0] * len(steps)
@@ -107,7 +108,9 @@ def _order(
         ready = max((places[need] for need in needs[k]), default=-1)
         places[k] = max(last, ready) if k in late else ready
         depths[k] = 1 + max((depths[need] for need in needs[k]), default=0)
-    waiting = sorted(late, key=lambda k: (places[k], depths[k], k), reverse=True)
+    needed = {need for k in moves for need in needs[k]}
+    ends = {k for k in late if k not in needed or _writes_result(steps[k])}
+    waiting = sorted(ends, key=lambda k: (places[k], depths[k], k), reverse=True)
     order: list[int] = []
     done: set[int] = set()
     for staying in (-1, *(k for k in range(len(steps)) if k not in moves)):
@@ -136,9 +139,13 @@ def _only_for(late: set[int], steps: Sequence[Launch], needs: Sequence[set[int]]
     found: set[int] = set()
     for k in reversed(range(len(steps))):
         alone = k in users and users[k] <= found and not steps[k].refuses
-        if k in late or (alone and all(x.role == "arena" for x, _ in steps[k].writes)):
+        if k in late or (alone and not _writes_result(steps[k])):
             found.add(k)
     return found
+
+
+def _writes_result(launch: Launch) -> bool:
+    return any(buffer.role != "arena" for buffer, _ in launch.writes)
 
 
 def _in_place(graph: Graph, steps: Sequence[Launch], commit: int) -> frozenset[int]:
@@ -148,22 +155,24 @@ def _in_place(graph: Graph, steps: Sequence[Launch], commit: int) -> frozenset[i
     at the element it writes, and nothing after it reads the old value.
     """
     last_reader: dict[int, int] = {}
-    writers: dict[int, list[int]] = {}
     old: dict[int, Buffer] = {}
+    writers: dict[int, list[tuple[int, Buffer]]] = {}
     for k, launch in enumerate(steps):
         for buffer, _ in launch.reads:
             if buffer.role == "capture":
                 last_reader[buffer.index], old[buffer.index] = k, buffer
         for buffer, _ in launch.writes:
             if buffer.role == "update":
-                writers.setdefault(buffer.index, []).append(k)
+                writers.setdefault(buffer.index, []).append((k, buffer))
 
     def may_overwrite(index: int, capture: int) -> bool:
-        if len(writers.get(index, ())) != 1 or writers[index][0] < commit:
+        if len(writers.get(index, ())) != 1 or writers[index][0][0] < commit:
             return False
-        (writer,) = writers[index]
+        ((writer, new),) = writers[index]
         reader = last_reader.get(capture, -1)
-        return reader < writer or (reader == writer and old[capture] in steps[writer].in_step)
+        if reader == writer:
+            return may_replace(steps[writer], old[capture], new)
+        return reader < writer
 
     rows = _updated_captures(graph).items()
     return frozenset(index for index, capture in rows if may_overwrite(index, capture))

@@ -13,14 +13,15 @@ from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, constant, constant_value, is_const, make
 from einkorn.ir.ops import Op
 from einkorn.ir.rewrite import Allow, Rule, always, rewrite
+from einkorn.passes.turned_dots import turn_dots
 
 _MANTISSA = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
 _EXPONENT = {"float16": 5, "bfloat16": 8, "float32": 8, "float64": 11}
 
 
 def simplify(graph: Graph, *, allow: Allow = always) -> Graph:
-    """Apply the identities of ALGEBRA until none matches."""
-    return rewrite(graph, ALGEBRA, allow=allow)
+    """Apply the identities of ALGEBRA until none matches, then turn transposed products."""
+    return turn_dots(rewrite(graph, ALGEBRA, allow=allow), allow=allow)
 
 
 def widens(source: DType, target: DType) -> bool:

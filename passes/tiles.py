@@ -34,11 +34,13 @@ _STEP = 0.5  # cycles of each k beside the multiply-adds
 _TILE = 60.0  # cycles of each tile beside its steps
 _VECTOR = 3.0  # cycles to start and to store each vector of a tile
 _REFILL = 0.3  # cycles of each k, by vectors of a row squared: the right side comes from afar
-_PACK_NS = 0.05  # for each byte written to panels, when read in its order
-_TRANSPOSE_NS = 0.07  # the same, when read across
+_PACK_NS = (0.02, 0.05, 0.09)  # for each byte written to panels: in first-, second-level cache, far
 _FIRST = 1 << 15  # bytes that stay in the first-level cache beside what else is used
 _SECOND = 1 << 20  # the same for the second level
 _ACROSS = 1 << 18  # the same for a left operand whose rows are adjacent: other lines for each k
+_PAGE = 4096  # rows this far apart share one set of the first-level cache
+_WAYS = 10  # and more of them than this, beside the right operand, push each other out
+_CONFLICT = 0.2  # cycles of each k, for each such row
 _BEYOND = 1.5  # how much longer steps take with a strided operand that does not stay there
 _BESIDE = 1.18  # the same for the left operand beyond _ACROSS
 
@@ -98,6 +100,10 @@ class _Problem:
     size: int
     lanes: int
 
+    def fits(self, vectors: int, machine: Machine) -> bool:
+        """Whether that many vectors of columns can be read in place; masks need 16 lanes."""
+        return vectors * self.lanes <= self.right.rows or (vectors == 1 and machine.lanes == 16)
+
 
 @lru_cache(maxsize=4096)
 def choose(machine: Machine, dtype: DType, left: Matrix, right: Matrix, k: int) -> Choice:
@@ -112,7 +118,7 @@ def choose(machine: Machine, dtype: DType, left: Matrix, right: Matrix, k: int) 
         for tile in tiles
         for pack_left in lefts
         for pack_right in rights
-        if pack_left or tile[0] <= left.rows
+        if (pack_left or tile[0] <= left.rows) and (pack_right or problem.fits(tile[1], machine))
     )
     return min(found, key=lambda choice: choice.total_ns)
 
@@ -129,6 +135,8 @@ def _estimate(problem: _Problem, tile: tuple[int, int], pack: tuple[bool, bool])
         step *= _BEYOND
     if not pack[0] and problem.left.row == 1 and across > 1:
         step *= _BEYOND if m * line > _SECOND else _BESIDE if m * line > _ACROSS else 1.0
+    if not pack[0] and problem.left.row * problem.size % _PAGE == 0 and rows > _WAYS:
+        step += _CONFLICT * rows
     cycles = _TILE + _VECTOR * rows * vectors + problem.k * step
     return Choice(
         rows,
@@ -136,23 +144,24 @@ def _estimate(problem: _Problem, tile: tuple[int, int], pack: tuple[bool, bool])
         not pack[1] and n < columns,
         _block(rows * line, n * line, down),
         down * across * cycles * _CYCLE_NS,
-        _packing(problem.left, down * rows * line) if pack[0] else 0.0,
-        _packing(problem.right, across * columns * line) if pack[1] else 0.0,
+        _packing(down * rows * line) if pack[0] else 0.0,
+        _packing(across * columns * line) if pack[1] else 0.0,
     )
 
 
-def _packing(side: Matrix, nbytes: int) -> float:
-    return 20.0 + nbytes * (_PACK_NS if side.row == 1 else _TRANSPOSE_NS)
+def _packing(nbytes: int) -> float:
+    near, middle, far = _PACK_NS
+    return 20.0 + nbytes * (near if nbytes <= _FIRST else middle if nbytes <= _SECOND else far)
 
 
 def _block(row_bytes: int, right_bytes: int, down: int) -> int:
     """Tiles of rows that go through all columns together, so that both sides stay near.
 
-    One while the whole right side stays; else as many as fill half of the cache.
+    One while the whole right side stays; else as many as stay beside a tile's columns.
     """
     if right_bytes <= _SECOND:
         return 1
-    return max(1, min(down, _SECOND // 2 // row_bytes))
+    return max(1, min(down, _SECOND * 3 // 4 // row_bytes))
 
 
 def skinny(machine: Machine, dtype: DType, few: int, many: Matrix, k: int) -> Strip:
@@ -165,6 +174,8 @@ def skinny(machine: Machine, dtype: DType, few: int, many: Matrix, k: int) -> St
             PARTIALS, "k", False, many.rows * (4.0 + steps * 0.35 + few * (2.0 + steps * 0.15))
         )
     vectors = max((v for v in (1, 2, 4) if v * lanes <= many.rows), default=1)
+    if few <= 2 and many.rows >= 32 * lanes:
+        vectors = 8
     columns = vectors * lanes
     each = 30.0 + few * 15.0 + k * (0.4 + few * 0.2)
     return Strip(columns, "many", many.rows < columns, ceil(many.rows / columns) * vectors * each)

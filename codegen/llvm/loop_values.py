@@ -16,7 +16,6 @@ from einkorn.codegen.llvm.vectors import (
     load_lanes,
     neutral,
     param,
-    pointer,
     register,
     round_down,
     round_to,
@@ -35,9 +34,10 @@ _INDICES = vector(PARTIALS, "i64")
 class Nest:
     """The parameters of one kernel, loaded once, and the vector loads and stores on them."""
 
-    def __init__(self, w: Writer, kernel: LoopKernel, args: Sequence[Value]) -> None:
-        self.w, self.kernel = w, kernel
-        pointers, params, self.begin, self.end, _ = args
+    def __init__(
+        self, w: Writer, kernel: LoopKernel, params: Value, bases: Sequence[Value]
+    ) -> None:
+        self.w, self.kernel, self.bases = w, kernel, list(bases)
         rank = kernel.rank
         self.accesses: list[Access] = [*kernel.loads, *(access for access, _ in kernel.stores)]
         self.extents = [param(w, params, axis) for axis in range(rank)]
@@ -45,7 +45,6 @@ class Nest:
             [param(w, params, rank * (k + 1) + axis) for axis in range(rank)]
             for k in range(len(self.accesses))
         ]
-        self.bases = [pointer(w, pointers, k) for k in range(len(self.accesses))]
         self.levels = levels(kernel)
         rounded = round_down(w, w.add(self.extents[-1], w.i64(PARTIALS - 1)), PARTIALS)
         self.scratch = {k: w.alloca(register(kernel.dtype_of(k)), rounded) for k in kernel.kept}

@@ -21,6 +21,7 @@ from einkorn.codegen.llvm.vectors import (
     divmod_,
     element,
     load_lanes,
+    pointer,
     signature,
     smaller,
     store,
@@ -40,10 +41,11 @@ from einkorn.ir.loops import (
 def generate(kernel: LoopKernel) -> str:
     """The LLVM module of a loop nest; its function is named "kernel"."""
     w = Writer()
-    with w.function("kernel", signature()) as args:
-        nest = Nest(w, kernel, args)
+    with w.function("kernel", signature()) as (pointers, params, begin, end, _):
+        buffers = len(kernel.loads) + len(kernel.stores)
+        nest = Nest(w, kernel, params, [pointer(w, pointers, k) for k in range(buffers)])
         write = {None: _map, "rows": _rows, "bands": _bands, "blocks": _blocks, "columns": _columns}
-        write[kernel.reduction](nest)
+        write[kernel.reduction](nest, begin, end)
     return w.module()
 
 
@@ -150,33 +152,34 @@ class _Band:
         store_lanes(w, dtype, nest.combined(number, before, value), place, mask)
 
 
-def _map(nest: Nest) -> None:
-    w = nest.w
+def _map(nest: Nest, begin: Value, end: Value) -> None:
     if nest.kernel.rank == 1:
-        _write_all(nest, Row(nest, nest.bases), nest.begin, nest.end)
+        write_all(nest, nest.bases, begin, end)
         return
-    with w.loop(nest.begin, nest.end) as rows:
+    w = nest.w
+    with w.loop(begin, end) as rows:
         bases = nest.at(rows.index, range(nest.kernel.rank - 1))
-        _write_all(nest, Row(nest, bases), w.i64(0), nest.extents[-1])
+        write_all(nest, bases, w.i64(0), nest.extents[-1])
 
 
-def _write_all(nest: Nest, row: Row, start: Value, stop: Value) -> None:
-    """Every store of a map kernel over a part of a row; also of values that do not vary."""
+def write_all(nest: Nest, bases: Sequence[Value], start: Value, stop: Value) -> None:
+    """Every store of a map kernel over [start, stop) of the row at `bases`."""
+    row = Row(nest, bases)
     stores = [(k, v) for k, (_, v) in enumerate(nest.kernel.stores, len(nest.kernel.loads))]
 
     def body(index: Value, mask: Value | None, _: list[Value]) -> list[Value]:
         lanes = Lanes(row, index, mask, 0)
         values = [lanes.value(v) for _, v in stores]
         for (k, _v), value in zip(stores, values):
-            nest.write(k, row.bases[k], index, mask, value)
+            nest.write(k, bases[k], index, mask, value)
         return []
 
     sweep(nest.w, start, stop, [], body)
 
 
-def _rows(nest: Nest) -> None:
+def _rows(nest: Nest, begin: Value, end: Value) -> None:
     passes = _passes(nest)
-    with nest.w.loop(nest.begin, nest.end) as rows:
+    with nest.w.loop(begin, end) as rows:
         _run_row(nest, rows.index, passes, [[] for _ in passes], None)
 
 
@@ -231,7 +234,7 @@ def _run_pass(
     return blocks.results[len(own) :]
 
 
-def _bands(nest: Nest) -> None:
+def _bands(nest: Nest, begin: Value, end: Value) -> None:
     """Bands of COLUMN_BLOCK rows; partials over the whole go from row to row."""
     w, passes = nest.w, _passes(nest)
     count = w.i64(1)
@@ -240,7 +243,7 @@ def _bands(nest: Nest) -> None:
     group = w.binary("udiv", w.i64(ROW_BLOCK), nest.extents[-1])
     numbers = [[n for n in each.carried if nest.kernel.over(n) is Over.WHOLE] for each in passes]
     flat = [number for row in numbers for number in row]
-    with w.loop(nest.begin, nest.end) as bands:
+    with w.loop(begin, end) as bands:
         first = w.mul(bands.index, w.i64(COLUMN_BLOCK))
         stop = smaller(w, w.add(first, w.i64(COLUMN_BLOCK)), count)
         with w.loop(first, stop, 1, [nest.neutral(n) for n in flat]) as rows:
@@ -284,10 +287,10 @@ def _store_block(nest: Nest, number: int, partials: Value, block: Value) -> None
     store(nest.w, dtype, total, element(nest.w, dtype, nest.bases[k], block))
 
 
-def _blocks(nest: Nest) -> None:
+def _blocks(nest: Nest, begin: Value, end: Value) -> None:
     w = nest.w
     each, row = _Pass(nest, 0, (Over.WHOLE,)), Row(nest, nest.bases)
-    with w.loop(nest.begin, nest.end) as blocks:
+    with w.loop(begin, end) as blocks:
         start = w.mul(blocks.index, w.i64(ROW_BLOCK))
         stop = smaller(w, w.add(start, w.i64(ROW_BLOCK)), nest.extents[-1])
         partials = each.run(row, start, stop, each.start())
@@ -295,12 +298,12 @@ def _blocks(nest: Nest) -> None:
             _store_block(nest, number, partial, blocks.index)
 
 
-def _columns(nest: Nest) -> None:
+def _columns(nest: Nest, begin: Value, end: Value) -> None:
     w, kernel = nest.w, nest.kernel
     outer = range(kernel.rank - 2)
     chunks = ceil_div(w, nest.extents[-1], COLUMN_CHUNK)
     parts = ceil_div(w, nest.extents[-2], COLUMN_BLOCK)
-    with w.loop(nest.begin, nest.end) as items:
+    with w.loop(begin, end) as items:
         band, chunk = divmod_(w, items.index, chunks)
         number, part = divmod_(w, band, parts)
         bases = nest.at(number, outer) if outer else nest.bases

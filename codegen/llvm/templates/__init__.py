@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from einkorn.codegen.llvm.templates.batched import batched
 from einkorn.codegen.llvm.templates.dot import tiled_dot
 from einkorn.codegen.llvm.templates.indexing import gather, scatter
 from einkorn.codegen.llvm.templates.pack import pack
@@ -14,6 +15,7 @@ from einkorn.codegen.llvm.templates.sequence import sequence
 from einkorn.codegen.llvm.templates.skinny import skinny_dot
 from einkorn.ir.loops import (
     ArgReduce,
+    Batched,
     Gather,
     Pack,
     RandomBits,
@@ -27,6 +29,7 @@ from einkorn.ir.loops import (
 # template class -> (kernel, lanes of float32 in a machine register) -> text of a module that
 # defines `kernel`
 TEMPLATES: dict[type, Callable[[Any, int], str]] = {
+    Batched: batched,
     RandomBits: random_bits,
     Sequence: sequence,
     Scan: scan,

@@ -46,6 +46,7 @@ class _Dot:
         right: the address, the strides outer, inner, tile and step, the last first column.
         width: elements of one vector.
         stack: room for a tile.
+        hidden: room for a number that LLVM must not see through.
     """
 
     kernel: TiledDot
@@ -55,6 +56,7 @@ class _Dot:
     finish: Finish
     width: int
     stack: Value
+    hidden: Value
 
     @property
     def vectors(self) -> int:
@@ -83,6 +85,7 @@ def tiled_dot(kernel: TiledDot, lanes: int) -> str:
             read_finish(w, kernel.epilogue, kernel.out, pointers, params, _FIRST_EPILOGUE_PARAM),
             width,
             w.alloca(register(kernel.dtype), kernel.rows * kernel.columns),
+            w.alloca("i64"),
         )
         with w.loop(begin, end, 1, _position(w, dot, begin)) as loop:
             loop.next = _following(w, dot, loop.carried)
@@ -175,7 +178,7 @@ def _accumulate(
     """The accumulators of a tile, row by row, after all of k."""
     kernel, width = dot.kernel, dot.width
     masks = [
-        w.tail_mask(w.sub(columns, w.i64(c * width)), width) if kernel.masked else None
+        _mask(w, dot, w.sub(columns, w.i64(c * width))) if kernel.masked else None
         for c in range(dot.vectors)
     ]
     row = dot.left[4]
@@ -184,6 +187,7 @@ def _accumulate(
     if not kernel.adjacent_rows:
         starts = range(_ROWS_A_POINTER, kernel.rows, _ROWS_A_POINTER)
         heads += [element(w, kernel.dtype, left, w.mul(row, w.i64(r))) for r in starts]
+    w.store(dot.left[5], dot.hidden)
     zero = w.const(vector(width, register(kernel.dtype)), 0)
     state = [*([zero] * (kernel.rows * dot.vectors)), right, *heads]
     full = round_down(w, k, _UNROLL)
@@ -194,6 +198,13 @@ def _accumulate(
                 loop.next = _rank_one(w, dot, loop.next, apart, masks)
         state = loop.results
     return state[: kernel.rows * dot.vectors]
+
+
+def _mask(w: Writer, dot: _Dot, remaining: Value) -> Value:
+    """A mask of the first `remaining` lanes, out of memory: LLVM would make it again for each k."""
+    mask = w.tail_mask(remaining, dot.width)
+    w.store(w.bitcast(mask, f"i{dot.width}"), dot.hidden)
+    return w.bitcast(w.load(f"i{dot.width}", dot.hidden), mask.type)
 
 
 def _rank_one(
@@ -218,7 +229,10 @@ def _rank_one(
         factor = w.splat(load(w, dtype, place), width)
         held = acc[r * dot.vectors : (r + 1) * dot.vectors]
         result += [multiply_add(w, factor, column, old) for column, old in zip(columns, held)]
-    steps = [dot.right[4], *([dot.left[5]] * len(heads))]
+    # LLVM finds the rows by a chain of additions when it sees through the step. The chain sets the
+    # pace when there is one vector for each row; beside more of them it keeps loads near their use.
+    step = w.load("i64", dot.hidden) if dot.vectors == 1 else dot.left[5]
+    steps = [dot.right[4], *([step] * len(heads))]
     return [*result, *(element(w, dtype, p, s) for p, s in zip((right, *heads), steps))]
 
 

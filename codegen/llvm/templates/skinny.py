@@ -226,7 +226,7 @@ def _chains_in_lanes(w: Writer, skinny: _Skinny, few: Value, many: Value, valid:
     kernel, dtype = skinny.kernel, skinny.kernel.dtype
     wide = accumulator(dtype)
     group = max(1, skinny.held * skinny.width // PARTIALS // kernel.rows)
-    group = min(4, 1 << (group.bit_length() - 1))
+    group = min(8, 1 << (group.bit_length() - 1))
     zero = w.const(vector(PARTIALS, register(wide)), 0)
     last = w.sub(valid, w.i64(1))
     rows = [element(w, dtype, few, w.mul(w.i64(r), skinny.few[3])) for r in range(kernel.rows)]
