@@ -10,6 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+HOLES = 1.03  # an arena that is larger than this times what it needs is worth a second try
 MOST_BY_SIZE = 400  # temporaries; the time of that order grows with their square
 
 Lives = Sequence[tuple[int, int, int]]  # of each temporary its bytes, first and last launch
@@ -24,7 +25,7 @@ def arrange(lives: Lives) -> tuple[list[int], int]:
     """An offset for each temporary, and the bytes of all."""
     offsets = _by_time(lives)
     size = _size(lives, offsets)
-    if size > _most_at_once(lives) and len(lives) <= MOST_BY_SIZE:
+    if size > HOLES * _most_at_once(lives) and len(lives) <= MOST_BY_SIZE:
         other = _by_size(lives)
         if _size(lives, other) < size:
             offsets, size = other, _size(lives, other)

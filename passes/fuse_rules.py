@@ -56,6 +56,7 @@ def is_pointwise(node: Node) -> bool:
 
 
 def is_source(node: Node) -> bool:
+    """Whether nothing computes the node: it is bound at a call, or known."""
     return node.op in (Op.INPUT, Op.CONST)
 
 

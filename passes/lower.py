@@ -190,14 +190,25 @@ class Lowering:
 
 
 def _result_buffers(graph: Graph) -> dict[Node, list[Buffer]]:
-    """The buffers in which each result is expected; state first, so that it needs no copy."""
+    """The buffers in which each result is expected; state first, so that it needs no copy.
+
+    A result that only has another shape than what is computed is that, in the same order.
+    """
     targets: dict[Node, list[Buffer]] = {}
     for index, (leaf, value) in enumerate(graph.updates):
-        name = graph.name_of(leaf)
-        targets.setdefault(value, []).append(Buffer(name, value.tensor.nbytes, "update", index))
+        buffer = Buffer(graph.name_of(leaf), value.tensor.nbytes, "update", index)
+        targets.setdefault(_reshaped(value), []).append(buffer)
     for index, node in enumerate(graph.outputs):
-        targets.setdefault(node, []).append(Buffer("", node.tensor.nbytes, "output", index))
+        buffer = Buffer("", node.tensor.nbytes, "output", index)
+        targets.setdefault(_reshaped(node), []).append(buffer)
     return targets
+
+
+def _reshaped(node: Node) -> Node:
+    """What a node shows with all its elements in order."""
+    while node.op in (Op.RESHAPE, Op.ALIAS, Op.STOP_GRADIENT):
+        node = node.inputs[0]
+    return node
 
 
 def expression(

@@ -16,7 +16,7 @@ from einkorn.ir.program import ARENA, Instruction, Operand, Program, Slot
 from einkorn.ir.types import TensorType
 from einkorn.passes.arena import arrange, rounded
 from einkorn.passes.launches import Buffer, Launch, Launches
-from einkorn.passes.replace import may_replace
+from einkorn.passes.replace import touches
 from einkorn.passes.schedule import dependencies
 from einkorn.passes.share import share
 
@@ -125,14 +125,13 @@ def _replacements(
         for buffer, _ in launch.reads
         if buffer in launch.in_step and buffer in place_of and place_of[buffer].last == k
     ]
-    for result, _ in launch.writes if dying else ():
-        if result not in place_of or place_of[result].first < k:
-            continue
-        for buffer in dying:
-            if may_replace(launch, buffer, result):
-                dying.remove(buffer)
-                yield buffer, result
-                break
+    touched = touches(launch) if dying else {}
+    free = {touched[buffer]: buffer for buffer in dying if buffer in touched}
+    for result, _ in launch.writes if free else ():
+        new = result in place_of and place_of[result].first == k
+        buffer = free.pop(touched[result], None) if new and result in touched else None
+        if buffer is not None:
+            yield buffer, result
 
 
 def _wait_for_memory(

@@ -2,47 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from einkorn.ir.loops import Access, LoopKernel, SkinnyDot, TiledDot
+from einkorn.ir.loops import Access, Batched, LoopKernel, SkinnyDot, TiledDot
 from einkorn.passes.launches import Buffer, Launch
 
 _DOT_AXES = 4  # outer batch, inner batch, and the two of the result
 
-Touch = tuple[int, int, tuple[int, ...]]  # byte offset, bytes of an element, strides
+# Which part of the launch, bytes of the buffer, byte offset, bytes of an element, strides.
+Touch = tuple[int, int, int, int, tuple[int, ...]]
 
 
-def may_replace(launch: Launch, operand: Buffer, result: Buffer) -> bool:
-    """Whether each element of `result` is written exactly where `operand` is read for it, once."""
-    if operand not in launch.in_step or operand.nbytes != result.nbytes:
-        return False
-    touches = _touches(launch)
-    buffers = [buffer for buffer, _ in (*launch.reads, *launch.writes)]
-    first = len(buffers) - len(touches)
-    of_operand = [touch for buffer, touch in zip(buffers[first:], touches) if buffer is operand]
-    of_result = [touch for buffer, touch in zip(buffers[first:], touches) if buffer is result]
-    alone = buffers.count(operand) == 1 and buffers.count(result) == 1
-    return alone and bool(of_operand) and of_operand == of_result
+def touches(launch: Launch) -> dict[Buffer, Touch]:
+    """How a launch touches its results, and the operands that they may replace.
+
+    A result may be written over an operand that is touched alike: then each element of it is
+    written exactly where the operand is read for it, and nowhere else.
+    """
+    operands = (*launch.reads, *launch.writes)
+    times = Counter(buffer for buffer, _ in operands)
+    found: dict[Buffer, Touch] = {}
+    for number, part, access, strides in _accesses(launch):
+        buffer, offset = operands[number]
+        if times[buffer] == 1 and (buffer in launch.in_step or number >= len(launch.reads)):
+            found[buffer] = part, buffer.nbytes, offset, access.dtype.itemsize, strides
+    return found
 
 
-def _touches(launch: Launch) -> Sequence[Touch]:
-    """How a launch reads and writes its last operands, in the order of the kernel."""
-    kernel = launch.kernel
+def _accesses(launch: Launch) -> Iterable[tuple[int, int, Access, tuple[int, ...]]]:
+    """Of operands that are touched element by element: number, part, access and strides."""
+    kernel, params = launch.kernel, launch.params
+    first = len(launch.reads)
     if isinstance(kernel, LoopKernel):
-        stores = [access for access, _ in kernel.stores]
-        return _rows(launch, (*kernel.loads, *stores), kernel.rank)
-    if isinstance(kernel, TiledDot | SkinnyDot):
-        stores = [access for access, _ in kernel.epilogue.stores]
-        return _rows(launch, (*kernel.epilogue.loads, *stores), _DOT_AXES)
-    return ()
+        yield from _rows(kernel.loads, kernel.stores, kernel.rank, params, (0, first))
+    elif isinstance(kernel, TiledDot | SkinnyDot):
+        loads, stores = kernel.epilogue.loads, kernel.epilogue.stores
+        yield from _rows(loads, stores, _DOT_AXES, params, (first - len(loads), first))
+    elif isinstance(kernel, Batched):
+        loads, stores = kernel.kernel.loads, kernel.kernel.stores
+        length = 1 + len(loads) + len(stores)
+        for part in range(params[0]):
+            end = 2 + params[0] + (part + 1) * length
+            places = part * len(loads), first + part * len(stores)
+            for number, _, access, strides in _rows(loads, stores, 1, params[:end], places):
+                yield number, part, access, strides
 
 
-def _rows(launch: Launch, accesses: Sequence[Access], rank: int) -> Sequence[Touch]:
-    """The accesses with their strides, which are the last of the parameters."""
-    count = len(accesses)
-    strides = launch.params[len(launch.params) - count * rank :]
-    offsets = [offset for _, offset in (*launch.reads, *launch.writes)][-count:]
-    return [
-        (offset, access.dtype.itemsize, strides[k * rank : (k + 1) * rank])
-        for k, (offset, access) in enumerate(zip(offsets, accesses))
-    ]
+def _rows(
+    loads: Sequence[Access],
+    stores: Sequence[tuple[Access, int]],
+    rank: int,
+    params: tuple[int, ...],
+    places: tuple[int, int],
+) -> Iterable[tuple[int, int, Access, tuple[int, ...]]]:
+    """The accesses of one kernel, whose strides are the last of its parameters."""
+    accesses = (*loads, *(access for access, _ in stores))
+    at = len(params) - rank * len(accesses)
+    for k, access in enumerate(accesses):
+        number = places[0] + k if k < len(loads) else places[1] + k - len(loads)
+        yield number, 0, access, params[at + k * rank : at + (k + 1) * rank]

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from einkorn.ir.graph import Graph
 from einkorn.passes.launches import Buffer, Launch, Launches
-from einkorn.passes.replace import may_replace
+from einkorn.passes.replace import Touch, touches
 
 
 def schedule(launches: Launches) -> Launches:
@@ -157,6 +157,7 @@ def _in_place(graph: Graph, steps: Sequence[Launch], commit: int) -> frozenset[i
     last_reader: dict[int, int] = {}
     old: dict[int, Buffer] = {}
     writers: dict[int, list[tuple[int, Buffer]]] = {}
+    alike: dict[int, dict[Buffer, Touch]] = {}
     for k, launch in enumerate(steps):
         for buffer, _ in launch.reads:
             if buffer.role == "capture":
@@ -164,15 +165,17 @@ def _in_place(graph: Graph, steps: Sequence[Launch], commit: int) -> frozenset[i
         for buffer, _ in launch.writes:
             if buffer.role == "update":
                 writers.setdefault(buffer.index, []).append((k, buffer))
+                alike[k] = alike.get(k) or touches(launch)
 
     def may_overwrite(index: int, capture: int) -> bool:
         if len(writers.get(index, ())) != 1 or writers[index][0][0] < commit:
             return False
         ((writer, new),) = writers[index]
         reader = last_reader.get(capture, -1)
-        if reader == writer:
-            return may_replace(steps[writer], old[capture], new)
-        return reader < writer
+        if reader != writer:
+            return reader < writer
+        touch = alike[writer].get(old[capture])
+        return touch is not None and touch == alike[writer].get(new)
 
     rows = _updated_captures(graph).items()
     return frozenset(index for index, capture in rows if may_overwrite(index, capture))

@@ -35,6 +35,7 @@ _TILE = 60.0  # cycles of each tile beside its steps
 _VECTOR = 3.0  # cycles to start and to store each vector of a tile
 _REFILL = 0.3  # cycles of each k, by vectors of a row squared: the right side comes from afar
 _PACK_NS = (0.02, 0.05, 0.09)  # for each byte written to panels: in first-, second-level cache, far
+_SKINNY_FAR_NS = 0.006  # more for each byte of the long side that comes from beyond _SECOND
 _FIRST = 1 << 15  # bytes that stay in the first-level cache beside what else is used
 _SECOND = 1 << 20  # the same for the second level
 _ACROSS = 1 << 18  # the same for a left operand whose rows are adjacent: other lines for each k
@@ -165,20 +166,27 @@ def _block(row_bytes: int, right_bytes: int, down: int) -> int:
 
 
 def skinny(machine: Machine, dtype: DType, few: int, many: Matrix, k: int) -> Strip:
-    """Vectors of columns where the rows of the long side are adjacent, else vectors of k."""
+    """Vectors of columns where the rows of the long side are adjacent, else vectors of k.
+
+    A strip has as many vectors as leave strips for other threads; chains are held in half of the
+    registers.
+    """
     size = _wide_size(dtype)
     lanes = _lanes(machine, size)
+    nbytes = many.rows * k * size
+    far = nbytes * _SKINNY_FAR_NS if nbytes > _SECOND else 0.0
     if many.row != 1 or (many.k == 1 and many.rows < lanes):
         steps = ceil(k / PARTIALS) * PARTIALS * size / 64
-        return Strip(
-            PARTIALS, "k", False, many.rows * (4.0 + steps * 0.35 + few * (2.0 + steps * 0.15))
-        )
-    vectors = max((v for v in (1, 2, 4) if v * lanes <= many.rows), default=1)
-    if few <= 2 and many.rows >= 32 * lanes:
-        vectors = 8
+        each = 4.0 + steps * 0.35 + few * (2.0 + steps * 0.15)  # load the row, then for each result
+        return Strip(PARTIALS, "k", False, many.rows * each + far)
+    most = machine.registers // 2 // few
+    wanted = 8 if many.rows >= 32 * lanes else 4
+    fitting = [v for v in (1, 2, 4, 8) if v <= min(wanted, most) and v * lanes <= many.rows]
+    vectors = max(fitting, default=1)
     columns = vectors * lanes
-    each = 30.0 + few * 15.0 + k * (0.4 + few * 0.2)
-    return Strip(columns, "many", many.rows < columns, ceil(many.rows / columns) * vectors * each)
+    each = 30.0 + few * 15.0 + k * (0.4 + few * 0.2)  # join the chains; load, then multiply
+    cost = ceil(many.rows / columns) * vectors * each + far
+    return Strip(columns, "many", many.rows < columns, cost)
 
 
 def _wide_size(dtype: DType) -> int:

@@ -98,7 +98,7 @@ def test_the_digits_example_dumps_and_plots(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the pictures need matplotlib")
     digits("--steps", "2", "--dump", tmp_path / "stages", "--plot", tmp_path / "pictures")
     stages = {path.name for path in (tmp_path / "stages").iterdir()}
-    assert {"001-train_step-00-trace.txt", "001-train_step-08-plan-memory.txt"} <= stages
+    assert {"001-train_step-00-trace.txt", "001-train_step-10-plan-memory.txt"} <= stages
     assert all((tmp_path / "pictures" / name).stat().st_size > 1000 for name in PICTURES)
 
 
