@@ -146,6 +146,7 @@ class Step:
     work: int = 0
     chunk: int = 1
     after: int = 0
+    run: int = 1
 
 
 class Block:
@@ -163,6 +164,7 @@ class Block:
             self.params[row, : len(step.params)] = step.params
             words = self.pointers[row].ctypes.data, self.params[row].ctypes.data
             self.table[row, :6] = step.kernel, *words, step.work, step.chunk, step.after
+            self.table[row, program.RUN] = step.run
             for column, slot in enumerate(step.slots):
                 binds.append((self.pointers[row].ctypes.data + 8 * column, slot, 0))
         self.binds = np.array(binds, np.int64).reshape(-1, 3)

@@ -18,7 +18,8 @@ from einkorn.passes import costs
 from einkorn.passes.pipeline import stages
 from einkorn.runtime import eager, executable
 from einkorn.runtime.compiler import clear_caches
-from einkorn.runtime.executable import Executable, address_of
+from einkorn.runtime.executable import Executable
+from einkorn.runtime.memory import address_of
 
 Array = np.ndarray[Any, Any]
 

@@ -248,7 +248,7 @@ def test_exit_right_after_a_step_and_from_an_error() -> None:
 # -- signals ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("when", range(5))
+@pytest.mark.parametrize("when", range(6))
 def test_an_interrupt_in_the_middle_of_the_commit(
     when: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,14 +263,16 @@ def test_an_interrupt_in_the_middle_of_the_commit(
     step()
     before = [leaf.numpy() for leaf in leaves[::2]]
     held = [x.copy() for x in before]
-    calls, new_version = iter(range(100)), ek.Leaf._new_version
+    moments, replace = iter(range(100)), ek.Leaf._replace
 
-    def interrupted(leaf: Any) -> None:
-        if next(calls) == when:
+    def interrupted(leaf: Any, *args: Any) -> None:
+        if next(moments) == when:
             raise KeyboardInterrupt
-        new_version(leaf)
+        replace(leaf, *args)
+        if next(moments) == when:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(ek.Leaf, "_new_version", interrupted)
+    monkeypatch.setattr(ek.Leaf, "_replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         step()
     monkeypatch.undo()

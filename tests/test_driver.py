@@ -30,6 +30,7 @@ from einkorn.codegen.llvm import driver
 from einkorn.codegen.llvm.objects import compile_object, features_of, load
 from einkorn.ir import program
 from einkorn.ir.errors import IRError
+from einkorn.runtime import team
 from einkorn.runtime.team import run_function, sleeping_workers, team_for
 
 
@@ -86,6 +87,41 @@ def test_dependencies_across_overlapping_instructions(threads: int) -> None:
         assert block.run() == 0
         assert np.array_equal(arrays[3], chained(n, 2))
         assert np.array_equal(arrays[4], chained(n, 2))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_units_run_as_one(threads: int) -> None:
+    rng = np.random.default_rng(threads)
+    for _ in range(300):
+        n, length = int(rng.integers(1, 100)), int(rng.integers(1, 40))
+        block = chain(n, length, int(rng.integers(1, n + 1)), threads)
+        first = 0
+        while first < length:
+            run = min(int(rng.integers(1, 6)), length - first)
+            block.table[first, program.RUN] = run
+            # Inside a unit nothing is waited for or split.
+            block.table[first + 1 : first + run, [program.RUN, program.AFTER]] = 0, 0
+            first += run
+        check_chain(block, length)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_units_run_side_by_side(threads: int) -> None:
+    n, lanes, turns = 50, 3, 20
+    arrays = [np.zeros(n, np.int64) for _ in range(2 * lanes)]
+    steps: list[Step] = []
+    for _ in range(turns // 2):  # a unit of a lane goes on with the lane's last one
+        for lane in range(lanes):
+            even, odd = 2 * lane, 2 * lane + 1
+            after = max(0, len(steps) - 2 * lanes + 2)
+            steps.append(Step(mirror(), (even, odd), (n,), n, n, after, 2))
+            steps.append(Step(mirror(), (odd, even), (n,), n, n, 0, 0))
+    block = Block(steps, arrays, threads)
+    for _ in range(200):
+        for array in arrays:
+            array[:] = np.arange(n)
+        assert block.run() == 0
+        assert all(np.array_equal(array, chained(n, turns)) for array in arrays[::2])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -212,6 +248,18 @@ def test_workers_sleep_and_wake() -> None:
     while sleeping_workers() < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert sleeping_workers() >= 2
+
+
+def test_short_steps_use_a_team_that_is_awake_or_soon_will_be() -> None:
+    block = chain(64, 5, 8, 2)
+    check_chain(block, 5)
+    deadline = time.monotonic() + 5
+    while not sleeping_workers() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not team.is_awake(1e3)  # the first short step after a while runs alone
+    assert team.is_awake(1e9)  # as if it had followed at once
+    time.sleep(0.01)
+    assert not team.is_awake(1e3)
 
 
 def wait_for(pid: int, seconds: float) -> int:
