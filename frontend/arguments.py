@@ -15,6 +15,7 @@ from einkorn.ir.errors import DTypeError, EinkornError
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
 from einkorn.recording import Record, Value, current_region, current_trace, result
+from einkorn.runtime.memory import address_of
 from einkorn.tensor import Tensor
 from einkorn.tree import flatten, paths, unflatten
 
@@ -124,12 +125,22 @@ class Arguments:
     structure: Any
 
     @property
+    def tracked(self) -> tuple[int, ...]:
+        """The positions of the ends that are tracked."""
+        rows = enumerate(self.values)
+        return tuple([k for k, x in rows if x is not None and x._tracked() is not None])
+
+    @property
     def key(self) -> Any:
         """What has to be equal for a trace to be used again: kinds, and which ends are tracked."""
-        tracked = tuple(
-            [k for k, x in enumerate(self.values) if x is not None and x._tracked() is not None]
-        )
-        return (self.structure, tuple(self.kinds), tracked)
+        return (self.structure, tuple(self.kinds), self.tracked)
+
+    def words(self) -> list[Any]:
+        """For each end its address, its number, or 0 when it is static."""
+        return [
+            address_of(end) if isinstance(kind, TensorType) else end if isinstance(kind, str) else 0
+            for end, kind in zip(self.ends, self.kinds)
+        ]
 
     def describe(self) -> str:
         """The kinds of arguments, for people."""

@@ -13,11 +13,12 @@ from weakref import WeakKeyDictionary
 
 from einkorn.arguments import Arguments, is_gone, read_arguments
 from einkorn.differentiation import depth
-from einkorn.entry import OUTPUT, Entry
+from einkorn.entry import OUTPUT, Entry, Mode, Returned
+from einkorn.epochs import structure_epoch
 from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import make_call, project
-from einkorn.leaf import Leaf, structure_epoch
+from einkorn.leaf import Leaf
 from einkorn.lowered import Lowered
 from einkorn.recording import (
     Value,
@@ -28,13 +29,13 @@ from einkorn.recording import (
 )
 from einkorn.region import run_region
 from einkorn.runtime import settings
-from einkorn.runtime.compiler import compile_graph
 from einkorn.runtime.locks import LOCKS
 from einkorn.tracing import Capture, Trace, tracing
 from einkorn.tree import flatten, is_plain_dataclass, unflatten
 
 BACKENDS = ("llvm", "reference")
 KINDS_KEPT = 256  # kinds of arguments for which one compiled function keeps traces
+QUICK = 4  # traces that are looked at before the arguments of a call are flattened
 
 
 class Compiled:
@@ -72,6 +73,7 @@ class Compiled:
         self._name = name or _name_of(fn)
         self._is_method = False  # whether the first argument is an object, not data
         self._entries: dict[Any, list[Entry]] = {}
+        self._quick: tuple[Entry, ...] = ()  # used lately, and with flat arguments
         self._seconds: WeakKeyDictionary[Entry, tuple[float, float]] = WeakKeyDictionary()
         functools.update_wrapper(self, fn, updated=())
 
@@ -97,9 +99,17 @@ class Compiled:
         chosen = settings.current()
         if not chosen.compile:
             return run_region(self._name, self._fn, self._read(args, kwargs))
+        threads = self._threads or chosen.threads
+        mode = (depth() > 0, is_recording())
+        for entry in self._quick:
+            words = entry.words(args, kwargs, mode)
+            if words is not None:
+                return entry.run(words, threads)
         arguments = self._read(args, kwargs)
-        entry = self._entry(arguments)
-        return entry.call(arguments, self._threads or chosen.threads)
+        entry = self._entry(arguments, mode)
+        if entry.is_quick and entry not in self._quick:
+            self._quick = (entry, *self._quick[: QUICK - 1])
+        return entry.call(arguments, threads)
 
     # -- tracing -------------------------------------------------------------------------------
 
@@ -112,15 +122,16 @@ class Compiled:
             static |= {0}
         return read_arguments(self._name, args, kwargs, static)
 
-    def _entry(self, arguments: Arguments) -> Entry:
+    def _entry(self, arguments: Arguments, mode: Mode) -> Entry:
         """The entry whose guards hold, traced anew when there is none."""
-        key = (arguments.key, depth() > 0, is_recording())
+        key = (arguments.key, *mode)
         entries = self._entries.get(key, ())
         for entry in entries:
             if entry.holds(arguments):
                 return entry
         with LOCKS.tracing:
-            entry = self._traced(arguments, self._why(entries, arguments))
+            entry = self._traced(arguments, mode, self._why(entries, arguments))
+            self._quick = ()
             for gone in [old for old in self._entries if is_gone(old[0])]:
                 del self._entries[gone]
             while len(self._entries) >= KINDS_KEPT:  # the oldest kind of arguments goes first
@@ -136,16 +147,16 @@ class Compiled:
             return f"new kinds of arguments: {arguments.describe()}"
         return entries[0].why_not(arguments)
 
-    def _traced(self, arguments: Arguments, why: str) -> Entry:
+    def _traced(self, arguments: Arguments, mode: Mode, why: str) -> Entry:
         start = perf_counter()
-        trace, outputs, structure, plain = self._run_traced(arguments)
+        trace, returned = self._run_traced(arguments)
         traced = perf_counter()
-        entry = Entry(trace, outputs, structure, plain, arguments, self._backend, why)
+        entry = Entry(trace, returned, arguments, mode, self._backend, why)
         self._seconds[entry] = traced - start, perf_counter() - traced
         return entry
 
-    def _run_traced(self, arguments: Arguments) -> tuple[Trace, list[Any], Any, list[Any]]:
-        """Run the function on traced arguments: the trace, output tensors and what else it gave."""
+    def _run_traced(self, arguments: Arguments) -> tuple[Trace, Returned]:
+        """Run the function on traced arguments."""
         trace = Trace(self._name, outer=current_trace.get())
         region = current_region.set(None)
         try:
@@ -160,12 +171,13 @@ class Compiled:
         finally:
             current_region.reset(region)
         plain = [OUTPUT if _is_output(x) else x for x in ends]
-        return trace, outputs, structure, plain
+        return trace, Returned(outputs, plain, structure)
 
     def _inline(self, outer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call inside another trace: a `call` region there."""
         arguments = self._read(args, kwargs)
-        trace, outputs, structure, plain = self._run_traced(arguments)
+        trace, returned = self._run_traced(arguments)
+        outputs = returned.tensors
         graph, updated, with_grad = trace.finish(outputs)
         closed = Graph(
             graph.name, graph.inputs, graph.captures, graph.results, (), graph.names, graph.origins
@@ -189,14 +201,15 @@ class Compiled:
         for leaf, value in zip(updated, results[len(graph.outputs) :]):
             outer.assign(leaf, value)
         found = iter(results)
-        return unflatten(structure, [next(found) if x is OUTPUT else x for x in plain])
+        ends = [next(found) if x is OUTPUT else x for x in returned.plain]
+        return unflatten(returned.structure, ends)
 
     # -- inspection ----------------------------------------------------------------------------
 
     def trace(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph of a call with these arguments; nothing is run and no state changes."""
-        trace, outputs, _, _ = self._run_traced(self._read(args, kwargs))
-        return trace.finish(outputs)[0]
+        trace, returned = self._run_traced(self._read(args, kwargs))
+        return trace.finish(returned.tensors)[0]
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Every stage of the compilation for these arguments; nothing is run."""
@@ -214,8 +227,8 @@ class Compiled:
         """What making the program of a trace took, and how large it is."""
         traced, compiled = (1e3 * seconds for seconds in self._seconds[entry])
         yield f"  made in: {traced:.1f} ms of tracing, {compiled:.1f} ms of compiling"
-        if self._backend != "reference":
-            program = compile_graph(entry.graph, self._backend).program
+        program = entry.program
+        if program is not None:
             yield (
                 f"  program: {len(program.instructions)} instructions of {len(program.kernels)} "
                 f"kernels, an arena of {program.arena_bytes} bytes"

@@ -40,8 +40,7 @@ def snapshot(x: Any) -> Any:
     if current_trace.get() is not None:
         with no_grad():
             return x.detach()  # type: ignore[attr-defined] # every Value that users hold is a Tensor
-    x._lend()
-    return result(x._type, x._eager(), node=None if isinstance(x, Leaf) else x._node)
+    return result(x._type, x._shared(), node=None if isinstance(x, Leaf) else x._node)
 
 
 class Container(dict[str, Any]):

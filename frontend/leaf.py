@@ -7,19 +7,21 @@ view) marks it lent; whoever writes next takes fresh storage, so what was handed
 from __future__ import annotations
 
 import itertools
-from typing import Any
+import weakref
+from typing import Any, Protocol
 
 import numpy as np
 
 from einkorn.convert import as_tensor, to_array
+from einkorn.epochs import structure_changed
 from einkorn.ir.dtypes import as_dtype
 from einkorn.ir.errors import DTypeError, ShapeError, StateError
 from einkorn.ir.node import placeholder
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
 from einkorn.recording import Record, Value, apply, current_trace
-from einkorn.runtime.executable import address_of, aligned_bytes
 from einkorn.runtime.locks import LOCKS
+from einkorn.runtime.memory import address_of, aligned_bytes
 from einkorn.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -37,9 +39,19 @@ MSG_NOT_FLOAT = (
 _ids = itertools.count(1)
 
 
-def new_storage(type: TensorType) -> Array:
+Storage = tuple[Array, int]  # with its address
+
+
+class Watcher(Protocol):
+    """What binds the storage of leaves and wants to know when it is no longer the right one."""
+
+    stale: bool
+
+
+def new_storage(type: TensorType) -> Storage:
     """Uninitialised, aligned memory for a leaf."""
-    return aligned_bytes(type.nbytes)[: type.nbytes].view(type.dtype.numpy).reshape(type.shape)
+    storage = aligned_bytes(type.nbytes).view(type.dtype.numpy).reshape(type.shape)
+    return storage, address_of(storage)
 
 
 class Leaf(Tensor):
@@ -51,7 +63,7 @@ class Leaf(Tensor):
         id: a number no other leaf has.
     """
 
-    __slots__ = ("_address", "_grad", "_lent", "_spare", "_trainable", "id", "name")
+    __slots__ = ("_address", "_grad", "_lent", "_spare", "_trainable", "_watchers", "id", "name")
 
     def __init__(
         self, value: Any, dtype: Any = None, *, trainable: bool = False, name: str = ""
@@ -61,52 +73,81 @@ class Leaf(Tensor):
         self._type = TensorType(as_dtype(array.dtype), array.shape)
         if trainable and not self._type.dtype.is_float:
             raise DTypeError(MSG_NOT_FLOAT.format(type=self._type))
-        self._node = self._record = self._own = self._trace = self._spare = self._grad = None
-        self._weak = False
-        self._store(new_storage(self._type))
-        np.copyto(self._array, array)  # type: ignore[arg-type] # just stored
+        self._node = self._record = self._own = self._trace = self._grad = None
+        self._weak, self._lent = False, False
+        self._watchers: tuple[weakref.ref[Watcher], ...] = ()
+        self._spare: Storage | None = None
+        self._array, self._address = new_storage(self._type)
+        np.copyto(self._array, array)
         self._trainable, self.name, self.id = trainable, name, next(_ids)
 
     # -- storage -------------------------------------------------------------------------------
 
-    def _store(self, storage: Array) -> None:
-        self._array, self._address, self._lent = storage, address_of(storage), False
+    # What was recorded of a leaf is lent. So one that is not lent can be written in place without
+    # another word: nothing refers to its storage, and no record to its value.
 
     def _lend(self) -> None:
         with LOCKS.state:  # not while a step is writing in place
-            self._lent = True
+            if not self._lent:
+                self._lent = True
+                self._tell(None)
 
-    def _new_version(self) -> None:
-        self._record = self._own = None
-
-    def _fresh(self) -> Array:
-        """Storage for the next value: the spare one when there is one."""
-        spare, self._spare = self._spare, None
-        return new_storage(self._type) if spare is None else spare
-
-    def _replace(self, storage: Array) -> None:
-        """Make `storage`, already written, the value; once more does no harm."""
-        if not self._lent and self._array is not storage:
-            self._spare = self._array
-        self._store(storage)
-        self._new_version()
-
-    def _write(self, array: Array) -> None:
+    def _shared(self) -> Array:
         with LOCKS.state:
-            if self._lent:
-                fresh = self._fresh()
-                np.copyto(fresh, array)
-                self._replace(fresh)
-            else:
-                np.copyto(self._array, array)  # type: ignore[arg-type] # a leaf has storage
-                self._new_version()
+            self._lend()
+            return self._eager()
 
     def _tracked(self) -> Record | None:
         if not self._trainable:
             return None
         if self._record is None:
-            self._record = Record(placeholder(self._type), self._array, leaf=self)
+            with LOCKS.state:
+                self._record = Record(placeholder(self._type), self._shared(), leaf=self)
         return self._record
+
+    def _as_record(self) -> Record:
+        with LOCKS.state:
+            self._lend()
+            return super()._as_record()
+
+    def _watch(self, watcher: Watcher) -> None:
+        """Tell `watcher` from now on when the storage is exchanged or lent."""
+        living = [held for held in self._watchers if held() is not None]
+        self._watchers = (*living, weakref.ref(watcher))
+
+    def _tell(self, by: Watcher | None) -> None:
+        for held in self._watchers:
+            watcher = held()
+            if watcher is not None and watcher is not by:
+                watcher.stale = True
+
+    def _fresh(self) -> Storage:
+        """Storage for the next value: the spare one when there is one."""
+        spare, self._spare = self._spare, None
+        return new_storage(self._type) if spare is None else spare
+
+    def _replace(self, storage: Storage, by: Watcher | None = None) -> None:
+        """Make `storage`, already written, the value; once more does no harm.
+
+        Args:
+            storage: taken from `_fresh`.
+            by: who does it and need not be told.
+        """
+        array, address = storage
+        if not self._lent and self._array is not array:
+            self._spare = (self._eager(), self._address)
+        self._array, self._address, self._lent = array, address, False
+        self._record = self._own = None
+        self._tell(by)
+
+    def _write(self, array: Array) -> None:
+        with LOCKS.state:
+            if self._lent:
+                fresh = self._fresh()
+                np.copyto(fresh[0], array)
+                self._replace(fresh)
+            else:
+                np.copyto(self._eager(), array)
 
     # -- value and gradient --------------------------------------------------------------------
 
@@ -174,7 +215,7 @@ class Leaf(Tensor):
             raise DTypeError(MSG_NOT_FLOAT.format(type=self._type))
         if on != self._trainable:
             self._trainable = on
-            self._new_version()
+            self._record = self._own = None
             structure_changed()
 
     @property
@@ -274,17 +315,3 @@ def tensor(value: Any, dtype: Any = None, *, trainable: bool | None = None, name
 
 def _restore(kind: type[Leaf], value: Array, trainable: bool, name: str) -> Leaf:
     return kind(value, trainable=trainable, name=name)
-
-
-_epoch = itertools.count(1)
-_current_epoch = [0]
-
-
-def structure_changed() -> None:
-    """Tell compiled functions that a module they read was changed: they look at it again."""
-    _current_epoch[0] = next(_epoch)
-
-
-def structure_epoch() -> int:
-    """A number that changes whenever a module that was traced is changed."""
-    return _current_epoch[0]

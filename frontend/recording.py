@@ -175,6 +175,10 @@ class Value:
     def _lend(self) -> None:
         """Say that the array is now shared with something that outlives this call."""
 
+    def _shared(self) -> Array:
+        """The array of an eager value, lent."""
+        return self._eager()
+
 
 def result(
     type: TensorType,

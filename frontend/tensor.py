@@ -92,8 +92,8 @@ class Tensor(Value, results=True):
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The value as a read-only NumPy array."""
-        self._lend()
-        return _read_only(self._concrete(".numpy()"))
+        self._concrete(".numpy()")
+        return _read_only(self._shared())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self._concrete("np.asarray(t)")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.epochs import settings_changed
 from einkorn.ir.dtypes import float64, int64
 from einkorn.ir.errors import EinkornError, TraceError
 from einkorn.ir.graph import Graph, Origin
@@ -25,7 +26,7 @@ from einkorn.leaf import Leaf
 from einkorn.recording import MSG_ESCAPED, Value, current_trace, result, traced, user_origin
 from einkorn.runtime.evaluate import evaluate
 from einkorn.tensor import Tensor
-from einkorn.tunable import module_path
+from einkorn.tunable import Tunable, module_path
 from einkorn.watched import reads_watched
 
 _GONE = object()
@@ -54,10 +55,18 @@ class Capture:
 
 @dataclass(eq=False, slots=True)
 class Guard:
-    """Something that must be as it was when the function was traced."""
+    """Something that must be as it was when the function was traced.
+
+    Attributes:
+        holds: whether it is.
+        reason: what it is, for people.
+        announced: whether `settings_changed` is called when it may have changed; it need not be
+            looked at in between.
+    """
 
     holds: Callable[[], bool]
     reason: str
+    announced: bool = False
 
 
 @dataclass(eq=False)
@@ -219,8 +228,10 @@ class Trace:
             grad = self.outer.grad_of(leaf)
             return None if grad is None else traced(self.node_of(grad), self)
         present = leaf._grad is not None
-        self.guards.append(
-            Guard(lambda: (leaf._grad is not None) == present, f"{leaf.name or 'a leaf'}.grad")
+        self.guard_call(
+            ("grad", leaf),
+            lambda: (leaf._grad is not None) == present,
+            f"{leaf.name or 'a leaf'}.grad",
         )
         if not present:
             return None
@@ -242,7 +253,7 @@ class Trace:
         node = self._capture("setting", (id(owner), name), (owner, name), type_, label)
         if node not in self._numbers:
             self.guards.append(
-                Guard(lambda: type(owner.__dict__.get(name)) is float, f"{label} was a float")
+                Guard(lambda: type(owner.__dict__.get(name)) is float, f"{label} was a float", True)
             )
         self._numbers[node] = value
         return result(type_, node=node, trace=self, weak=True)
@@ -253,13 +264,15 @@ class Trace:
             return
         self._guarded.add((id(owner), name))
         by_value = isinstance(value, (bool, int, float, str, type(None)))
-        held = weakref.ref(owner)  # a trace keeps no model alive
+        held = weakref.ref(owner, _settings_gone)  # a trace keeps no model alive
 
         def holds() -> bool:
             now = getattr(held(), "__dict__", {}).get(name, _GONE)
             return _identical(now, value) if by_value else now is value
 
-        self.guards.append(Guard(holds, f"{type(owner).__name__}.{name} was {value!r}"))
+        # A `Tunable` announces every change but that of a float to another.
+        announced = type(value) is not float and _is_tunable(owner, name)
+        self.guards.append(Guard(holds, f"{type(owner).__name__}.{name} was {value!r}", announced))
 
     def guard_call(self, key: Any, holds: Callable[[], bool], reason: str) -> None:
         """Note a condition that the trace needs, once for each key."""
@@ -319,6 +332,15 @@ class Trace:
     def cleared_grads(self) -> list[Leaf]:
         """The leaves whose gradient the function set to None."""
         return [leaf for leaf, grad in self._grads.items() if grad is None]
+
+
+def _is_tunable(owner: Any, name: str) -> bool:
+    return isinstance(getattr(type(owner), name, None), Tunable)
+
+
+def _settings_gone(_: Any) -> None:
+    """An object whose settings are guarded is gone."""
+    settings_changed()
 
 
 def carries_gradient(node: Node) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.epochs import settings_changed
 from einkorn.ir.errors import EinkornError
 from einkorn.recording import current_trace
 
@@ -48,7 +49,10 @@ class Tunable:
         trace = current_trace.get()
         if trace is not None:
             trace.refuse_write(instance, self.name)
+        old = instance.__dict__.get(self.name)
         instance.__dict__[self.name] = value
+        if not type(old) is type(value) is float:
+            settings_changed()
 
 
 class Mode(Tunable):

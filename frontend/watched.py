@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from einkorn.container import Container
+from einkorn.epochs import structure_changed
 from einkorn.ir.errors import TraceError
-from einkorn.leaf import structure_changed
 from einkorn.recording import current_trace
 from einkorn.runtime.locks import LOCKS
 

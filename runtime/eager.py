@@ -21,7 +21,8 @@ from einkorn.ir.ops import OPS, Op
 from einkorn.ir.types import TensorType
 from einkorn.runtime import settings
 from einkorn.runtime.compiler import compile_graph
-from einkorn.runtime.executable import Executable, address_of
+from einkorn.runtime.executable import Executable
+from einkorn.runtime.memory import address_of
 
 Array = np.ndarray[Any, Any]
 Attrs = dict[str, Any]
@@ -81,7 +82,7 @@ def run_arrays(
     executable: Executable, arrays: Sequence[Array], types: Sequence[Any], name: str
 ) -> list[Array]:
     """Run a program without captures or updates on arrays; BoundsError for a bad index."""
-    dense = [x if x.flags.c_contiguous else np.ascontiguousarray(x) for x in arrays]
+    dense = [np.ascontiguousarray(x) for x in arrays]
     outputs = [np.empty(type.shape, type.dtype.numpy) for type in types]
     addresses = array("q", [address_of(x) for x in (*dense, *outputs)])
     if executable.run(addresses, settings.current().threads):

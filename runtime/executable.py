@@ -1,13 +1,13 @@
 """A program with addresses: native tables, an arena, and the call.
 
-The tables of one instance serve one call at a time; concurrent calls of one executable take
-instances of their own from a pool, so results never mix.
+The tables of one instance serve one call at a time; concurrent calls take instances of their own
+from a pool, so results never mix. Addresses stay in the tables until they are exchanged.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -16,57 +16,78 @@ from einkorn.codegen.target import Target
 from einkorn.ir import program as layout
 from einkorn.ir.errors import IRError
 from einkorn.ir.program import ARENA, Program
+from einkorn.runtime.memory import ALIGNMENT, address_of, aligned_bytes
 from einkorn.runtime.team import is_awake, run_function, team_for
 
-ALIGNMENT = 64
 NOT_RUN = -1  # the status word until the driver clears it
 ALONE_NS = 150_000.0  # a step shorter than this is not worth waking another thread
 PAYS = 0.85  # two threads that need more of one thread's time are not worth their use
 INTERRUPTS = 8  # how often in a row a commit may be stopped and is tried again
 KEEP_GIL_NS = 50_000.0  # releasing and retaking the GIL can cost more than such a step
 
-
-def aligned_bytes(nbytes: int) -> np.ndarray:
-    """Uninitialised bytes that start on a cache line."""
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + nbytes]
+Commit = Callable[[], None]
 
 
-def address_of(values: np.ndarray) -> int:
-    """The address of an array's first element."""
-    return values.__array_interface__["data"][0]
+def threads_for(program: Program, wanted: int) -> int:
+    """How many threads run a step: all that are wanted, or one where more do not pay."""
+    if wanted == 1 or program.shared_cost > PAYS * program.cost:
+        return 1
+    if program.cost < ALONE_NS and not is_awake(program.cost):
+        return 1
+    return wanted
 
 
-class _Instance:
-    """The native tables and the arena of one call at a time."""
+class Instance:
+    """The native tables and the arena of one call at a time.
 
-    def __init__(self, program: Program, kernels: Sequence[int]) -> None:
+    Attributes:
+        arena: the memory of the temporaries.
+        slots: the address of each slot; for the caller to fill in, but not to resize.
+    """
+
+    def __init__(
+        self, program: Program, kernels: Sequence[int], changing: Collection[int] | None = None
+    ) -> None:
+        """
+        Args:
+            program: what to run.
+            kernels: the address of the kernel of each instruction.
+            changing: the slots whose addresses are exchanged from call to call; after another one
+                was, call `bind_all`. None for all.
+        """
         instructions = program.instructions
+        self._program = program
         self.arena = aligned_bytes(program.arena_bytes)
         self.slots = array("q", [0] * len(program.slots))
         self.slots[ARENA] = address_of(self.arena)
         operands = [operand for row in instructions for operand in row.operands]
-        self.pointers = np.zeros(max(1, len(operands)), np.int64)
-        self.params = np.array([n for row in instructions for n in row.params] or [0], np.int64)
-        self.table = np.zeros((max(1, len(instructions)), layout.INSTRUCTION_WORDS), np.int64)
-        self.counters = np.zeros(max(1, len(instructions)) * layout.COUNTER_WORDS + 8, np.int64)
+        self._pointers = np.zeros(max(1, len(operands)), np.int64)
+        self._params = np.array([n for row in instructions for n in row.params] or [0], np.int64)
+        self._table = np.zeros((max(1, len(instructions)), layout.INSTRUCTION_WORDS), np.int64)
+        self._counters = np.zeros(max(1, len(instructions)) * layout.COUNTER_WORDS + 8, np.int64)
         self._fill_instructions(program, kernels)
-        self.binds = np.array(self._binds(operands) or [(0, 0, 0)], np.int64)
-        count = sum(operand.slot != ARENA for operand in operands)
-        self.block = np.zeros(layout.BLOCK_WORDS, np.int64)
-        self.block[layout.COUNT] = len(instructions)
-        self.block[layout.INSTRUCTIONS] = address_of(self.table)
-        self.block[layout.BINDS] = count
-        self.block[layout.BIND_TABLE] = address_of(self.binds)
-        self.block[layout.SLOTS] = self.slots.buffer_info()[0]
-        start = address_of(self.counters)
-        self.block[layout.COUNTERS] = start + -start % ALIGNMENT
-        self.address = address_of(self.block)
+        binds = self._binds(operands)
+        if changing is not None:
+            binds.sort(key=lambda bind: bind[1] not in changing)
+        self._all = len(binds)
+        self._few = sum(changing is None or bind[1] in changing for bind in binds)
+        self._bind_table = np.array(binds or [(0, 0, 0)], np.int64)
+        self._block = array("q", [0] * layout.BLOCK_WORDS)
+        self._block[layout.COUNT] = len(instructions)
+        self._block[layout.INSTRUCTIONS] = address_of(self._table)
+        self._block[layout.BIND_TABLE] = address_of(self._bind_table)
+        self._block[layout.SLOTS] = self.slots.buffer_info()[0]
+        start = address_of(self._counters)
+        self._block[layout.COUNTERS] = start + -start % ALIGNMENT
+        self._address = self._block.buffer_info()[0]
+        released, kept = run_function()
+        self._run = kept if program.cost < KEEP_GIL_NS else released
+        self._settled = False
+        self.bind_all()
 
     def _fill_instructions(self, program: Program, kernels: Sequence[int]) -> None:
-        pointers, params = address_of(self.pointers), address_of(self.params)
-        for row, instruction, kernel in zip(self.table, program.instructions, kernels):
+        pointers, params = address_of(self._pointers), address_of(self._params)
+        for row, instruction, kernel in zip(self._table, program.instructions, kernels):
             row[layout.KERNEL] = kernel
             row[layout.POINTERS] = pointers
             row[layout.PARAMS] = params
@@ -79,14 +100,50 @@ class _Instance:
 
     def _binds(self, operands: Sequence[layout.Operand]) -> list[tuple[int, int, int]]:
         """Fill the words that point into the arena; list the others for the driver."""
-        base, arena = address_of(self.pointers), self.slots[ARENA]
+        base, arena = address_of(self._pointers), self.slots[ARENA]
         binds: list[tuple[int, int, int]] = []
         for k, operand in enumerate(operands):
             if operand.slot == ARENA:
-                self.pointers[k] = arena + operand.offset
+                self._pointers[k] = arena + operand.offset
             else:
                 binds.append((base + 8 * k, operand.slot, operand.offset))
         return binds
+
+    def bind_all(self) -> None:
+        """Let the next call use the address of every slot, also of those that seldom change."""
+        self._block[layout.BINDS] = self._all
+        self._settled = False
+
+    def run(self, threads: int, commit: Commit | None = None) -> int:
+        """Run the program once.
+
+        Args:
+            threads: how many threads may take part.
+            commit: called when the program has run and refused nothing; also when an interrupt
+                (Ctrl-C) is waiting to be raised, so that a step is applied whole or not at all.
+                It may be called again, when an interrupt stopped it.
+
+        Returns:
+            The status word; when it is not zero no state was written.
+        """
+        block = self._block
+        threads = threads_for(self._program, threads)
+        block[layout.THREADS] = threads
+        if threads > 1:
+            block[layout.TEAM] = team_for(threads)
+        if commit is None:
+            status = self._run(self._address)
+        else:
+            block[layout.STATUS] = NOT_RUN
+            try:
+                status = self._run(self._address)
+            finally:
+                if block[layout.STATUS] == 0:
+                    _complete(commit)
+        if not self._settled:
+            block[layout.BINDS] = self._few
+            self._settled = True
+        return status
 
 
 class Executable:
@@ -97,21 +154,18 @@ class Executable:
         self._kernels = [
             0 if row.kernel is None else target.address(row.kernel) for row in program.instructions
         ]
-        self._idle: list[_Instance] = [_Instance(program, self._kernels)]
-        released, kept = run_function()
-        self._run = kept if program.cost < KEEP_GIL_NS else released
+        self._idle: list[Instance] = []
 
-    def run(
-        self, addresses: array[int], threads: int, commit: Callable[[], None] | None = None
-    ) -> int:
-        """Run the program once.
+    def instance(self, changing: Collection[int] | None = None) -> Instance:
+        """New tables; see `Instance`."""
+        return Instance(self.program, self._kernels, changing)
+
+    def run(self, addresses: array[int], threads: int) -> int:
+        """Run the program once, on tables of its own.
 
         Args:
             addresses: the base address of every slot but the arena, in slot order.
             threads: how many threads may take part.
-            commit: called when the program has run and refused nothing; also when an interrupt
-                (Ctrl-C) is waiting to be raised, so that a step is applied whole or not at all.
-                It may be called again, when an interrupt stopped it.
 
         Returns:
             The status word; when it is not zero no state was written.
@@ -119,35 +173,18 @@ class Executable:
         try:
             instance = self._idle.pop()
         except IndexError:
-            instance = _Instance(self.program, self._kernels)
-        if len(addresses) != len(instance.slots) - 1:  # else the table would move in memory
-            raise IRError(
-                f"{self.program.name} has {len(instance.slots) - 1} slots, got {len(addresses)}"
-            )
-        instance.slots[1:] = addresses
-        block = instance.block
-        threads = threads_for(self.program, threads)
-        block[layout.THREADS] = threads
-        block[layout.TEAM] = team_for(threads) if threads > 1 else 0
-        block[layout.STATUS] = NOT_RUN
+            instance = self.instance()
+        slots = instance.slots
+        if len(addresses) != len(slots) - 1:  # else the table would move in memory
+            raise IRError(f"{self.program.name} has {len(slots) - 1} slots, got {len(addresses)}")
+        slots[1:] = addresses
         try:
-            return self._run(instance.address)
+            return instance.run(threads)
         finally:
-            if commit is not None and block[layout.STATUS] == 0:
-                _complete(commit)
             self._idle.append(instance)
 
 
-def threads_for(program: Program, wanted: int) -> int:
-    """How many threads run a step: all that are wanted, or one where more do not pay."""
-    if wanted == 1 or program.shared_cost > PAYS * program.cost:
-        return 1
-    if program.cost < ALONE_NS and not is_awake(program.cost):
-        return 1
-    return wanted
-
-
-def _complete(commit: Callable[[], None]) -> None:
+def _complete(commit: Commit) -> None:
     """Run `commit` to its end; a signal handler's exception that stops it is raised after that."""
     try:
         commit()

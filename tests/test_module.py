@@ -13,9 +13,10 @@ import einkorn as ek
 from einkorn import nn
 from einkorn.container import Container
 from einkorn.differentiation import value_and_grad
+from einkorn.epochs import structure_epoch
 from einkorn.initializers import Ones
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
-from einkorn.leaf import Leaf, Parameter, structure_epoch, tensor
+from einkorn.leaf import Leaf, Parameter, tensor
 from einkorn.tunable import module_path
 
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from einkorn.container import Container, as_mapping, check_structure, frozen
 from einkorn.convert import as_shape, check_dtype
+from einkorn.epochs import structure_changed
 from einkorn.initializers import Zeros, as_initializer
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
-from einkorn.leaf import Leaf, Parameter, structure_changed
+from einkorn.leaf import Leaf, Parameter
 from einkorn.loading import LoadResult, fitting, load_leaves, read_file, write_all, write_file
 from einkorn.nn.structure import (
     INTERNAL,

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from einkorn.container import Container, frozen
+from einkorn.epochs import structure_epoch
 from einkorn.ir.errors import StateError
-from einkorn.leaf import Leaf, Parameter, structure_epoch
+from einkorn.leaf import Leaf, Parameter
 from einkorn.watched import BIRTH, OBSERVED, contents, unchanged
 
 # Entries of a module's `__dict__` that are its own bookkeeping.

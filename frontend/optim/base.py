@@ -15,10 +15,11 @@ import numpy as np
 
 from einkorn.container import Container, as_mapping, frozen
 from einkorn.convert import as_tensor, is_weak
+from einkorn.epochs import structure_changed
 from einkorn.functions import elementwise as ew
 from einkorn.ir.dtypes import float64
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError, StateError
-from einkorn.leaf import Leaf, structure_changed
+from einkorn.leaf import Leaf
 from einkorn.loading import LoadResult, load_leaves, write_all
 from einkorn.recording import Value, no_grad, scalar
 from einkorn.tensor import Tensor

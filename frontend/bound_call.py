@@ -1,0 +1,233 @@
+"""The call of a trace: tables that stay filled from one call to the next, and the commit.
+
+A `BoundCall` has the addresses of captured leaves in its tables and is told when one of them is no
+longer right: each leaf knows who bound it. A call then writes what belongs to it alone: its
+arguments, the settings that the trace read, its outputs. `Calls` keeps the bound calls that are
+not in use, for several threads call one trace at a time.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from einkorn.arguments import Arguments
+from einkorn.ir.errors import BoundsError
+from einkorn.ir.loops import Gather, Scatter
+from einkorn.ir.program import ARENA, Program
+from einkorn.ir.types import TensorType
+from einkorn.leaf import Leaf, Storage
+from einkorn.runtime.compiler import compile_graph
+from einkorn.runtime.executable import Executable
+from einkorn.runtime.memory import WORD, address_of
+from einkorn.runtime.outputs import Outputs
+from einkorn.step import Step
+
+Array = np.ndarray[Any, Any]
+
+MSG_STEP_BOUNDS = (
+    "{name}: an index is out of range in one of these: {places}. Every index must be at least -n "
+    "and less than n for an axis of n elements. The step was not applied, no state changed."
+)
+
+
+class Calls:
+    """The compiled calls of a step, as many as there are threads that make one."""
+
+    def __init__(self, step: Step, backend: str) -> None:
+        self._step = step
+        self._executable = compile_graph(step.graph, backend)
+        self._slots = _Slots(step, self._executable.program)
+        self._idle: list[BoundCall] = []
+
+    @property
+    def program(self) -> Program:
+        """What is run."""
+        return self._executable.program
+
+    def call(self, arguments: Arguments, threads: int) -> list[Array]:
+        """Run the step and commit it: the arrays of its outputs."""
+        return self.run(arguments.words(), threads)
+
+    def run(self, words: Sequence[Any], threads: int) -> list[Array]:
+        """Run the step and commit it: the arrays of its outputs.
+
+        Args:
+            words: for each end of the arguments its address or number; 0 for what is static.
+            threads: how many threads may take part.
+        """
+        try:
+            call = self._idle.pop()
+        except IndexError:
+            call = BoundCall(self._step, self._slots, self._executable)
+        arrays = call.run(words, threads)
+        self._idle.append(call)  # an exception may have left it half changed
+        if arrays is None:
+            raise BoundsError(_bounds_message(self._executable.program))
+        return arrays
+
+
+class _Slots:
+    """Where the operands and results of a step are in the table of slots.
+
+    Attributes:
+        inputs: the slots of the arguments that are not static.
+        leaves: each captured leaf, with its slot.
+        arrays: captured tensors and gradients; they are looked at in each call.
+        settings: captured settings, with their slots.
+        in_place: the leaves that are written over, with the slots of the old and the new value.
+        swapped: the same for leaves whose new value needs storage of its own.
+        first_output: the slot of the first output.
+    """
+
+    def __init__(self, step: Step, program: Program) -> None:
+        places = iter(range(ARENA + 1, len(program.slots)))
+        self.inputs = [next(places) for _ in step.graph.inputs]
+        captures = [(next(places), capture) for capture in step.captures]
+        slot_of = {x.source: slot for slot, x in captures if x.kind == "leaf"}
+        self.leaves = list(slot_of.items())
+        self.arrays = [(slot, x) for slot, x in captures if x.kind in ("value", "grad")]
+        self.settings = [(slot, x.source) for slot, x in captures if x.kind == "setting"]
+        outputs = [next(places) for _ in step.graph.outputs]
+        self.first_output = outputs[0] if outputs else 0
+        updates = [(leaf, slot_of[leaf], next(places)) for leaf in step.updated]
+        self.in_place = [row for k, row in enumerate(updates) if k in program.in_place]
+        self.swapped = [row for k, row in enumerate(updates) if k not in program.in_place]
+        self.changing = frozenset(
+            (
+                *self.inputs,
+                *outputs,
+                *(slot for slot, _ in self.arrays),
+                *(slot for _, *both in self.swapped for slot in both),
+            )
+        )
+
+
+class BoundCall:
+    """The tables of a step, for one call at a time.
+
+    Attributes:
+        stale: whether the storage of a leaf was exchanged or lent since it was bound.
+    """
+
+    def __init__(self, step: Step, known: _Slots, executable: Executable) -> None:
+        self.stale = True
+        self._step, self._known = step, known
+        self._native = executable.instance(known.changing)
+        self._slots = self._native.slots
+        # A word for each number, written as what it is; the last is for static arguments.
+        self._floats = array("d", [0.0] * (len(known.inputs) + len(known.settings) + 1))
+        self._ints = memoryview(self._floats).cast("B").cast("q")
+        self._arguments, self._settings = self._places()
+        types = [node.tensor for node in step.graph.outputs]
+        self._outputs = Outputs(types, self._slots, known.first_output)
+        self._has_gradients = bool(step.with_grad or step.cleared)
+        self._moving: list[tuple[Leaf, int, int]] = []
+        self._fresh: list[tuple[Leaf, Storage]] = []
+        for leaf, _ in known.leaves:
+            leaf._watch(self)
+
+    def _places(self) -> tuple[list[tuple[Any, int]], list[tuple[Any, str, int]]]:
+        """The table and place of each argument's word; the owner, name and place of each setting.
+
+        The slot of an array gets its address at each call, that of a number has one for good.
+        """
+        known, base = self._known, self._floats.buffer_info()[0]
+        inputs, words = iter(known.inputs), iter(range(len(self._floats) - 1))
+        arguments: list[tuple[Any, int]] = []
+        for kind in self._step.kinds:
+            if isinstance(kind, TensorType):
+                arguments.append((self._slots, next(inputs)))
+            elif isinstance(kind, str):
+                place = next(words)
+                self._slots[next(inputs)] = base + WORD * place
+                arguments.append((self._floats if kind == "float" else self._ints, place))
+            else:
+                arguments.append((self._ints, -1))
+        settings: list[tuple[Any, str, int]] = []
+        for slot, (owner, name) in known.settings:
+            place = next(words)
+            self._slots[slot] = base + WORD * place
+            settings.append((owner, name, place))
+        return arguments, settings
+
+    def run(self, words: Sequence[Any], threads: int) -> list[Array] | None:
+        """Run the step and commit it: the arrays of its outputs, or None when it refused."""
+        if self.stale:
+            self._rebind()
+        for word, (table, place) in zip(words, self._arguments):
+            table[place] = word
+        floats = self._floats
+        for owner, name, place in self._settings:
+            floats[place] = owner.__dict__[name]
+        held = self._bind_arrays() if self._known.arrays else None
+        arrays = self._outputs.take()
+        if self._moving or self._has_gradients:
+            self._take_storage()
+            status = self._native.run(threads, partial(self._commit, arrays))
+            if status:
+                self._give_back()
+        else:
+            status = self._native.run(threads)
+        del held
+        return None if status else arrays
+
+    def _rebind(self) -> None:
+        """Look up the storage of every leaf again."""
+        self.stale = False  # before the look: what happens meanwhile is not lost
+        slots, moving = self._slots, [*self._known.swapped]
+        for leaf, slot in self._known.leaves:
+            slots[slot] = leaf._address
+        for row in self._known.in_place:
+            leaf, _, slot = row
+            if leaf._lent:
+                moving.append(row)
+                self.stale = True  # in the next call its new storage can be written in place
+            else:
+                slots[slot] = leaf._address
+        self._moving = moving
+        self._native.bind_all()
+
+    def _bind_arrays(self) -> list[Array]:
+        """Bind captured tensors and gradients; gives what has to stay alive during the call."""
+        held: list[Array] = []
+        for slot, capture in self._known.arrays:
+            source = capture.source if capture.kind == "value" else capture.source._grad
+            dense = np.ascontiguousarray(source._eager())
+            self._slots[slot] = address_of(dense)
+            held.append(dense)
+        return held
+
+    # -- the commit ----------------------------------------------------------------------------
+
+    def _take_storage(self) -> None:
+        """Take storage for the leaves that are not written in place in this call."""
+        slots, self._fresh = self._slots, []
+        for leaf, old, new in self._moving:
+            storage = leaf._fresh()
+            slots[old], slots[new] = leaf._address, storage[1]
+            self._fresh.append((leaf, storage))
+
+    def _give_back(self) -> None:
+        for leaf, storage in self._fresh:
+            leaf._spare = storage
+
+    def _commit(self, arrays: Sequence[Array]) -> None:
+        """Make new values and gradients the leaves' own; once more does no harm.
+
+        Leaves that were written in place have their new value already.
+        """
+        for leaf, storage in self._fresh:
+            leaf._replace(storage, self)
+        if self._has_gradients:
+            self._step.commit_gradients(arrays)
+
+
+def _bounds_message(program: Program) -> str:
+    rows = program.instructions
+    found = {row.label for row in rows if isinstance(row.kernel, (Gather, Scatter))}
+    return MSG_STEP_BOUNDS.format(name=program.name, places="; ".join(sorted(found)))

@@ -1,0 +1,121 @@
+"""Calls whose outputs are tracked: one `call` node, and the values that its backward needs.
+
+The program of such a call is another one: it also returns the residuals, the forward values that
+the backward of the whole call reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from einkorn.arguments import Arguments
+from einkorn.bound_call import Calls
+from einkorn.ir.graph import Graph
+from einkorn.ir.node import Node, make_call, project, toposort
+from einkorn.ir.ops import Op
+from einkorn.ir.types import TupleType
+from einkorn.passes.autodiff import call_vjp, expand_grads, inline_calls
+from einkorn.recording import Record, current_region, result
+from einkorn.reference_call import ReferenceCalls
+from einkorn.step import Step
+from einkorn.tensor import Tensor
+from einkorn.tracing import carries_gradient
+
+Array = np.ndarray[Any, Any]
+
+
+def calls_of(step: Step, backend: str) -> Calls | ReferenceCalls:
+    """What runs a step."""
+    return ReferenceCalls(step) if backend == "reference" else Calls(step, backend)
+
+
+class RecordedCalls:
+    """The calls of a step some of whose outputs are tracked.
+
+    Attributes:
+        calls: those of the program that also returns the residuals.
+    """
+
+    def __init__(self, step: Step, tracked: Sequence[bool], backend: str) -> None:
+        """
+        Args:
+            step: what is called.
+            tracked: for each output of the function whether it is.
+            backend: what the program is made for.
+        """
+        graph = step.graph
+        self._step, self._tracked = step, tracked
+        self._closed = Graph(  # without updates: what a recorded call computes
+            graph.name,
+            graph.inputs,
+            graph.captures,
+            graph.outputs[: step.count],
+            (),
+            graph.names,
+            graph.origins,
+        )
+        self._residuals = _residuals(self._closed, tracked)
+        self.calls = calls_of(step.with_outputs(self._residuals), backend)
+
+    def call(self, arguments: Arguments, threads: int) -> list[Tensor]:
+        """Run the step and commit it: its outputs, recorded."""
+        arguments.own()
+        with self._step.lock():
+            # Before the step writes: a recording keeps the values that the step saw.
+            parents = tuple(self._param_records(arguments))
+            arrays = self.calls.call(arguments, threads)
+        node = make_call(self._closed, [record.node for record in parents])
+        residuals = dict(zip(self._residuals, arrays[len(self._step.graph.outputs) :]))
+        known = {node.attr("id"): residuals}
+        region = current_region.get()
+        outputs: list[Tensor] = []
+        for k, (tracked, array) in enumerate(zip(self._tracked, arrays)):
+            record = None
+            if tracked:
+                record = Record(project(node, k), array, parents, known=known)
+                if region is not None:
+                    region.add(record)
+            outputs.append(result(self._closed.outputs[k].tensor, array, record=record))
+        return outputs
+
+    def _param_records(self, arguments: Arguments) -> Iterable[Record]:
+        region = current_region.get()
+        for value in self._step.values(arguments):
+            value._lend()
+            record = value._as_record()
+            yield record if region is None else region.bring(record)
+
+
+def _residuals(closed: Graph, tracked: Sequence[bool]) -> tuple[Node, ...]:
+    """The forward values that the backward of a graph reads, params and constants aside."""
+    influential = _influential(closed, tracked)
+    wanted = tuple(k in influential for k in range(len(closed.params)))
+    given = tuple(
+        is_tracked and carries_gradient(node) for is_tracked, node in zip(tracked, closed.outputs)
+    )
+    backward = inline_calls(call_vjp(closed, wanted, given).graph)
+    forward = set(inline_calls(expand_grads(closed)).nodes)
+    used = [x for node in backward.nodes if node not in forward for x in node.inputs]
+    used += backward.outputs
+    skip = set(closed.params)
+    return tuple(
+        x
+        for x in dict.fromkeys(used)
+        if x in forward
+        and x not in skip
+        and x.op is not Op.CONST
+        and not isinstance(x.type, TupleType)
+    )
+
+
+def _influential(closed: Graph, tracked: Sequence[bool]) -> frozenset[int]:
+    """The params that gradients of outputs can flow to."""
+    rows = zip(tracked, closed.outputs)
+    starts = [node for is_tracked, node in rows if is_tracked and node.dtype.is_float]
+    reached = set(toposort(starts, into=carries_gradient))
+    return frozenset(
+        k for k, node in enumerate(closed.params) if node in reached and node.dtype.is_float
+    )

@@ -1,0 +1,32 @@
+"""The call of a trace by the NumPy reference, op by op."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from einkorn.arguments import Arguments
+from einkorn.runtime.compiler import run_reference
+from einkorn.step import Step
+
+Array = np.ndarray[Any, Any]
+
+
+class ReferenceCalls:
+    """The calls of a step without a compiler."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    def call(self, arguments: Arguments, threads: int) -> list[Array]:
+        """Run the step and commit it: the arrays of its outputs."""
+        arrays = [value._eager() for value in self._step.values(arguments)]
+        outputs, updates = run_reference(self._step.graph, arrays)
+        fresh = [leaf._fresh() for leaf in self._step.updated]
+        for storage, value in zip(fresh, updates):
+            np.copyto(storage[0], value)
+        for leaf, storage in zip(self._step.updated, fresh):
+            leaf._replace(storage)
+        self._step.commit_gradients(outputs)
+        return outputs
