@@ -331,5 +331,16 @@ class SkinnyDot:
     epilogue: Epilogue
 
 
-Template = RandomBits | Sequence | Scan | ArgReduce | Gather | Scatter | Pack | TiledDot | SkinnyDot
+Template = (
+    Batched
+    | RandomBits
+    | Sequence
+    | Scan
+    | ArgReduce
+    | Gather
+    | Scatter
+    | Pack
+    | TiledDot
+    | SkinnyDot
+)
 Kernel = LoopKernel | Template

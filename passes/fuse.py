@@ -91,7 +91,7 @@ class _Fusion:
         users: dict[Node, list[Node]] = {node: [] for node in nodes}
         waiting: dict[Node, int] = {}
         for node in nodes:
-            bases = {found.base for x in node.inputs if (found := self.reach(x)).base in place}
+            bases = {self.reach(x).base for x in node.inputs} & place.keys()
             waiting[node] = len(bases)
             for base in bases:
                 users[base].append(node)

@@ -162,7 +162,8 @@ def _adds_up_in_bands(cluster: Cluster, space: Ints) -> bool:
         return False
     if len(space) == 3:
         return space == (1, rows, n)
-    return prod(space) == cluster.size and n % PARTIALS == 0 and ROW_BLOCK % n == 0
+    is_whole = space in ((cluster.size,), (1, cluster.size))
+    return is_whole and n % PARTIALS == 0 and ROW_BLOCK % n == 0
 
 
 def _stays_parallel(kind: str, space: Ints) -> bool:

@@ -6,7 +6,6 @@ for every width of vector that this CPU can run (tests/template_harness.py).
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -22,31 +21,33 @@ from template_harness import (
     compiled,
     elementwise,
     garbage,
-    joined,
     run,
     same_on_all,
     sample,
 )
 
 from einkorn.codegen.llvm import objects
-from einkorn.codegen.llvm.mathlib import MATH
 from einkorn.codegen.llvm.templates import TEMPLATES
 from einkorn.codegen.llvm.vectors import HALVES, accumulator, register, round_to, storage
 from einkorn.ir import dtypes as dt
 from einkorn.ir import numpy_rules as ref
 from einkorn.ir.dtypes import DType
 from einkorn.ir.loops import (
+    BATCH_CHUNK,
     COLUMN_CHUNK,
     RANDOM_CHUNK,
     Access,
     ArgReduce,
+    Batched,
     Epilogue,
+    Expr,
     Gather,
+    LoopKernel,
     Pack,
     RandomBits,
-    RowSoftmax,
     Scan,
     Scatter,
+    Sequence,
     SkinnyDot,
     TiledDot,
 )
@@ -127,83 +128,69 @@ def _philox_block(block: int, draw: int, key: int) -> list[int]:
     return c
 
 
-# -- softmax ---------------------------------------------------------------------------------------
+# -- sequences of partial results ------------------------------------------------------------------
 
-ROWS = [(1, 1, 0), (3, 10, 3), (5, 16, 0), (2, 100, 1), (2, 4096, 0), (2, 9001, 0)]
-SOFTMAX = [Op.SOFTMAX, Op.LOG_SOFTMAX, Op.LOGSUMEXP]
-REFERENCE = {
-    Op.SOFTMAX: ref.softmax,
-    Op.LOG_SOFTMAX: ref.log_softmax,
-    Op.LOGSUMEXP: ref.logsumexp,
+COMBINE = {
+    Op.SUM: (np.add, -0.0),
+    Op.PROD: (np.multiply, 1),
+    Op.MAX: (ref.maximum, -np.inf),
+    Op.MIN: (ref.minimum, np.inf),
 }
-TOLERANCE = {dt.float16: 1e-3, dt.bfloat16: 8e-3, dt.float32: 2e-6, dt.float64: 1e-14}
 
 
-def run_softmax(op: Op, dtype: DType, x: Array, pad: int = 0) -> Array:
-    rows, n = x.shape
-    width = 1 if op is Op.LOGSUMEXP else n
-    held = np.zeros((rows, n + pad), x.dtype)
-    held[:, :n] = x
-    params = [rows, n, n + pad, width]
-    out, _ = same_on_all(RowSoftmax(op, dtype), [held], garbage(dtype, (rows, width)), params, rows)
-    return out if op is not Op.LOGSUMEXP else out[:, 0]
+@pytest.mark.parametrize("dtype", dt.ALL, ids=repr)
+@pytest.mark.parametrize("op", COMBINE, ids=lambda op: op.name)
+def test_sequence(op: Op, dtype: DType) -> None:
+    if op in (Op.SUM, Op.PROD) and (dtype in HALVES or dtype is dt.bool_):
+        pytest.skip("not a kernel that passes ask for")
+    combine, neutral = COMBINE[op]
+    for shape in [(1, 1, 1), (1, 9, 1), (2, 3, 16), (3, 5, 37), (1, 4, 64), (2, 2, 131)]:
+        outer, count, inner = shape
+        x = sample(dtype, shape, special=True)
+        out, _ = same_on_all(
+            Sequence(op, dtype), [x], garbage(dtype, (outer, inner)), [*shape],
+            outer * -(-inner // COLUMN_CHUNK),
+        )  # fmt: skip
+        with np.errstate(all="ignore"):
+            start = [x[:, 0]] if not dtype.is_float else [np.full_like(x[:, 0], neutral), x[:, 0]]
+            expected = start[0] if len(start) == 1 else combine(*start)
+            for part in range(1, count):
+                expected = combine(expected, x[:, part])
+        assert_same_bits(out, expected.astype(dtype.numpy))
 
 
-@cache
-def math_call(name: str, dtype: DType) -> Any:
-    return elementwise(lambda w, value: MATH[name](w, value), dtype, dtype)
+# -- one map on many tensors -----------------------------------------------------------------------
+
+_UNIT, _SAME = Access(dt.float32, "unit"), Access(dt.float32, "zero")
+MAP = LoopKernel(
+    1,
+    (_UNIT, _SAME, Access(dt.int32, "any")),
+    (
+        Expr(Op.MUL, (0, 1), dt.float32),
+        Expr(Op.CAST, (2,), dt.float32),
+        Expr(Op.SUB, (3, 4), dt.float32),
+    ),
+    ((_UNIT, 5), (_UNIT, 3)),
+)
 
 
-def softmax_by_the_book(op: Op, dtype: DType, x: Array) -> Array:
-    """The canonical order of ir/ops.py for finite rows, with einkorn's own exp and log."""
-    wide = accumulator(dtype)
-    x = x.astype(wide.numpy)
-    top = np.max(x, axis=1, keepdims=True)
-    term = apply(math_call("exp", wide), x - top, wide)
-    total = np.full(len(x), -0.0, wide.numpy)
-    for start in range(0, x.shape[1], 4096):
-        partials = np.full((16, len(x)), -0.0, wide.numpy)
-        for i, column in enumerate(term[:, start : start + 4096].T):
-            partials[i % 16] += column
-        total = total + joined(partials)
-    if op is Op.SOFTMAX:
-        return (term / total[:, None]).astype(dtype.numpy)
-    log = apply(math_call("log", wide), total, wide)
-    if op is Op.LOGSUMEXP:
-        return (log + top[:, 0]).astype(dtype.numpy)
-    return ((x - top) - log[:, None]).astype(dtype.numpy)
-
-
-@pytest.mark.parametrize("dtype", dt.FLOATS, ids=repr)
-@pytest.mark.parametrize("op", SOFTMAX, ids=lambda op: op.name)
-def test_softmax(op: Op, dtype: DType) -> None:
-    for rows, n, pad in ROWS:
-        x = (sample(dtype, (rows, n)) * 3 - 20).astype(dtype.numpy)
-        out = run_softmax(op, dtype, x, pad)
-        assert_same_bits(out, softmax_by_the_book(op, dtype, x))
-        tolerance = TOLERANCE[dtype]
-        expected = REFERENCE[op](x).astype(np.float64)
-        np.testing.assert_allclose(
-            out.astype(np.float64), expected, rtol=20 * tolerance, atol=tolerance / n
-        )
-
-
-@pytest.mark.parametrize("dtype", dt.FLOATS, ids=repr)
-def test_softmax_of_special_rows(dtype: DType) -> None:
-    low, top, nan = -np.inf, np.inf, np.nan
-    rows = [[low] * 3, [top, 0, 1], [nan, 0, 1], [low, 0, 0], [top, top, low], [60000, -60000, 0]]
-    x = np.array([row * 7 for row in rows], dtype.numpy)
-    out = run_softmax(Op.LOGSUMEXP, dtype, x).astype(np.float64)
-    assert out[0] == -np.inf
-    assert out[1] == out[4] == np.inf
-    assert np.isnan(out[2])
-    np.testing.assert_allclose(out[3], np.log(14), rtol=1e-2)
-    softmax = run_softmax(Op.SOFTMAX, dtype, x).astype(np.float64)
-    logs = run_softmax(Op.LOG_SOFTMAX, dtype, x).astype(np.float64)
-    assert np.isnan(softmax[[0, 1, 2, 4]]).all()
-    assert np.isnan(logs[[0, 1, 2, 4]]).all()
-    np.testing.assert_allclose(softmax[3, :3], [0, 1 / 14, 1 / 14], rtol=1e-2)
-    np.testing.assert_allclose(softmax[5, :3], [1 / 7, 0, 0], rtol=1e-2)
+@pytest.mark.parametrize(
+    "sizes", [[1], [5, 1, 16], [BATCH_CHUNK, 3, BATCH_CHUNK - 1], [2 * BATCH_CHUNK + 1, 17]], ids=str
+)
+def test_batched(sizes: list[int]) -> None:
+    inputs: list[Array] = []
+    chunks = [-(-n // BATCH_CHUNK) for n in sizes]
+    params = [len(sizes), *(sum(chunks[:k]) for k in range(len(sizes) + 1))]
+    out = garbage(dt.float32, (2 * len(sizes), max(sizes)))
+    expected = out.copy()
+    for k, n in enumerate(sizes):
+        x, scale, y = sample(dt.float32, (n,), k), sample(dt.float32, (1,), k), np.arange(3 * n)
+        inputs += [x, scale, (y % 7).astype(np.int32)]
+        params += [n, 1, 0, 3, 1, 1]
+        expected[2 * k, :n] = x * scale - (y[::3] % 7).astype(np.float32)
+        expected[2 * k + 1, :n] = x * scale
+    found, _ = same_on_all(Batched(MAP), inputs, out, params, sum(chunks), 2 * len(sizes))
+    assert_same_bits(found, expected)
 
 
 # -- scan ------------------------------------------------------------------------------------------
@@ -305,14 +292,14 @@ def test_scatter(op: Op, dtype: DType, index: DType, outside: bool) -> None:
 
 
 def some_kernels() -> list[Any]:
-    every: list[Any] = [RandomBits()]
+    every: list[Any] = [RandomBits(), Batched(MAP)]
     for dtype in NUMERIC:
         every += [Scan(dtype), ArgReduce(Op.ARGMAX, dtype), Pack(dtype, 8)]
         epilogue = Epilogue((), (), ((Access(dtype, "unit"), 0),))
         every += [SkinnyDot(dtype, dtype, 2, 8, name, True, epilogue) for name in ("k", "many")]
         every += [TiledDot(accumulator(dtype), dtype, 4, 16, False, True, epilogue)]
         every += [Scatter(Op.SCATTER_SET, dtype, dt.int32)]
-    every += [RowSoftmax(op, dtype) for op in SOFTMAX for dtype in dt.FLOATS]
+    every += [Sequence(op, dtype) for op in COMBINE for dtype in NUMERIC]
     every += [Gather(size, dt.int64) for size in (1, 2, 4, 8)]
     return every
 

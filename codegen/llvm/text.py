@@ -488,8 +488,7 @@ class _While:
     """The labels of `Writer.while_`."""
 
     def __init__(self, writer: Writer, tag: str) -> None:
-        self._writer = writer
-        self._tag = tag
+        self._writer, self._tag = writer, tag
         self._exits = 0
         self.head, self.done = f"while{tag}", f"finished{tag}"
 
