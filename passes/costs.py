@@ -6,7 +6,7 @@ core with 16 float32 lanes, rounded from measurements of the kernels themselves.
 
 from __future__ import annotations
 
-from einkorn.ir.loops import Expr, LoopKernel, levels
+from einkorn.ir.loops import LoopKernel, levels
 from einkorn.ir.ops import Op
 
 LAUNCH_NS = 15.0
@@ -16,6 +16,7 @@ HANDOFF_NS = 3_000.0  # until a thread goes on with what another one has done
 TEAM_NS = 2_000.0  # to open and close a job of the team
 SPLIT_NS = 12_000.0  # below this a launch is not worth a second thread
 PIECE_NS = 4_000.0  # a piece that is worth claiming
+SCRATCH_BYTES = 48 * 1024  # stack memory for kept rows: in L1, and safe for threads' small stacks
 PIECES = 16  # parts of a launch: enough that a late thread leaves little undone
 LONG_PIECE_NS = 20_000.0  # no piece of a longer launch has to take longer
 
@@ -24,11 +25,26 @@ _SLOW = {
     Op.EXPM1: 0.8,
     Op.LOG: 0.6,
     Op.LOG1P: 0.8,
+    Op.LOG2: 1.0,
+    Op.LOG10: 1.0,
     Op.SIN: 1.0,
     Op.COS: 1.0,
     Op.TAN: 1.5,
+    Op.ASIN: 0.6,
+    Op.ACOS: 0.6,
+    Op.ATAN2: 1.0,
+    Op.SINH: 0.8,
+    Op.COSH: 0.6,
     Op.TANH: 0.6,
+    Op.ASINH: 1.0,
+    Op.ACOSH: 1.0,
+    Op.ATANH: 1.0,
     Op.ERF: 1.0,
+    Op.ERFC: 1.5,
+    Op.ERFINV: 4.0,
+    Op.NDTR: 1.5,
+    Op.LGAMMA: 8.0,
+    Op.POLYGAMMA: 8.0,
     Op.SIGMOID: 0.6,
     Op.SILU: 0.7,
     Op.GELU: 1.5,
@@ -42,9 +58,9 @@ _SLOW = {
 }
 
 
-def step_cost(step: Expr) -> float:
-    """The time of one step for one element."""
-    return _SLOW.get(step.op, SIMPLE_NS)
+def op_cost(op: Op) -> float:
+    """The time of an elementwise op for one element."""
+    return _SLOW.get(op, SIMPLE_NS)
 
 
 def loop_cost(kernel: LoopKernel, elements: int) -> float:
@@ -54,7 +70,7 @@ def loop_cost(kernel: LoopKernel, elements: int) -> float:
     scattered = sum(access.inner == "any" for access in accesses)
     known = levels(kernel)[len(kernel.loads) :]
     work = sum(
-        step_cost(step)
+        op_cost(step.op)
         for step, level in zip(kernel.body, known)
         if level.varies or step.over is not None
     )

@@ -42,6 +42,7 @@ from einkorn.passes.fuse_rules import (
     may_share,
     role_in,
     take_space,
+    wastes_lanes,
 )
 from einkorn.passes.launches import Group, Groups
 from einkorn.passes.views import Reach, reach, scalar_constant
@@ -63,9 +64,11 @@ class _Fusion:
         self.clusters: list[Cluster] = []
         self.home: dict[Node, Cluster] = {}
         self.readers: dict[Node, list[Cluster]] = {}
+        self._open: dict[Node, list[Cluster]] = {}
         self._reach: dict[Node, Reach] = {}
         self._scalars: Cluster | None = None
         self._results = {self.reach(x).base for x in graph.results}
+        self._stored = self._results | self._read_elsewhere()
         self._closing = self._closing_nodes()
 
     def reach(self, x: Node) -> Reach:
@@ -78,13 +81,24 @@ class _Fusion:
         """The operands that are not constants, each with what it shows."""
         return [(x, self.reach(x)) for x in node.inputs if scalar_constant(x) is None]
 
+    def _read_elsewhere(self) -> set[Node]:
+        """Nodes that some other kernel reads in any case."""
+        nodes = [node for node in self.graph.nodes if not OPS[node.op].view]
+        return {
+            found.base
+            for node in nodes
+            for _, found in self.operands(node)
+            if found.repeat == 0 or not (is_pointwise(node) or is_normal(node))
+        }
+
     # -- the order of visits -------------------------------------------------------------------
 
     def order(self) -> list[Node]:
         """Nodes that compute something, by the kernels that must come before them; scalars first.
 
         What the scalars of a step give (a learning rate, a bias correction) is then ready before
-        the kernels over many elements, which can take in what reads them.
+        the kernels over many elements, which can take in what reads them. Closing nodes come last,
+        so that what an optimizer does to its slots before it needs the gradient is no kernel.
         """
         nodes = [n for n in self.graph.nodes if not is_source(n) and not OPS[n.op].view]
         place = {node: k for k, node in enumerate(nodes)}
@@ -96,18 +110,19 @@ class _Fusion:
             for base in bases:
                 users[base].append(node)
         depth: dict[Node, int] = {}
-        ready: list[tuple[int, bool, int]] = []
+        ready: list[tuple[bool, int, bool, int]] = []
 
         def visit(node: Node) -> None:
             depth[node] = max((self._depth(node, x, depth) for x in node.inputs), default=0)
-            heapq.heappush(ready, (depth[node], node.tensor.size != 1, place[node]))
+            rank = node in self._closing, depth[node], node.tensor.size != 1, place[node]
+            heapq.heappush(ready, rank)
 
         for node in nodes:
             if not waiting[node]:
                 visit(node)
         found: list[Node] = []
         while ready:
-            node = nodes[heapq.heappop(ready)[2]]
+            node = nodes[heapq.heappop(ready)[-1]]
             found.append(node)
             for user in users[node]:
                 waiting[user] -= 1
@@ -166,7 +181,7 @@ class _Fusion:
         near = {cluster.index: cluster for cluster in homes}
         for x, found in operands:
             if x.tensor.size == found.base.tensor.size > 1:
-                near.update((c.index, c) for c in self._readers(found.base))
+                near.update((c.index, c) for c in self._siblings(found.base))
         if node.tensor.size == 1 and self._scalars is not None:
             near[self._scalars.index] = self._scalars
         kinds = {index: near[index].kind for index in sorted(near) if index >= first}
@@ -174,16 +189,16 @@ class _Fusion:
 
     def _fits(self, cluster: Cluster, node: Node, operands: list[tuple[Node, Reach]]) -> bool:
         new = {x for x, found in operands if found.base not in cluster.roles} - cluster.reads
-        buffers = (
-            len(cluster.reads) + len(new) + sum(node in self._results for node in cluster.roles)
-        )
-        return buffers < MAX_BUFFERS and len(cluster.roles) < MAX_MEMBERS
+        return cluster.buffers + len(new) < MAX_BUFFERS and len(cluster.roles) < MAX_MEMBERS
 
     def _add(
         self, cluster: Cluster, node: Node, role: str, operands: list[tuple[Node, Reach]]
     ) -> None:
         take_space(cluster, node, role)
+        inside = [found for _, found in operands if found.base in cluster.roles]
+        cluster.stages[node] = cluster.stage_of(node, inside)
         cluster.roles[node] = role
+        cluster.stored += node in self._stored
         self.home[node] = cluster
         for x, found in operands:
             if found.base not in cluster.roles:
@@ -191,16 +206,19 @@ class _Fusion:
             known = self.readers.setdefault(found.base, [])
             if not known or known[-1] is not cluster:
                 known.append(cluster)
+                self._open.setdefault(found.base, []).append(cluster)
         if cluster.kind == "map" and cluster.size == 1:
             self._scalars = cluster
 
     def _readers(self, base: Node) -> list[Cluster]:
-        """The clusters that read a node, those they were taken into."""
-        found: list[Cluster] = []
-        for cluster in self.readers.get(base, ()):
-            while cluster.into is not None:
-                cluster = cluster.into
-            found.append(cluster)
+        """The clusters that read a node, or those they were taken into."""
+        return [_alive(cluster) for cluster in self.readers.get(base, ())]
+
+    def _siblings(self, base: Node) -> list[Cluster]:
+        """The clusters that read a node and can take in more; others are forgotten."""
+        known = map(_alive, self._open.get(base, ()))
+        found = [c for c in dict.fromkeys(known) if not (c.is_full or c.kind in ("dot", "single"))]
+        self._open[base] = found
         return found
 
     # -- joining clusters ----------------------------------------------------------------------
@@ -233,8 +251,9 @@ class _Fusion:
         if any(found.repeat != 1 for found in crossing):
             return False
         reads = {x for x in early.reads | late.reads if self.reach(x).base not in early.roles}
-        results = [node for c in (early, late) for node in c.roles if node in self._results]
-        if len(reads) + len(results) >= MAX_BUFFERS:
+        if len(reads) + early.stored + late.stored >= MAX_BUFFERS:
+            return False
+        if late.kind != "map" and wastes_lanes(late.space, early.roles):
             return False
         if len(early.roles) + len(late.roles) >= MAX_MEMBERS:
             return False
@@ -266,6 +285,8 @@ class _Fusion:
             self.home[node] = late
         dot = [node for node in late.roles if late.kind == "dot"][:1]
         late.roles = {**dict.fromkeys(dot, "lane"), **early.roles, **late.roles}
+        late.stages = {**early.stages, **late.stages}
+        late.stored += early.stored
         late.reads = {x for x in early.reads | late.reads if self.reach(x).base not in late.roles}
         if self._scalars is early:
             self._scalars = late
@@ -294,3 +315,10 @@ class _Fusion:
                 for cluster in sorted(alive, key=lambda cluster: cluster.index)
             ),
         )
+
+
+def _alive(cluster: Cluster) -> Cluster:
+    """The cluster itself, or the one that took it in."""
+    while cluster.into is not None:
+        cluster = cluster.into
+    return cluster

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 
 from einkorn.ir.loops import COLUMN_BLOCK, COLUMN_CHUNK, PARTIALS, REDUCTIONS, ROW_BLOCK
 from einkorn.ir.node import Node
 from einkorn.ir.ops import OPS, Op
+from einkorn.passes.costs import SCRATCH_BYTES, SIMPLE_NS, op_cost
 from einkorn.passes.views import Reach
 
 Ints = tuple[int, ...]
@@ -17,6 +19,7 @@ MAX_MEMBERS = 96  # ops of one kernel: compile time grows with them
 MAX_ROW = 16384  # elements of a row that is passed over again: the passes find it in the cache
 ALONE = 32768  # elements up to which a kernel runs on one thread anyway
 PARALLEL = 8  # work items that a kernel over more elements should have
+SMALL = 4096  # elements up to which a launch costs more than lanes that idle
 
 
 @dataclass(eq=False, slots=True)
@@ -25,11 +28,14 @@ class Cluster:
 
     Attributes:
         index: its place in the order of execution.
-        kind: see the top of this file.
+        kind: see the top of passes/fuse.py.
         space: the sizes of its index space.
         roles: what each member is in it: "lane" (one value for each index), "row" (one for each
             row) or "total" (of a reduction that other groups read).
+        stages: for each member the number of reductions over a row that lead to it, one after the
+            other: the kernel passes over a row once more for each.
         reads: operands from elsewhere.
+        stored: how many members other groups or the caller read in any case.
         into: the cluster that took this one in, if any.
     """
 
@@ -37,7 +43,9 @@ class Cluster:
     kind: str
     space: Ints
     roles: dict[Node, str] = field(default_factory=dict[Node, str])
+    stages: dict[Node, int] = field(default_factory=dict[Node, int])
     reads: set[Node] = field(default_factory=set[Node])
+    stored: int = 0
     into: Cluster | None = None
 
     @property
@@ -45,9 +53,23 @@ class Cluster:
         return prod(self.space)
 
     @property
+    def buffers(self) -> int:
+        """How many buffers its kernel reads and writes at least."""
+        return len(self.reads) + self.stored
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.roles) >= MAX_MEMBERS or self.buffers >= MAX_BUFFERS - 1
+
+    @property
     def shape(self) -> Ints:
         """The shape of the first member: for a dot's cluster that of the dot."""
         return next(iter(self.roles)).shape
+
+    def stage_of(self, node: Node, inside: list[Reach]) -> int:
+        """The stage that `node` would have, given its operands among the members."""
+        before = max((self.stages[found.base] for found in inside), default=0)
+        return before + (node.op in REDUCTIONS)
 
 
 def is_pointwise(node: Node) -> bool:
@@ -111,7 +133,7 @@ def role_in(cluster: Cluster, node: Node, operands: list[tuple[Node, Reach]]) ->
     if node.op in REDUCTIONS:
         return _role_of_reduction(cluster, node, inside)
     if node.tensor.size == cluster.size:
-        return _role_of_lane(cluster, inside)
+        return _role_of_lane(cluster, node, inside)
     if cluster.kind in ("rows", "bands") and node.tensor.size == cluster.space[0] and inside:
         rows = all(cluster.roles[found.base] == "row" and found.repeat == 1 for found in inside)
         return "row" if rows else None
@@ -128,7 +150,10 @@ def _role_in_dot(cluster: Cluster, node: Node, operands: list[tuple[Node, Reach]
     return "lane" if same and direct and len(direct) == len(inside) else None
 
 
-def _role_of_lane(cluster: Cluster, inside: list[Reach]) -> str | None:
+def _role_of_lane(cluster: Cluster, node: Node, inside: list[Reach]) -> str | None:
+    """Elementwise nodes join a cluster of their size, reading members at the same index."""
+    if cluster.kind in ("rows", "bands", "columns") and wastes_lanes(cluster.space, [node]):
+        return None
     for found in inside:
         row = cluster.roles[found.base] == "row"
         if found.repeat != (cluster.space[-1] if row else 1):
@@ -144,10 +169,11 @@ def _role_of_reduction(cluster: Cluster, node: Node, inside: list[Reach]) -> str
     if any(cluster.roles[found.base] != "lane" or found.repeat != 1 for found in inside):
         return None
     if cluster.kind == "map":
-        return role if cluster.size == prod(space) and _stays_parallel(kind, space) else None
+        same = cluster.size == prod(space) and not wastes_lanes(space, cluster.roles)
+        return role if same and _stays_parallel(kind, space) else None
     if cluster.kind in ("rows", "bands"):
         if (kind, space) == ("rows", cluster.space):
-            return "row"
+            return "row" if _has_room(cluster, node, inside) else None
         return "total" if _adds_up_in_bands(cluster, space) else None
     return role if (cluster.kind, cluster.space) == (kind, space) else None
 
@@ -176,6 +202,27 @@ def _stays_parallel(kind: str, space: Ints) -> bool:
     return outer * -(-rows // COLUMN_BLOCK) * -(-columns // COLUMN_CHUNK) >= PARALLEL
 
 
+def wastes_lanes(space: Ints, nodes: Iterable[Node]) -> bool:
+    """Whether nodes would be computed on vectors that the rows of a space do not fill.
+
+    Dear ones are better off in a map of their own, unless everything is small.
+    """
+    if space[-1] >= PARTIALS or prod(space) <= SMALL:
+        return False
+    return any(op_cost(node.op) > SIMPLE_NS for node in nodes)
+
+
+def _has_room(cluster: Cluster, node: Node, inside: list[Reach]) -> bool:
+    """Whether a further pass over a row finds what the passes before it have kept.
+
+    Two passes may compute again what does not fit, that costs less than memory; further ones would
+    compute everything again each time.
+    """
+    stage = cluster.stage_of(node, inside)
+    nbytes = max(node.dtype.itemsize, 4) * cluster.space[-1]
+    return stage <= 2 or stage * nbytes <= SCRATCH_BYTES
+
+
 def _widens_to_rows(cluster: Cluster, node: Node, inside: list[Reach]) -> bool:
     """Whether a map over R elements can become rows [R, n], of which it computes one value each."""
     repeats = {found.repeat for found in inside}
@@ -184,6 +231,7 @@ def _widens_to_rows(cluster: Cluster, node: Node, inside: list[Reach]) -> bool:
         cluster.size > 1
         and repeats == {n}
         and n <= MAX_ROW
+        and not wastes_lanes((cluster.size, n), [node])
         and (node.tensor.size <= ALONE or cluster.size >= PARALLEL)
     )
 

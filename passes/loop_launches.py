@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import Protocol
@@ -25,14 +25,13 @@ from einkorn.ir.loops import (
     Over,
     levels,
 )
-from einkorn.passes.costs import grain_of, loop_cost, step_cost
+from einkorn.passes.costs import SCRATCH_BYTES, grain_of, loop_cost, op_cost
 from einkorn.passes.launches import Buffer, Launch
 from einkorn.passes.views import View, merge_axes
 
 Ints = tuple[int, ...]
 
 KEEP_NS = 0.12  # computing a value of a row again costs more than this: it is kept (costs.py)
-SCRATCH_BYTES = 256 * 1024  # stack memory for kept rows: stays in the second-level cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,25 +174,27 @@ def _in_step(kernel: LoopKernel, loop: Loop, strides: list[Ints]) -> frozenset[B
 
 
 def _with_kept(kernel: LoopKernel, n: int) -> LoopKernel:
-    """Choose the values that are kept between passes: those too expensive to compute again."""
+    """Choose the values that are kept between passes: those too expensive to compute again.
+
+    The first of them, as many as there is room for.
+    """
     found = levels(kernel)
     count = len(kernel.loads)
     again: list[float] = [0.0] * count
     kept: list[int] = []
+    room = SCRATCH_BYTES
     latest = _last_uses(kernel, found)
     for number, step in enumerate(kernel.body, count):
-        cost = step_cost(step) + sum(again[k] for k in step.inputs)
+        cost = op_cost(step.op) + sum(again[k] for k in step.inputs)
         level = found[number]
         wanted_later = latest[number] > level.stage and level.varies
-        if wanted_later and cost > KEEP_NS and step.dtype.bits > 8:
+        nbytes = n * max(step.dtype.itemsize, 4)
+        if wanted_later and cost > KEEP_NS and step.dtype.bits > 8 and nbytes <= room:
             kept.append(number)
+            room -= nbytes
             cost = 0.0
         again.append(cost if level.varies else 0.0)
-    if len(kept) * n * 8 > SCRATCH_BYTES:
-        kept = []
-    return LoopKernel(
-        kernel.rank, kernel.loads, kernel.body, kernel.stores, kernel.reduction, tuple(kept)
-    )
+    return replace(kernel, kept=tuple(kept))
 
 
 def _last_uses(kernel: LoopKernel, found: list[Level]) -> list[int]:

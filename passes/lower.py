@@ -20,6 +20,7 @@ from einkorn.passes.loop_launches import Loop, LoopOperand, emit_loop
 from einkorn.passes.views import View, dense_strides, reach, scalar_constant, through, whole
 
 Ints = tuple[int, ...]
+SHOWN_OPS = 8  # ops that a label lists; the `fuse` stage lists all
 
 
 class Lowering:
@@ -131,7 +132,10 @@ class Lowering:
 
     def label(self, node: Node, members: Sequence[Node] = ()) -> str:
         """Op names and the user's line, for people."""
-        ops = " ".join(member.op.name.lower() for member in members or (node,))
+        names = [member.op.name.lower() for member in members or (node,)]
+        if len(names) > SHOWN_OPS:
+            names = [*names[: SHOWN_OPS - 2], "...", names[-1], f"({len(names)} ops)"]
+        ops = " ".join(names)
         origin = self.graph.origins.get(node)
         return f"{ops}  {origin}" if origin else ops
 

@@ -24,11 +24,6 @@ class View:
     strides: Ints
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the view is the base itself, in its own order."""
-        return self.offset == 0 and self.is_dense and self.size == self.base.tensor.size
-
-    @property
     def is_dense(self) -> bool:
         """Whether the elements are adjacent, in row-major order."""
         return all(

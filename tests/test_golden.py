@@ -21,8 +21,8 @@ from einkorn.passes.pipeline import run_pipeline
 
 GOLDEN = Path(__file__).parent / "golden"
 STAGES = (
-    "trace", "expand-autodiff", "simplify", "fold", "dce", "fuse", "lower", "schedule",
-    "plan-memory",
+    "trace", "expand-autodiff", "decompose", "simplify", "fold", "dce", "fuse", "lower", "batch",
+    "schedule", "plan-memory",
 )  # fmt: skip
 MACHINE = Machine(lanes=8, registers=16)
 

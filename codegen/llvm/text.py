@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 _VECTOR = re.compile(r"<(\d+) x (\w+)>")
 # The short names that LLVM mangles into overloaded intrinsics: llvm.fma.v16f32.
 _MANGLED = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "ptr": "p0"}
+_ATTRIBUTES = 'nounwind "probe-stack"="inline-asm"'  # a stack too small is a clean fault
 FLOAT_BITS = {"half": 16, "bfloat": 16, "float": 32, "double": 64}
 
 
@@ -134,9 +135,8 @@ class Writer:
             self._lines.append("  ret void")
         signature = ", ".join(f"{type} %{label}" for type, label in params)
         body = "\n".join(self._lines)
-        self._functions.append(
-            f"define {returns} @{name}({signature}) nounwind {{\nentry:\n{body}\n}}"
-        )
+        head = f"define {returns} @{name}({signature}) {_ATTRIBUTES}"
+        self._functions.append(f"{head} {{\nentry:\n{body}\n}}")
 
     def ret(self, value: Value) -> None:
         """Return `value`; the last thing in a function that is not void."""
