@@ -19,26 +19,37 @@ import llvmlite.binding as llvm
 import mpmath
 import numpy as np
 
-from einkorn.codegen.llvm.mathlib import MATH
-from einkorn.codegen.llvm.text import Writer, vector
+from einkorn.codegen.llvm.mathlib import MATH, polygamma
+from einkorn.codegen.llvm.text import Value, Writer, vector
+from einkorn.ir import special_rules
 
 AVX2 = "+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+popcnt"
 AVX512 = AVX2 + ",+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd"
 ELEMENTS = {"float": np.float32, "double": np.float64}
 NAMES = {"float": "float32", "double": "float64"}
+BINARY = ("pow", "atan2")
+POSITIVE = ("log", "log2", "log10", "rsqrt", "pow", "lgamma", "digamma")
+"""Tested in float64 for positive arguments; lgamma and digamma have zeros among the others."""
+BOUNDED = ("asin", "acos", "atanh", "erfinv")
+"""Defined on [-1, 1]."""
+SPARSE = ("erfinv", "lgamma", "digamma")
+"""Their float64 references are slow: fewer points in the document."""
 
 
 def write_kernel(name: str, element: str, lanes: int) -> str:
     """LLVM text of `f(x, [y,] out, n)`: out[i] = name(x[i] [, y[i]]), n a multiple of lanes."""
+    return _kernel(MATH[name], ["x", "y"] if name in BINARY else ["x"], element, lanes)
+
+
+def _kernel(function: Callable[..., Value], inputs: list[str], element: str, lanes: int) -> str:
     w = Writer()
     type = vector(lanes, element)
-    inputs = ["x", "y"] if name == "pow" else ["x"]
     params = [("ptr", label) for label in [*inputs, "out"]] + [("i64", "n")]
     with w.function("f", params) as (*pointers, n):
         with w.loop(w.i64(0), n, step=lanes) as loop:
             at = [w.gep(element, pointer, loop.index) for pointer in pointers]
             values = [w.load(type, pointer) for pointer in at[:-1]]
-            w.store(MATH[name](w, *values), at[-1])
+            w.store(function(w, *values), at[-1])
     return w.module()
 
 
@@ -81,7 +92,13 @@ class Compiled:
 
 @functools.cache
 def compiled(name: str, element: str, lanes: int = 16, features: str = AVX512) -> Compiled:
-    return Compiled(write_kernel(name, element, lanes), 2 if name == "pow" else 1, features)
+    return Compiled(write_kernel(name, element, lanes), 2 if name in BINARY else 1, features)
+
+
+def polygamma_kernel(order: int, element: str, lanes: int) -> Compiled:
+    """The polygamma function of one order."""
+    text = _kernel(functools.partial(polygamma, order=order), ["x"], element, lanes)
+    return Compiled(text, 1, AVX512)
 
 
 # -- reference values ------------------------------------------------------------------------------
@@ -116,12 +133,32 @@ REFERENCE: dict[str, Callable[..., np.ndarray]] = {
     "softplus": lambda x: np.maximum(x, 0) + np.log1p(np.exp(-abs(x))),
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "pow": np.power,
+    "log2": np.log2,
+    "log10": np.log10,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan2": np.arctan2,
+    "erfc": special_rules.erfc,
+    "erfinv": special_rules.erfinv,
+    "ndtr": special_rules.normal_cdf,
+    "lgamma": special_rules.lgamma,
+    "digamma": special_rules.digamma,
 }
 """Float64 arithmetic, exact enough for float32 results."""
 
 
 def _softplus_mp(x: mpmath.mpf) -> mpmath.mpf:
     return mpmath.log1p(mpmath.exp(x)) if x < 0 else x + mpmath.log1p(mpmath.exp(-x))
+
+
+def _within(x: mpmath.mpf) -> mpmath.mpf:
+    """x inside of [-1000, 1000]: mpmath cannot take erfc of the largest numbers."""
+    return min(max(x, mpmath.mpf(-1000)), mpmath.mpf(1000))
 
 
 def _gelu_mp(x: mpmath.mpf) -> mpmath.mpf:
@@ -146,6 +183,21 @@ EXACT: dict[str, Callable[..., mpmath.mpf]] = {
     "softplus": _softplus_mp,
     "rsqrt": lambda x: 1 / mpmath.sqrt(x),
     "pow": mpmath.power,
+    "log2": lambda x: mpmath.log(x) / mpmath.ln2,
+    "log10": lambda x: mpmath.log(x) / mpmath.ln10,
+    "sinh": mpmath.sinh,
+    "cosh": mpmath.cosh,
+    "asinh": mpmath.asinh,
+    "acosh": mpmath.acosh,
+    "atanh": mpmath.atanh,
+    "asin": mpmath.asin,
+    "acos": mpmath.acos,
+    "atan2": mpmath.atan2,
+    "erfc": lambda x: mpmath.erfc(_within(x)),
+    "erfinv": mpmath.erfinv,
+    "ndtr": lambda x: mpmath.ncdf(_within(x)),
+    "lgamma": lambda x: mpmath.loggamma(x).real,
+    "digamma": mpmath.digamma,
 }
 
 
@@ -180,11 +232,22 @@ def error64(got: float, exact: mpmath.mpf) -> float:
 
 
 def float32_slices(stride: int, name: str, size: int = 1 << 20) -> Iterator[list[np.ndarray]]:
-    """Every stride-th float32, in slices; pow has a y beside each x."""
+    """Every stride-th float32, in slices; functions of two have another number beside each."""
     for start in range(0, 2**32, stride * size):
         numbers = np.arange(start, min(start + stride * size, 2**32), stride, dtype=np.uint64)
         x = numbers.astype(np.uint32).view(np.float32)
-        yield [x, _powers(x, 128.5, np.random.default_rng(start))] if name == "pow" else [x]
+        yield [x, *_seconds(name, x, np.random.default_rng(start))]
+
+
+def _seconds(name: str, x: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """The second operands of functions of two."""
+    if name == "pow":
+        return [_powers(x, 128.5 if x.dtype == np.float32 else 1023.9, rng)]
+    if name == "atan2":
+        with np.errstate(all="ignore"):
+            near = x * rng.choice([-1, 1], x.size) * np.exp(rng.normal(0, 3, x.size))
+            return [near.astype(x.dtype)]
+    return []
 
 
 def _powers(x: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
@@ -211,14 +274,19 @@ def float64_inputs(name: str, count: int, seed: int) -> list[np.ndarray]:
         parts.append(rng.integers(1, 10**8, part) * (math.pi / 2))
         parts.append(rng.integers(1, 2**52, part) * (math.pi / 2))
         parts.append(rng.uniform(-2e8, 2e8, part))
+    if name in ("erfc", "ndtr"):
+        tail = rng.uniform(0, 28, 2 * part)
+        parts.append(tail if name == "erfc" else -tail)
     x = np.concatenate(parts)
-    if name in ("log", "rsqrt", "pow"):
+    if name in POSITIVE:
         x = abs(x)
     if name == "log1p":
         x = np.where(x <= -1, -x, x)
-    if name == "pow":
-        return [x, _powers(x, 1023.9, rng)]
-    return [x]
+    if name == "acosh":
+        x = np.where(abs(x) < 1, 1 + abs(x), abs(x))
+    if name in BOUNDED:
+        x = np.where(abs(x) > 1, 1 / x, x)
+    return [x, *_seconds(name, x, rng)]
 
 
 # -- the document ----------------------------------------------------------------------------------
@@ -252,11 +320,15 @@ def worst64(name: str, count: int, seed: int = 0) -> tuple[float, str]:
 
 def nanoseconds(name: str, element: str) -> float:
     """The time per element over arrays in cache."""
-    low = 0.01 if name in ("log", "rsqrt", "pow") else -4.0
-    x = np.random.default_rng(0).uniform(low, 4.0, 4096).astype(ELEMENTS[element])
+    low, high = (0.01 if name in POSITIVE else -4.0), 4.0
+    if name in BOUNDED:
+        low, high = -1.0, 1.0
+    if name == "acosh":
+        low = 1.0
+    x = np.random.default_rng(0).uniform(low, high, 4096).astype(ELEMENTS[element])
     out = np.empty_like(x)
     function = compiled(name, element, 16 if element == "float" else 8)
-    call = function.bound(*[x] * (2 if name == "pow" else 1), out)
+    call = function.bound(*[x] * (2 if name in BINARY else 1), out)
     best = math.inf
     for _ in range(50):
         start = time.perf_counter()
@@ -271,16 +343,20 @@ HEADER = """# Math functions: errors
 Written by `python tests/mathlib_errors.py {stride} > docs/math.md`.
 
 The greatest error found, in units of the last place of the exact result (0.5 is correct rounding).
-float32: every {stride}th of the 2^32 bit patterns, {points} points a function, against float64
-arithmetic; `pow` takes for each x one y, chosen so that the result is mostly finite. float64:
-{count} points or more a function, random bit patterns and hard ranges (results near overflow and
-underflow, arguments near 0, near 1 and near multiples of pi/2), against mpmath. Subnormal results
-and arguments of every size are included. Special cases are those of C99, tested in
-tests/test_mathlib.py; so is that a lane's bits do not depend on the vector width or on the
-instruction set.
+float32: every {stride}th of the 2^32 bit patterns, {points} points a function ({sparse}
+a sixteenth of that), against float64 arithmetic; `pow` takes for each x one y, chosen so that the
+result is mostly finite, and `atan2` one of similar size. float64: {count} points or more a
+function, random bit patterns and hard ranges (results near overflow and underflow, arguments near
+0, near 1 and near multiples of pi/2), against mpmath. Subnormal results and arguments of every
+size are included. Special cases are those of C99, tested in tests/test_mathlib.py; so is that a
+lane's bits do not depend on the vector width or on the instruction set.
 
 Time is nanoseconds per element on one core with 512-bit vectors, {cpu},
-arguments between -4 and 4 (`log`, `rsqrt` and `pow`: 0.01 to 4), data in cache.
+arguments between -4 and 4, those of them for which the function is defined, data in cache.
+
+`lgamma` and `digamma` have zeros between the poles of the negative axis: float64 was measured for
+positive arguments, and for negative ones against 2 units of the last place of the larger of
+|result|, log|gamma(|x|)| or log|x|, and 1, in tests/test_mathlib.py.
 
 | function | float32 ulp | at | float64 ulp | at | float32 ns | float64 ns |
 |---|---|---|---|---|---|---|"""
@@ -293,10 +369,12 @@ def _processor() -> str:
 
 def main(stride: int, count: int = 30_000) -> None:
     points = f"{-(-(2**32) // stride):,}"
-    header = HEADER.format(stride=stride, points=points, count=f"{count:,}", cpu=_processor())
+    text = {"stride": stride, "points": points, "count": f"{count:,}", "sparse": ", ".join(SPARSE)}
+    header = HEADER.format(**text, cpu=_processor())
     sys.stdout.write(header + "\n")
     for name in MATH:
-        (error32, at32), (error_64, at64) = worst32(name, stride), worst64(name, count)
+        steps = stride * 16 if name in SPARSE else stride
+        (error32, at32), (error_64, at64) = worst32(name, steps), worst64(name, count)
         times = " | ".join(f"{nanoseconds(name, element):.2f}" for element in ELEMENTS)
         row = f"| {name} | {error32:.3f} | {at32} | {error_64:.3f} | {at64} | {times} |"
         sys.stdout.write(row + "\n")

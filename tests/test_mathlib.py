@@ -12,6 +12,7 @@ import pytest
 from mathlib_errors import (
     AVX2,
     AVX512,
+    BINARY,
     ELEMENTS,
     EXACT,
     REFERENCE,
@@ -20,6 +21,7 @@ from mathlib_errors import (
     float32_slices,
     float64_inputs,
     machine,
+    polygamma_kernel,
     worst32,
     worst64,
     write_kernel,
@@ -63,6 +65,26 @@ UNARY: dict[str, list[tuple[float, float]]] = {
         (-1.0, NAN),
         (-INF, NAN),
     ],
+}
+UNARY |= {
+    "log2": [*UNARY["log"], (8.0, 3.0), (2.0**-140, -140.0)],
+    "log10": [*UNARY["log"], (1e3, 3.0), (1e10, 10.0)],
+    "sinh": [(0.0, 0.0), (-0.0, -0.0), (INF, INF), (-INF, -INF), (1e4, INF), (-1e4, -INF)],
+    "cosh": [(0.0, 1.0), (-0.0, 1.0), (INF, INF), (-INF, INF), (1e4, INF), (-1e4, INF)],
+    "asin": [(0.0, 0.0), (-0.0, -0.0), (1.0, math.pi / 2), (-1.0, -math.pi / 2), (1.5, NAN)],
+    "acos": [(1.0, 0.0), (-1.0, math.pi), (0.0, math.pi / 2), (1.5, NAN), (-INF, NAN)],
+    "asinh": [(0.0, 0.0), (-0.0, -0.0), (INF, INF), (-INF, -INF)],
+    "acosh": [(1.0, 0.0), (0.5, NAN), (-2.0, NAN), (-INF, NAN), (INF, INF)],
+    "atanh": [(0.0, 0.0), (-0.0, -0.0), (1.0, INF), (-1.0, -INF), (1.5, NAN), (-INF, NAN)],
+    "erfc": [(0.0, 1.0), (-0.0, 1.0), (INF, 0.0), (-INF, 2.0), (1e4, 0.0), (-1e4, 2.0)],
+    "erfinv": [(0.0, 0.0), (-0.0, -0.0), (1.0, INF), (-1.0, -INF), (1.5, NAN), (-INF, NAN)],
+    "ndtr": [(0.0, 0.5), (-0.0, 0.5), (INF, 1.0), (-INF, 0.0), (1e4, 1.0), (-1e4, 0.0)],
+    "lgamma": [
+        *((pole, INF) for pole in (0.0, -0.0, -1.0, -2.0, -1e30, INF, -INF)),
+        (1.0, 0.0),
+        (2.0, 0.0),
+    ],
+    "digamma": [(0.0, -INF), (-0.0, INF), (-1.0, NAN), (-1e30, NAN), (INF, INF), (-INF, NAN)],
 }
 SIZES = [0.0, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 1e10, 1e30, INF]
 """Magnitudes whose powers cover the special cases of pow."""
@@ -127,6 +149,20 @@ def test_special_powers(element: str) -> None:
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
+def test_special_angles(element: str) -> None:
+    """Every quadrant and axis, zeros and infinities of both signs, as C's atan2 has them."""
+    dtype = ELEMENTS[element]
+    values = np.array([*SIZES, *(-size for size in SIZES), NAN], dtype)
+    y, x = (grid.ravel() for grid in np.meshgrid(values, values))
+    exact = np.arctan2(y.astype(np.float64), x.astype(np.float64)).astype(dtype)
+    got = compiled("atan2", element)(y, x)
+    settled = np.isnan(exact) | (exact == 0) | np.isinf(x) | np.isinf(y) | (x == 0) | (y == 0)
+    assert same(got, exact)[settled].all()
+    assert np.allclose(got, exact, rtol=1e-6, equal_nan=True)
+    assert (np.signbit(got) == np.signbit(exact))[~np.isnan(exact)].all()
+
+
+@pytest.mark.parametrize("element", ELEMENTS)
 @pytest.mark.parametrize("name", MATH)
 def test_bits_do_not_depend_on_lanes_or_features(name: str, element: str) -> None:
     arrays = samples(name, element)
@@ -158,7 +194,7 @@ def test_huge_angles() -> None:
 
 
 def test_reference_covers_every_function() -> None:
-    assert set(REFERENCE) == set(MATH) == {*UNARY, "pow"}
+    assert set(REFERENCE) == set(MATH) == {*UNARY, *BINARY}
 
 
 def test_half_types_are_refused() -> None:
@@ -185,3 +221,35 @@ def calls(text: str, features: str) -> list[str]:
     """The call instructions of the compiled module."""
     assembly = machine(features).emit_assembly(llvm.parse_assembly(text))
     return re.findall(r"^\s+call.*", assembly, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["lgamma", "digamma"])
+def test_reflected_gamma_functions(name: str) -> None:
+    """For negative arguments the error is relative to the terms that cancel at the zeros."""
+    rng = np.random.default_rng(3)
+    x = -np.concatenate([rng.uniform(0, 20, 400), np.exp(rng.uniform(-40, 20, 400))])
+    with mpmath.workprec(140):
+        for argument, got in zip(x, compiled(name, "double", 8)(x)):
+            exact = EXACT[name](mpmath.mpf(float(argument)))
+            size = EXACT[name if name == "lgamma" else "log"](mpmath.mpf(float(-argument)))
+            unit = mpmath.mpf(2) ** -52 * max(abs(exact), abs(size), 1)
+            assert abs(mpmath.mpf(float(got)) - exact) <= 2 * unit, argument
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 10])
+def test_polygamma(order: int) -> None:
+    """float64 to 4 (order + 1) ulp on both sides of zero, float32 nearly correctly rounded."""
+    rng = np.random.default_rng(4)
+    x = np.concatenate([rng.uniform(0, 30, 80), np.exp(rng.uniform(-9, 9, 80))])
+    x = np.concatenate([x, -rng.uniform(0.01, 9, 40)])
+    kernels = {name: polygamma_kernel(order, name, 8) for name in ELEMENTS}
+    with mpmath.workprec(140):
+        for name, bound in (("double", 4.0 * (order + 1)), ("float", 0.51 * 2.0**29)):
+            arguments = x.astype(ELEMENTS[name])
+            for argument, got in zip(arguments, kernels[name](arguments)):
+                exact = mpmath.polygamma(order, mpmath.mpf(float(argument)))
+                if abs(exact) > float(np.finfo(arguments.dtype).max):
+                    continue
+                size = exact if argument > 0 else max(abs(exact), 10.0**order)
+                unit = mpmath.mpf(2) ** (int(mpmath.floor(mpmath.log(abs(size), 2))) - 52)
+                assert abs(mpmath.mpf(float(got)) - exact) <= bound * unit, (name, argument)

@@ -11,9 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from einkorn.codegen.llvm.mathlib import MATH
+from einkorn.codegen.llvm.mathlib import MATH, polygamma
 from einkorn.codegen.llvm.text import Value, Writer, like
-from einkorn.codegen.llvm.vectors import HALVES, combine, register, round_to
+from einkorn.codegen.llvm.vectors import (
+    HALVES,
+    combine,
+    register,
+    round_to,
+    to_register,
+    to_storage,
+)
 from einkorn.ir.dtypes import DType, bool_, float32, float64, int64
 from einkorn.ir.loops import Expr
 from einkorn.ir.ops import Op
@@ -62,6 +69,8 @@ def evaluate_step(
         return convert(w, kind, step.dtype, args[0])
     if step.op is Op.INTEGER_POW:
         return round_to(w, step.dtype, _integer_pow(w, args[0], dict(step.attrs)["exponent"]))
+    if step.op is Op.POLYGAMMA:
+        return round_to(w, step.dtype, polygamma(w, args[0], dict(step.attrs)["order"]))
     if step.op in _FLOAT_ORDER:
         return _compare(w, step.op, kind, args)
     return round_to(w, step.dtype, EMITTERS[step.op](w, kind, args))
@@ -214,6 +223,23 @@ def _integer_pow(w: Writer, x: Value, exponent: int) -> Value:
     return power if exponent > 0 else w.fdiv(w.const(x.type, 1), power)
 
 
+def _nextafter(w: Writer, kind: DType, args: list[Value]) -> Value:
+    """The stored bits of the first operand, plus or minus one: away from 0 or towards it."""
+    x, goal = args
+    stored = to_storage(w, kind, x)
+    bits = w.bitcast(stored, like(x.type, f"i{kind.bits}"))
+    one = w.const(bits.type, 1)
+    zero = w.const(x.type, 0)
+    outwards = w.icmp("eq", w.fcmp("ogt", goal, x), w.fcmp("ogt", x, zero))
+    moved = w.select(outwards, w.add(bits, one), w.sub(bits, one))
+    moved = to_register(w, kind, w.bitcast(moved, stored.type))
+    least = to_register(w, kind, w.bitcast(one, stored.type))
+    from_zero = w.intrinsic("llvm.copysign", x.type, least, goal)
+    moved = w.select(w.fcmp("oeq", x, zero), from_zero, moved)
+    moved = w.select(w.fcmp("oeq", x, goal), goal, moved)
+    return w.select(w.fcmp("uno", x, goal), w.add(x, goal), moved)
+
+
 def _binary(integer: str, floating: str | None = None) -> Emit:
     def emit(w: Writer, kind: DType, args: list[Value]) -> Value:
         opcode = floating if kind.is_float and floating else integer
@@ -331,6 +357,7 @@ EMITTERS: dict[Op, Emit] = {
     Op.DIV: _binary("fdiv"),
     Op.FLOOR_DIV: _floor_div,
     Op.REMAINDER: _remainder,
+    Op.NEXTAFTER: _nextafter,
     Op.MAXIMUM: _combine(Op.MAX),
     Op.MINIMUM: _combine(Op.MIN),
     Op.AND: _binary("and"),
@@ -350,16 +377,30 @@ EMITTERS.update(
             Op.EXPM1,
             Op.LOG,
             Op.LOG1P,
+            Op.LOG2,
+            Op.LOG10,
             Op.SIN,
             Op.COS,
             Op.TAN,
+            Op.ASIN,
+            Op.ACOS,
+            Op.SINH,
+            Op.COSH,
             Op.TANH,
+            Op.ASINH,
+            Op.ACOSH,
+            Op.ATANH,
             Op.ERF,
+            Op.ERFC,
+            Op.ERFINV,
+            Op.NDTR,
+            Op.LGAMMA,
             Op.SIGMOID,
             Op.SILU,
             Op.GELU,
             Op.SOFTPLUS,
             Op.POW,
+            Op.ATAN2,
         )
     }
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import pi, sqrt
+from math import log, pi, sqrt
 
 import numpy as np
 
@@ -63,6 +63,16 @@ def _log1p(node: Node, g: Node) -> Contributions:
     return (div(g, plus(node.inputs[0], 1)),)
 
 
+def _log2(node: Node, g: Node) -> Contributions:
+    """g / (x log(2))"""
+    return (div(g, times(node.inputs[0], log(2))),)
+
+
+def _log10(node: Node, g: Node) -> Contributions:
+    """g / (x log(10))"""
+    return (div(g, times(node.inputs[0], log(10))),)
+
+
 def _sin(node: Node, g: Node) -> Contributions:
     return (mul(g, make(Op.COS, node.inputs[0])),)
 
@@ -74,6 +84,54 @@ def _cos(node: Node, g: Node) -> Contributions:
 def _tan(node: Node, g: Node) -> Contributions:
     """g * (1 + y y)"""
     return (mul(g, plus(mul(node, node), 1)),)
+
+
+def _asin(node: Node, g: Node) -> Contributions:
+    """g / sqrt((1 - x) (1 + x))"""
+    return (mul(g, _inverse_cosine(node.inputs[0])),)
+
+
+def _inverse_cosine(x: Node) -> Node:
+    """1 / sqrt(1 - x x), exact factors near 1 and -1"""
+    return make(Op.RSQRT, mul(one_minus(x), plus(x, 1)))
+
+
+def _acos(node: Node, g: Node) -> Contributions:
+    """-g / sqrt((1 - x) (1 + x))"""
+    return (neg(mul(g, _inverse_cosine(node.inputs[0]))),)
+
+
+def _atan2(node: Node, g: Node) -> Contributions:
+    """g x / (x x + y y) and -g y / (x x + y y); NaN at (0, 0)."""
+    y, x = node.inputs
+    share = div(g, add(mul(x, x), mul(y, y)))
+    return mul(share, x), neg(mul(share, y))
+
+
+def _sinh(node: Node, g: Node) -> Contributions:
+    return (mul(g, make(Op.COSH, node.inputs[0])),)
+
+
+def _cosh(node: Node, g: Node) -> Contributions:
+    return (mul(g, make(Op.SINH, node.inputs[0])),)
+
+
+def _asinh(node: Node, g: Node) -> Contributions:
+    """g / sqrt(x x + 1)"""
+    x = node.inputs[0]
+    return (mul(g, make(Op.RSQRT, plus(mul(x, x), 1))),)
+
+
+def _acosh(node: Node, g: Node) -> Contributions:
+    """g / sqrt((x - 1) (x + 1))"""
+    x = node.inputs[0]
+    return (mul(g, make(Op.RSQRT, mul(plus(x, -1), plus(x, 1)))),)
+
+
+def _atanh(node: Node, g: Node) -> Contributions:
+    """g / ((1 - x) (1 + x))"""
+    x = node.inputs[0]
+    return (div(g, mul(one_minus(x), plus(x, 1))),)
 
 
 def _tanh(node: Node, g: Node) -> Contributions:
@@ -89,6 +147,31 @@ def _gaussian(x: Node, sharpness: float, height: float) -> Node:
 def _erf(node: Node, g: Node) -> Contributions:
     """g * 2 / sqrt(pi) * exp(-x x)"""
     return (mul(g, _gaussian(node.inputs[0], 1.0, 2 / sqrt(pi))),)
+
+
+def _erfc(node: Node, g: Node) -> Contributions:
+    """-g * 2 / sqrt(pi) * exp(-x x)"""
+    return (mul(g, _gaussian(node.inputs[0], 1.0, -2 / sqrt(pi))),)
+
+
+def _erfinv(node: Node, g: Node) -> Contributions:
+    """g * sqrt(pi) / 2 * exp(y y)"""
+    return (mul(g, _gaussian(node, -1.0, sqrt(pi) / 2)),)
+
+
+def _ndtr(node: Node, g: Node) -> Contributions:
+    """g * exp(-x x / 2) / sqrt(2 pi)"""
+    return (mul(g, _gaussian(node.inputs[0], 0.5, 1 / sqrt(2 * pi))),)
+
+
+def _lgamma(node: Node, g: Node) -> Contributions:
+    """g * digamma(x)"""
+    return (mul(g, make(Op.POLYGAMMA, node.inputs[0], order=0)),)
+
+
+def _polygamma(node: Node, g: Node) -> Contributions:
+    """g times the derivative of the next order"""
+    return (mul(g, make(Op.POLYGAMMA, node.inputs[0], order=node.attr("order") + 1)),)
 
 
 def _sigmoid(node: Node, g: Node) -> Contributions:
@@ -183,6 +266,11 @@ def _smallest_invertible(x: Node) -> float:
     return 4 * float(np.finfo(like).tiny)
 
 
+def _nextafter(node: Node, g: Node) -> Contributions:
+    """g, as of x itself, from which it differs by a rounding error."""
+    return g, None
+
+
 def _maximum(node: Node, g: Node) -> Contributions:
     return _larger(node.inputs[0], node.inputs[1], g)
 
@@ -212,11 +300,25 @@ RULES: dict[Op, Rule] = {
     Op.EXPM1: _expm1,
     Op.LOG: _log,
     Op.LOG1P: _log1p,
+    Op.LOG2: _log2,
+    Op.LOG10: _log10,
     Op.SIN: _sin,
     Op.COS: _cos,
     Op.TAN: _tan,
+    Op.ASIN: _asin,
+    Op.ACOS: _acos,
+    Op.SINH: _sinh,
+    Op.COSH: _cosh,
     Op.TANH: _tanh,
+    Op.ASINH: _asinh,
+    Op.ACOSH: _acosh,
+    Op.ATANH: _atanh,
     Op.ERF: _erf,
+    Op.ERFC: _erfc,
+    Op.ERFINV: _erfinv,
+    Op.NDTR: _ndtr,
+    Op.LGAMMA: _lgamma,
+    Op.POLYGAMMA: _polygamma,
     Op.SIGMOID: _sigmoid,
     Op.SILU: _silu,
     Op.GELU: _gelu,
@@ -236,6 +338,8 @@ RULES: dict[Op, Rule] = {
     Op.FLOOR_DIV: no_gradient,
     Op.REMAINDER: _remainder,
     Op.POW: _pow,
+    Op.ATAN2: _atan2,
+    Op.NEXTAFTER: _nextafter,
     Op.MAXIMUM: _maximum,
     Op.MINIMUM: _minimum,
     Op.SELECT: _select,

@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from einkorn.codegen.llvm.mathlib import error, exponential, logarithm, power, trigonometric
+from einkorn.codegen.llvm.mathlib import (
+    error,
+    exponential,
+    gamma,
+    hyperbolic,
+    inverse_trigonometric,
+    logarithm,
+    power,
+    trigonometric,
+)
 from einkorn.codegen.llvm.mathlib.float32 import FLOAT32
 from einkorn.codegen.llvm.mathlib.float64 import FLOAT64
 from einkorn.codegen.llvm.mathlib.formats import Format
@@ -41,6 +50,28 @@ def _binary(function: Callable[[Format, Number, Number], Number]) -> Callable[..
     return write
 
 
+def _wide(function: Callable[[Format, Number], Number]) -> Callable[..., Value]:
+    """A function that computes in float64 whatever the format."""
+
+    def write(w: Writer, x: Value) -> Value:
+        if _format(x) is FLOAT64:
+            return function(FLOAT64, Number(w, x)).value
+        wide = Number(w, x).cast("fpext", "double")
+        return function(FLOAT64, wide).cast("fptrunc", "float").value
+
+    return write
+
+
+def _erfinv(w: Writer, x: Value) -> Value:
+    refine = _format(x) is FLOAT64
+    return _wide(lambda f, wide: error.erfinv(f, wide, refine))(w, x)
+
+
+def polygamma(w: Writer, x: Value, order: int) -> Value:
+    """The derivative of digamma of that order."""
+    return _wide(lambda f, wide: gamma.polygamma(f, wide, order))(w, x)
+
+
 MATH: dict[str, Callable[..., Value]] = {
     "exp": _unary(exponential.exp),
     "log": _unary(logarithm.log),
@@ -57,4 +88,19 @@ MATH: dict[str, Callable[..., Value]] = {
     "softplus": _unary(logarithm.softplus),
     "rsqrt": _unary(power.rsqrt),
     "pow": _binary(power.pow),
+    "log2": _unary(power.log2),
+    "log10": _unary(power.log10),
+    "sinh": _unary(hyperbolic.sinh),
+    "cosh": _unary(hyperbolic.cosh),
+    "asinh": _unary(hyperbolic.asinh),
+    "acosh": _unary(hyperbolic.acosh),
+    "atanh": _unary(hyperbolic.atanh),
+    "asin": _unary(inverse_trigonometric.asin),
+    "acos": _unary(inverse_trigonometric.acos),
+    "atan2": _binary(inverse_trigonometric.atan2),
+    "erfc": _unary(error.erfc),
+    "erfinv": _erfinv,
+    "ndtr": _unary(error.ndtr),
+    "lgamma": _wide(gamma.lgamma),
+    "digamma": _wide(gamma.digamma),
 }

@@ -23,6 +23,10 @@ class Format:
     ln2_low: float
     half_pi: tuple[float, float, float]
     two_thirds: tuple[float, float]
+    sqrt_two: tuple[float, float]
+    inverse_ln2: tuple[float, float]
+    inverse_ln10: tuple[float, float]
+    log10_2: tuple[float, float]
     # Beyond these, exp, expm1, x * sigmoid(x), tanh and erf have reached their limits.
     exp_least: float
     exp_most: float
@@ -41,6 +45,12 @@ class Format:
     """(sin(r)/r - 1) / r^2 in powers of r^2, on [0, pi/4]."""
     cosine: Coefficients
     """(cos(r) - 1 + r^2/2) / r^4 in powers of r^2, on [0, pi/4]."""
+    asin: Coefficients
+    """(asin(s)/s - 1) / s^2 in powers of s^2, on [0, 1/2]."""
+    atan: Coefficients
+    """(atan(t)/t - 1) / t^2 in powers of t^2, on [0, tan(pi/8)]."""
+    sinh: Coefficients
+    """(sinh(x)/x - 1) / x^2 in powers of x^2, on [0, 1]."""
     erf: Coefficients
     """erf(x)/x - 1 in powers of x^2, on [0, 1]."""
     power: Coefficients
@@ -48,6 +58,8 @@ class Format:
     tail_shift: float
     tail_centre: float
     tail_first_low: float
+    tail_slope: Coefficients
+    """(d log(v G) / d log v - 1) / v in powers of v, to a tenth; G is the next polynomial."""
     tail: Coefficients
     """exp(a^2/2) Q(a) / v in powers of v - centre, where v = 1 / (a + shift) and Q is the upper
     tail of the normal distribution, for a in [0, gelu_most]. The first coefficient has a low part.

@@ -62,7 +62,11 @@ def log_sum(f: Format, exponent: Number, fraction: Number, low: Number | None = 
 def log(f: Format, x: Number) -> Number:
     """log(x)."""
     parts = split(f, x)
-    result = log_sum(f, parts.exponent, parts.mantissa - 1.0)
+    return log_domain(x, log_sum(f, parts.exponent, parts.mantissa - 1.0))
+
+
+def log_domain(x: Number, result: Number) -> Number:
+    """A logarithm of x: `result` for positive finite numbers, else -inf, inf or NaN."""
     outside = x.equal(0.0).where(x.constant(-math.inf), math.nan)
     return x.less(math.inf).where(x.greater(0.0).where(result, outside), x)
 
@@ -83,6 +87,28 @@ def log1p(f: Format, x: Number) -> Number:
     result = x.greater(-1.0).where(result, outside)
     unchanged = abs(x).less(f.tiny)
     return unchanged.where(x, x.less(math.inf).where(result, x))
+
+
+def log1p_pair(f: Format, high: Number, low: Number, twice: Number | None = None) -> Number:
+    """log(1 + high + low) for 0 <= high < 2^(mantissa + 5).
+
+    Where `twice` is beyond 2^(mantissa + 4): log(2 twice).
+    """
+    large = None if twice is None else twice.greater(2.0 ** (f.mantissa + 4))
+    total = high + 1.0
+    if twice is not None and large is not None:
+        total = large.where(twice, total)
+    parts = split(f, total, subnormal=False)
+    inverse = (2 * f.bias - parts.biased) << f.mantissa
+    inverse = inverse.cast("bitcast", f.element)
+    offset = inverse - 1.0
+    fraction = high.fma(inverse, offset)
+    rest = low.fma(inverse, high.fma(inverse, offset - fraction))
+    if large is None:
+        return log_sum(f, parts.exponent, fraction, rest)
+    exponent = large.where(parts.exponent + 1.0, parts.exponent)
+    fraction = large.where(parts.mantissa - 1.0, fraction)
+    return log_sum(f, exponent, fraction, large.where(0.0, rest))
 
 
 def softplus(f: Format, x: Number) -> Number:

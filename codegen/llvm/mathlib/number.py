@@ -77,6 +77,14 @@ class Number:
         """The nearest integer towards zero."""
         return Number(self.w, self.w.intrinsic("llvm.trunc", self.type, self.value))
 
+    def rounded(self) -> Number:
+        """The nearest integer, halves to the even one."""
+        return Number(self.w, self.w.intrinsic("llvm.roundeven", self.type, self.value))
+
+    def root(self) -> Number:
+        """The square root, correctly rounded."""
+        return Number(self.w, self.w.intrinsic("llvm.sqrt", self.type, self.value))
+
     # -- bits ----------------------------------------------------------------------------------
 
     def __and__(self, other: Number | int) -> Number:
@@ -165,6 +173,13 @@ def fast_two_sum(a: Number, b: Number) -> tuple[Number, Number]:
     """a + b and its rounding error, for |a| >= |b| or a = 0 (Dekker 1971)."""
     total = a + b
     return total, (a - total) + b
+
+
+def two_sum(a: Number, b: Number) -> tuple[Number, Number]:
+    """a + b and its rounding error, in any order (Knuth 1969)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 def two_product(a: Number, b: Number) -> tuple[Number, Number]:

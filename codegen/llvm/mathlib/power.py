@@ -1,4 +1,4 @@
-"""pow and rsqrt."""
+"""pow, rsqrt, and the logarithms of other bases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from einkorn.codegen.llvm.mathlib.exponential import reduce_exp_pair, scale
 from einkorn.codegen.llvm.mathlib.formats import Format
-from einkorn.codegen.llvm.mathlib.logarithm import Split, split
+from einkorn.codegen.llvm.mathlib.logarithm import Split, log_domain, split
 from einkorn.codegen.llvm.mathlib.number import (
     Number,
     fast_two_sum,
@@ -17,13 +17,12 @@ from einkorn.codegen.llvm.mathlib.number import (
 )
 
 
-def _log_pair(f: Format, parts: Split) -> tuple[Number, Number]:
-    """log(x) as a sum high + low with some twelve bits to spare.
+def _log_mantissa(f: Format, m: Number) -> tuple[Number, Number]:
+    """log(m) as a sum high + low with some twelve bits to spare, for m in [sqrt(1/2), sqrt(2)).
 
     log(m) = 2 atanh(s) with s = (m - 1)/(m + 1), as in Tang (1990); s, s^2 and the first two terms
     of the series are sums of two.
     """
-    m = parts.mantissa
     numerator = m - 1.0
     denominator = m + 1.0
     denominator_low = m - (denominator - 1.0)
@@ -41,15 +40,42 @@ def _log_pair(f: Format, parts: Split) -> tuple[Number, Number]:
     factor, factor_low = fast_two_sum(cubic.constant(2.0), cubic)
     factor_low = factor_low + cubic_low
     log, log_low = two_product(s, factor)
-    log_low = s.fma(factor_low, s_low.fma(factor, log_low))
+    return log, s.fma(factor_low, s_low.fma(factor, log_low))
+
+
+def log_pair(f: Format, parts: Split) -> tuple[Number, Number]:
+    """log(x) as a sum high + low with some twelve bits to spare."""
+    log, log_low = _log_mantissa(f, parts.mantissa)
     high, low = fast_two_sum(parts.exponent * f.ln2_high, log)
     return fast_two_sum(high, parts.exponent.fma(f.ln2_low, low + log_low))
+
+
+def log2(f: Format, x: Number) -> Number:
+    """log(x) / log(2): exact for powers of two."""
+    parts = split(f, x)
+    part, part_low = _times_pair(_log_mantissa(f, parts.mantissa), f.inverse_ln2)
+    high, low = fast_two_sum(parts.exponent, part)
+    return log_domain(x, high + (low + part_low))
+
+
+def log10(f: Format, x: Number) -> Number:
+    """log(x) / log(10)."""
+    parts = split(f, x)
+    part, part_low = _times_pair(_log_mantissa(f, parts.mantissa), f.inverse_ln10)
+    high, low = fast_two_sum(parts.exponent * f.log10_2[0], part)
+    return log_domain(x, high + (low + parts.exponent.fma(f.log10_2[1], part_low)))
+
+
+def _times_pair(a: tuple[Number, Number], b: tuple[float, float]) -> tuple[Number, Number]:
+    """The product of a sum high + low and a constant in two parts."""
+    product, error = two_product(a[0], a[0].constant(b[0]))
+    return product, a[0].fma(b[1], a[1].fma(b[0], error))
 
 
 def pow(f: Format, x: Number, y: Number) -> Number:
     """x to the power y, with the special cases of C99 (F.9.4.4)."""
     size = abs(x)
-    log, log_low = _log_pair(f, split(f, size))
+    log, log_low = log_pair(f, split(f, size))
     log = size.equal(0.0).where(-math.inf, log)
     log = size.less(math.inf).where(log, size)
     product = log * y
