@@ -13,7 +13,7 @@ that is itself called.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from einkorn.ir.graph import Graph, Origin
 from einkorn.ir.node import Node, make, placeholder, project, remake, substitute, toposort
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TupleType
+from einkorn.passes.barrier import after
 from einkorn.passes.build import add, zeros
 from einkorn.passes.gradients import GRADIENTS
 
@@ -197,20 +198,54 @@ def _build_backward(graph: Graph, wanted: tuple[bool, ...], given: tuple[bool, .
 def _call_contributions(
     node: Node, results: dict[int, Node], active: set[Node]
 ) -> Sequence[Node | None]:
-    """call -> call of the region's backward graph, projected."""
+    """call -> call of the region's backward graph, projected.
+
+    With `recompute` the operands it names enter the backward behind a barrier, so that forward
+    values are computed again. With `backward` that graph stands for the derivative of the first
+    `outputs` results; it takes the others, and the cotangents of the first.
+    """
     graph: Graph = node.attr("graph")
+    attrs = dict(node.attrs)
+    parts: list[Node | None] = [None] * len(node.inputs)
+    count: int = attrs.get("outputs", 0)
+    if "backward" in attrs:
+        first = {k: ct for k, ct in results.items() if k < count}
+        results = {k: ct for k, ct in results.items() if k >= count}
+        parts = _custom_contributions(node, first) if first else parts
     wanted = tuple(x in active for x in node.inputs)
     given = tuple(k in results for k in range(len(graph.outputs)))
-    parts: list[Node | None] = [None] * len(node.inputs)
-    if not results:
+    backward = call_vjp(graph, wanted, given) if results else None
+    if backward is None or not backward.params:
         return parts
-    backward = call_vjp(graph, wanted, given)
-    if backward.params:
-        cotangents = (results[k] for k in sorted(results))
-        attrs = dict(node.attrs) | {"graph": backward.graph}  # the id says whose backward it is
-        call = make(Op.CALL, *node.inputs, *cotangents, **attrs)
-        for index, position in enumerate(backward.params):
-            parts[position] = project(call, index)
+    cotangents = [results[k] for k in sorted(results)]
+    operands = list(node.inputs)
+    again: tuple[int, ...] = attrs.get("recompute", ())
+    for k in again:
+        operands[k] = after(operands[k], cotangents[0])
+    # The id says whose backward it is.
+    call = make(Op.CALL, *operands, *cotangents, graph=backward.graph, id=attrs.get("id", 0))
+    for index, position in enumerate(backward.params):
+        new, old = project(call, index), parts[position]
+        parts[position] = new if old is None else add(old, new)
+    return parts
+
+
+def _custom_contributions(node: Node, cotangents: dict[int, Node]) -> list[Node | None]:
+    """What a rule of the user's own sends to the floating-point inputs of its region, in order."""
+    graph: Graph = node.attr("graph")
+    count: int = node.attr("outputs")
+    backward = expand_grads(node.attr("backward"))
+    # A residual that is also a result is that result: its derivative is the rule's.
+    kept = (
+        project(node, graph.outputs.index(graph.outputs[k]))
+        for k in range(count, len(backward.inputs))
+    )
+    given = (cotangents.get(k) or zeros(x.tensor) for k, x in enumerate(graph.outputs[:count]))
+    call = make(Op.CALL, *kept, *given, graph=backward, id=node.attr("id"))
+    floats = [k for k, x in enumerate(graph.inputs) if x.dtype.is_float]
+    parts: list[Node | None] = [None] * len(node.inputs)
+    for index, position in enumerate(floats):
+        parts[position] = project(call, index)
     return parts
 
 
@@ -240,7 +275,7 @@ def _expand_grads(graph: Graph) -> Graph:
     for node in graph.nodes:
         inputs = tuple(env.get(x, x) for x in node.inputs)
         if node.op is Op.GRAD:
-            gradients[node] = _gradients(inputs, origins)
+            gradients[node] = _gradients(node, inputs, origins)
         elif node.op is Op.PROJECT and node.inputs[0] in gradients:
             env[node] = gradients[node.inputs[0]][node.attr("index")]
         elif node.op is Op.CALL:
@@ -255,19 +290,25 @@ def _expand_grads(graph: Graph) -> Graph:
     return graph.with_results((env[node] for node in graph.results), origins=origins)
 
 
-def _gradients(inputs: tuple[Node, ...], origins: Origins) -> list[Node]:
-    """The results of a `grad`, zeros where the output does not depend on an operand."""
-    output, cotangent, *wrt = inputs
-    found = vjp([output], [cotangent], wrt, origins)
+def _gradients(node: Node, inputs: tuple[Node, ...], origins: Origins) -> list[Node]:
+    """The results of a `grad`, zeros where no output depends on an operand."""
+    count: int = dict(node.attrs).get("outputs", 1)
+    outputs, cotangents, wrt = inputs[:count], inputs[count : 2 * count], inputs[2 * count :]
+    found = vjp(outputs, cotangents, wrt, origins)
     return [zeros(x.tensor) if ct is None else ct for x, ct in zip(wrt, found)]
 
 
 def inline_calls(graph: Graph) -> Graph:
     """The graph with every `call` replaced by the called region's nodes, at any depth."""
-    return _inline(graph, {})
+    return _inline(graph, {}, lambda node: True)
 
 
-def _inline(graph: Graph, done: dict[Graph, Graph]) -> Graph:
+def inline_plain_calls(graph: Graph) -> Graph:
+    """The same, without the calls that have a derivative of their own."""
+    return _inline(graph, {}, lambda node: {"recompute", "backward"}.isdisjoint(dict(node.attrs)))
+
+
+def _inline(graph: Graph, done: dict[Graph, Graph], wanted: Callable[[Node], bool]) -> Graph:
     if graph in done:
         return done[graph]
     origins = dict(graph.origins)
@@ -278,8 +319,8 @@ def _inline(graph: Graph, done: dict[Graph, Graph]) -> Graph:
             env[node] = results[node.inputs[0]][node.attr("index")]
             continue
         inputs = tuple(env[x] for x in node.inputs)
-        if node.op is Op.CALL:
-            body = _inline(node.attr("graph"), done)
+        if node.op is Op.CALL and wanted(node):
+            body = _inline(node.attr("graph"), done, wanted)
             results[node] = _paste(body, inputs, origins, origins.get(node))
             continue
         env[node] = remake(node, inputs)

@@ -1,0 +1,28 @@
+"""Batching, graph -> graph: a graph of one example becomes one of many, side by side.
+
+`BATCHING` and `NOT_BATCHED` together list every op. A value that does not depend on what is batched
+stays as it is and is computed once.
+"""
+
+from __future__ import annotations
+
+from einkorn.ir.ops import Op
+from einkorn.passes.batching import indexing, movement, random_bits
+from einkorn.passes.batching.rule import Rule
+
+BATCHING: dict[Op, Rule] = {**movement.RULES, **indexing.RULES, **random_bits.RULES}
+
+_SOURCE = "a source has no operands, so it is the same for all examples"
+_REGION = "passes/batching/regions.py batches the graphs that are called"
+
+NOT_BATCHED: dict[Op, str] = {
+    Op.INPUT: _SOURCE,
+    Op.CONST: _SOURCE,
+    Op.IOTA: _SOURCE,
+    Op.GRAD: "expand-autodiff comes before",
+    Op.CALL: _REGION,
+    Op.PROJECT: _REGION,
+}
+
+
+__all__ = ["BATCHING", "NOT_BATCHED", "Rule"]
