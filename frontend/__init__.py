@@ -7,17 +7,15 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 
 import math as _math
 
-from einkorn import initializers, nn, optim, random
+from einkorn import initializers, nn, optim, random, special
 from einkorn.compile import Compiled, compile, eager, trace
 from einkorn.container import Container
-from einkorn.differentiation import grad, value_and_grad
 from einkorn.functions.creation import (
     arange,
     asarray,
     empty,
     empty_like,
     eye,
-    from_dlpack,
     full,
     full_like,
     linspace,
@@ -30,10 +28,16 @@ from einkorn.functions.creation import (
     zeros_like,
 )
 from einkorn.functions.data_types import can_cast, finfo, iinfo, isdtype, result_type
+from einkorn.functions.einsum import einsum
 from einkorn.functions.elementwise import (
     abs,
+    acos,
+    acosh,
     add,
+    asin,
+    asinh,
     astype,
+    atanh,
     bitwise_and,
     bitwise_invert,
     bitwise_left_shift,
@@ -43,6 +47,7 @@ from einkorn.functions.elementwise import (
     ceil,
     clip,
     cos,
+    cosh,
     divide,
     equal,
     erf,
@@ -59,6 +64,8 @@ from einkorn.functions.elementwise import (
     less_equal,
     log,
     log1p,
+    log2,
+    log10,
     logical_and,
     logical_not,
     logical_or,
@@ -76,6 +83,7 @@ from einkorn.functions.elementwise import (
     rsqrt,
     sign,
     sin,
+    sinh,
     sqrt,
     square,
     stop_gradient,
@@ -85,7 +93,21 @@ from einkorn.functions.elementwise import (
     trunc,
     where,
 )
+from einkorn.functions.exchange import from_dlpack
+from einkorn.functions.floating import (
+    atan,
+    atan2,
+    conj,
+    copysign,
+    hypot,
+    imag,
+    logaddexp,
+    nextafter,
+    real,
+    signbit,
+)
 from einkorn.functions.indexing import take, take_along_axis
+from einkorn.functions.inspection import namespace_info as __array_namespace_info__
 from einkorn.functions.linear_algebra import matmul, outer, tensordot, vecdot
 from einkorn.functions.losses import one_hot
 from einkorn.functions.manipulation import (
@@ -109,13 +131,19 @@ from einkorn.functions.manipulation import (
     tile,
     unstack,
 )
-from einkorn.functions.searching import nonzero
+from einkorn.functions.searching import count_nonzero, nonzero, searchsorted
+from einkorn.functions.sets import unique_all, unique_counts, unique_inverse, unique_values
+from einkorn.functions.sorting import argsort, sort, topk
 from einkorn.functions.statistical import (
     all,
     any,
     argmax,
     argmin,
+    cumulative_max,
+    cumulative_min,
+    cumulative_prod,
     cumulative_sum,
+    diff,
     logsumexp,
     max,
     mean,
@@ -144,6 +172,7 @@ from einkorn.ir.errors import (
     BoundsError,
     DTypeError,
     EinkornError,
+    ExchangeError,
     IRError,
     ShapeError,
     StateError,
@@ -156,7 +185,13 @@ from einkorn.recording import no_grad
 from einkorn.runtime.compiler import clear_caches
 from einkorn.runtime.settings import override as settings
 from einkorn.tensor import Tensor
+from einkorn.transforms.checkpoint import checkpoint
+from einkorn.transforms.custom import custom_jvp, custom_vjp
+from einkorn.transforms.gradients import grad, value_and_grad
+from einkorn.transforms.jacobians import hessian, jacobian
+from einkorn.transforms.products import hvp, jvp, vjp
 from einkorn.tree import tree_leaves, tree_map
+from einkorn.vectorize import vmap
 
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
@@ -175,6 +210,7 @@ __all__ = [
     "Container",
     "DTypeError",
     "EinkornError",
+    "ExchangeError",
     "IRError",
     "Leaf",
     "Module",
@@ -183,15 +219,25 @@ __all__ = [
     "StateError",
     "Tensor",
     "TraceError",
+    "__array_api_version__",
+    "__array_namespace_info__",
     "abs",
+    "acos",
+    "acosh",
     "add",
     "all",
     "any",
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "asarray",
+    "asin",
+    "asinh",
     "astype",
+    "atan",
+    "atan2",
+    "atanh",
     "bfloat16",
     "bitwise_and",
     "bitwise_invert",
@@ -205,15 +251,27 @@ __all__ = [
     "broadcast_to",
     "can_cast",
     "ceil",
+    "checkpoint",
     "clear_caches",
     "clip",
     "compile",
     "concat",
+    "conj",
+    "copysign",
     "cos",
+    "cosh",
+    "count_nonzero",
+    "cumulative_max",
+    "cumulative_min",
+    "cumulative_prod",
     "cumulative_sum",
+    "custom_jvp",
+    "custom_vjp",
+    "diff",
     "divide",
     "e",
     "eager",
+    "einsum",
     "empty",
     "empty_like",
     "equal",
@@ -236,7 +294,11 @@ __all__ = [
     "grad",
     "greater",
     "greater_equal",
+    "hessian",
+    "hvp",
+    "hypot",
     "iinfo",
+    "imag",
     "inf",
     "initializers",
     "int8",
@@ -247,11 +309,16 @@ __all__ = [
     "isfinite",
     "isinf",
     "isnan",
+    "jacobian",
+    "jvp",
     "less",
     "less_equal",
     "linspace",
     "log",
     "log1p",
+    "log2",
+    "log10",
+    "logaddexp",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -270,6 +337,7 @@ __all__ = [
     "nan",
     "negative",
     "newaxis",
+    "nextafter",
     "nn",
     "no_grad",
     "nonzero",
@@ -287,6 +355,7 @@ __all__ = [
     "pow",
     "prod",
     "random",
+    "real",
     "reciprocal",
     "remainder",
     "repeat",
@@ -295,9 +364,14 @@ __all__ = [
     "roll",
     "round",
     "rsqrt",
+    "searchsorted",
     "settings",
     "sign",
+    "signbit",
     "sin",
+    "sinh",
+    "sort",
+    "special",
     "split",
     "sqrt",
     "square",
@@ -315,6 +389,7 @@ __all__ = [
     "tensor",
     "tensordot",
     "tile",
+    "topk",
     "trace",
     "tree_leaves",
     "tree_map",
@@ -325,10 +400,16 @@ __all__ = [
     "uint16",
     "uint32",
     "uint64",
+    "unique_all",
+    "unique_counts",
+    "unique_inverse",
+    "unique_values",
     "unstack",
     "value_and_grad",
     "var",
     "vecdot",
+    "vjp",
+    "vmap",
     "where",
     "zeros",
     "zeros_like",

@@ -12,7 +12,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from einkorn.arguments import Arguments, is_gone, read_arguments
-from einkorn.differentiation import depth
 from einkorn.entry import OUTPUT, Entry, Mode, Returned
 from einkorn.epochs import structure_epoch
 from einkorn.ir.errors import EinkornError
@@ -31,6 +30,7 @@ from einkorn.region import run_region
 from einkorn.runtime import settings
 from einkorn.runtime.locks import LOCKS
 from einkorn.tracing import Capture, Trace, tracing
+from einkorn.transforms.targets import depth
 from einkorn.tree import flatten, is_plain_dataclass, unflatten
 
 BACKENDS = ("llvm", "reference")

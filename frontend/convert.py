@@ -38,6 +38,12 @@ def check_dtype(spec: object) -> DType:
     return as_dtype(spec)
 
 
+def check_device(what: str, device: object) -> None:
+    """DTypeError when `device` is given and is not "cpu"."""
+    if device is not None and not (isinstance(device, str) and device == "cpu"):
+        raise DTypeError(f"{what}: device {device!r} is not available; there is 'cpu'")
+
+
 def to_array(
     x: Any, dtype: DType | None = None, what: str = "asarray", *, copy: bool = False
 ) -> Array:
@@ -334,6 +340,7 @@ __all__ = [
     "as_shape",
     "as_tensor",
     "check_depth",
+    "check_device",
     "check_dtype",
     "concrete",
     "in_dtype",

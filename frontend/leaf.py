@@ -63,6 +63,8 @@ class Leaf(Tensor):
         id: a number no other leaf has.
     """
 
+    _is_cell = True
+
     __slots__ = ("_address", "_grad", "_lent", "_spare", "_trainable", "_watchers", "id", "name")
 
     def __init__(
@@ -239,7 +241,8 @@ class Leaf(Tensor):
         return self.__deepcopy__({})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Leaf:
-        twin = type(self)(self._eager(), trainable=self._trainable, name=self.name)
+        with LOCKS.state:
+            twin = type(self)(self._eager(), trainable=self._trainable, name=self.name)
         memo[id(self)] = twin
         return twin
 

@@ -60,7 +60,7 @@ class Lowered:
 
     def diff(self, before: str, after: str) -> str:
         """What changed between two stages, as a text diff."""
-        return diff(self.ir(before), self.ir(after))
+        return diff(self.ir(before), self.ir(after), titles=(before, after))
 
     # -- code ----------------------------------------------------------------------------------
 

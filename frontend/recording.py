@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -24,6 +24,7 @@ from einkorn.ir.ops import OPS, Op
 from einkorn.ir.shape_rules import common_shape
 from einkorn.ir.types import TensorType
 from einkorn.runtime.eager import run_cast, run_op
+from einkorn.runtime.locks import LOCKS
 
 if TYPE_CHECKING:
     from einkorn.tensor import Tensor
@@ -38,6 +39,8 @@ MSG_ESCAPED = (
     "this tensor was made while {trace} was being traced and has no value outside of it; return it "
     "from the function, or assign it to a leaf with leaf.value = ..."
 )
+
+_NO_LOCK = nullcontext()
 
 
 class Record:
@@ -141,6 +144,8 @@ class Value:
         super().__init_subclass__()
         if results:
             Value._result_class = cls
+
+    _is_cell = False  # whether steps write the array; they do so under the state lock
 
     _type: TensorType
     _array: Array | None
@@ -246,15 +251,16 @@ def apply(op: Op, *operands: Value, **attrs: Any) -> Tensor:
         return _in_trace(trace, op, operands, attrs)
     types = [x._type for x in operands]
     type = infer(op, types, attrs)
-    arrays = [x._eager() for x in operands]
-    if op is Op.CAST:
-        array = run_cast(arrays[0], types[0], attrs["dtype"])
-    else:
-        array = run_op(op, types, arrays, attrs)
-    if OPS[op].view or (arrays and array is arrays[0]):
-        for x in operands:
-            x._lend()
-    return _recorded(op, operands, attrs, type, array)
+    with _still(operands):
+        arrays = [x._eager() for x in operands]
+        if op is Op.CAST:
+            array = run_cast(arrays[0], types[0], attrs["dtype"])
+        else:
+            array = run_op(op, types, arrays, attrs)
+        if OPS[op].view or (arrays and array is arrays[0]):
+            for x in operands:
+                x._lend()
+        return _recorded(op, operands, attrs, type, array)
 
 
 def apply_elementwise(op: Op, *operands: Value, **attrs: Any) -> Tensor:
@@ -266,8 +272,14 @@ def apply_elementwise(op: Op, *operands: Value, **attrs: Any) -> Tensor:
     types = [x._type for x in operands]
     spread_types = [t if t.shape == shape else t.with_shape(shape) for t in types]
     type = infer(op, spread_types, attrs)
-    array = run_op(op, types, [x._eager() for x in operands], attrs)
-    return _recorded(op, operands, attrs, type, array, shape)
+    with _still(operands):
+        array = run_op(op, types, [x._eager() for x in operands], attrs)
+        return _recorded(op, operands, attrs, type, array, shape)
+
+
+def _still(operands: Sequence[Value]) -> AbstractContextManager[Any]:
+    """Within the block no step of another thread writes an operand."""
+    return LOCKS.state if any([x._is_cell for x in operands]) else _NO_LOCK
 
 
 def _in_trace(

@@ -7,12 +7,15 @@ from typing import Any, cast
 
 import numpy as np
 
-from einkorn.convert import snapshot
+from einkorn.convert import check_device, snapshot
 from einkorn.functions import elementwise as ew
 from einkorn.functions import linear_algebra as la
 from einkorn.functions import manipulation as mv
 from einkorn.functions import statistical as st
-from einkorn.functions.indexing import Indexer, getitem
+from einkorn.functions.changing import Indexer
+from einkorn.functions.exchange import CPU, to_dlpack
+from einkorn.functions.indexing import getitem
+from einkorn.functions.numpy_calls import call_function, call_ufunc
 from einkorn.functions.operators import binary, unary
 from einkorn.ir.dtypes import DType, as_dtype
 from einkorn.ir.errors import (
@@ -21,7 +24,6 @@ from einkorn.ir.errors import (
     RankError,
     ShapeError,
     StateError,
-    TraceError,
 )
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import toposort
@@ -32,15 +34,11 @@ from einkorn.recording import Value, apply, result
 Shape = tuple[int, ...]
 Axis = int | tuple[int, ...] | None
 
+API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
+
 MSG_IMMUTABLE = (
     "a Tensor cannot be changed in place: write  x = x.at[{index}].set(value)  instead of  "
     "x[{index}] = value"
-)
-MSG_CONCRETE = (
-    "{what} needs the value of a tensor, but in the compiled function {trace} it only exists when "
-    "the step runs{where}. Use ek.where(condition, a, b) to choose by value; return the tensor, or "
-    "assign it to a leaf, to see its value after the call; or run the function under "
-    "`with ek.eager():`."
 )
 
 
@@ -48,7 +46,6 @@ class Tensor(Value, results=True):
     """An immutable array of one dtype. Make one with `ek.asarray`, a leaf with `ek.tensor`."""
 
     __slots__ = ()
-    __array_priority__ = 1000
     __hash__ = object.__hash__
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -79,16 +76,25 @@ class Tensor(Value, results=True):
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         import einkorn  # the namespace is the package itself, complete only after its import
 
+        if api_version is not None and api_version not in API_VERSIONS:
+            raise StateError(
+                f"array API version {api_version!r} is not there; there are {API_VERSIONS}"
+            )
         return einkorn
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return call_ufunc(ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        return call_function(function, args, options)
 
     # -- values --------------------------------------------------------------------------------
 
     def _concrete(self, what: str) -> np.ndarray[Any, Any]:
         """The array; TraceError inside a trace, naming what asked for it."""
         if self._array is None and self._trace is not None and self._trace.active:
-            where = self._trace.where(self._node)
-            raise TraceError(MSG_CONCRETE.format(what=what, trace=self._trace.name, where=where))
-        return self._eager()
+            raise self._trace.unknown(what, self._node)
+        return self._shared()
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The value as a read-only NumPy array."""
@@ -101,12 +107,18 @@ class Tensor(Value, results=True):
             return array.astype(dtype)
         return array.copy() if copy else self.numpy()
 
-    def __dlpack__(self, **kwargs: Any) -> Any:
-        # The importer may write to what it gets, so it gets a copy.
-        return self._concrete("__dlpack__").copy().__dlpack__(**kwargs)
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        return to_dlpack(self, stream, max_version, dl_device, copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
+        return CPU
 
     def item(self) -> Any:
         """The value of a tensor of one element as a Python number."""
@@ -179,7 +191,7 @@ class Tensor(Value, results=True):
 
     @property
     def at(self) -> Indexer:
-        """`x.at[index].set(v)` and `.add(v)`: a copy of x with the chosen elements changed."""
+        """`x.at[index].set(v)`, add, multiply, min, max: a copy with the part changed."""
         return Indexer(self)
 
     # -- differentiation -----------------------------------------------------------------------
@@ -208,7 +220,7 @@ class Tensor(Value, results=True):
             gradient: the cotangent, of this tensor's shape; 1 for a scalar by default.
             retain_graph: keep the recording, for another backward.
         """
-        from einkorn.differentiation import backward  # it needs leaves, which are tensors
+        from einkorn.transforms.gradients import backward  # it needs leaves, which are tensors
 
         backward(self, gradient, retain_graph)
 
@@ -220,9 +232,16 @@ class Tensor(Value, results=True):
 
     # -- methods -------------------------------------------------------------------------------
 
-    def astype(self, dtype: Any) -> Tensor:
+    def astype(self, dtype: Any, *, copy: bool = True, device: Any = None) -> Tensor:
         """The values converted to `dtype`; float to integer rounds toward zero and saturates."""
-        return ew.astype(self, dtype)
+        return ew.astype(self, dtype, copy=copy, device=device)
+
+    def to_device(self, device: str, /, *, stream: Any = None) -> Tensor:
+        """The tensor on a device; there is only "cpu"."""
+        check_device("to_device", device)
+        if stream is not None:
+            raise StateError(f"to_device: the CPU has no streams, got stream={stream!r}")
+        return snapshot(self)
 
     def to(self, target: Any) -> Tensor:
         """Convert to a dtype, or move to a device ("cpu")."""

@@ -36,6 +36,13 @@ MSG_SETTING = (
     "does not change them: set it outside, or give the optimizer a schedule (a callable or tensor)"
 )
 
+MSG_CONCRETE = (
+    "{what} needs the value of a tensor, but in the compiled function {trace} it only exists when "
+    "the step runs{where}. Use ek.where(condition, a, b) to choose by value; return the tensor, or "
+    "assign it to a leaf, to see its value after the call; or run the function under "
+    "`with ek.eager():`."
+)
+
 
 @dataclass(eq=False, slots=True)
 class Capture:
@@ -192,6 +199,10 @@ class Trace:
         """The user's line that made a node, for messages."""
         origin = self.origins.get(node) if node is not None else None
         return f" (it was made at {origin})" if origin else ""
+
+    def unknown(self, what: str, node: Node | None) -> TraceError:
+        """The error of `what`, which asks for the value of a node."""
+        return TraceError(MSG_CONCRETE.format(what=what, trace=self.name, where=self.where(node)))
 
     # -- state ---------------------------------------------------------------------------------
 

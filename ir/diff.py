@@ -15,11 +15,16 @@ _NUMBER = re.compile(r"%\d+")
 _COMMENT = re.compile(r"\s+# .*")
 
 
-def diff(before: str, after: str, context: int = 1) -> str:
+def diff(
+    before: str,
+    after: str,
+    context: int = 1,
+    titles: tuple[str, str] = ("before", "after"),
+) -> str:
     """A unified diff of two stages, insensitive to renumbering and origins; "" when equal."""
     old, new = _code(before), _code(after)
     new = _renumbered(old, new)
-    lines = unified_diff(old, new, "before", "after", n=context, lineterm="")
+    lines = unified_diff(old, new, *titles, n=context, lineterm="")
     return "\n".join(lines)
 
 

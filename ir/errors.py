@@ -17,6 +17,10 @@ class BoundsError(EinkornError, IndexError):
     """An index outside its axis."""
 
 
+class ExchangeError(EinkornError, BufferError):
+    """Memory that cannot be exchanged with another library as it was asked for."""
+
+
 class IRError(EinkornError):
     """An operation was built, rewritten, parsed or verified in a form the IR does not allow."""
 

@@ -89,7 +89,8 @@ class Graph:
     @property
     def callees(self) -> list[Graph]:
         """The graphs that `call` nodes of this graph name, in the order of `nodes`."""
-        return [node.attr("graph") for node in self.nodes if node.op is Op.CALL]
+        calls = [node for node in self.nodes if node.op is Op.CALL]
+        return [value for node in calls for _, value in node.attrs if isinstance(value, Graph)]
 
     def with_results(self, results: Iterable[Node], **changes: Any) -> Graph:
         """The graph with other results, in the order of `results`."""

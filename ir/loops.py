@@ -113,6 +113,29 @@ class LoopKernel:
     reduction: str | None = None
     kept: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        """One line for each load, step and store; `;` stands before what is one value for a row."""
+        kind = self.reduction or "map"
+        rows = [f"{kind} kernel, rank {self.rank}"]
+        known = levels(self)
+        for number, access in enumerate(self.loads):
+            rows.append(f"  %{number}: {access.dtype.short} = load {access.inner}")
+        for number, step in enumerate(self.body, len(self.loads)):
+            along = "" if known[number].varies else "; "
+            over = f" over {step.over.name.lower()}" if step.over is not None else ""
+            inputs = ", ".join(f"%{k}" for k in step.inputs)
+            attrs = "".join(f" {key}={value}" for key, value in step.attrs)
+            name = step.op.name.lower()
+            kept = "  # kept" if number in self.kept else ""
+            rows.append(
+                f"  {along}%{number}: {step.dtype.short} = {name}({inputs}){attrs}{over}{kept}"
+            )
+        rows += [
+            f"  store %{number}: {access.dtype.short} {access.inner}"
+            for access, number in self.stores
+        ]
+        return "\n".join(rows)
+
     def dtype_of(self, number: int) -> DType:
         """The dtype of a value."""
         loads = len(self.loads)
@@ -191,12 +214,13 @@ class RandomBits:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """cumsum over the middle axis of dense [outer, n, inner]: y[0] = x[0], y[i] = y[i-1] + x[i].
+    """Over the middle axis of dense [outer, n, inner]: y[0] = x[0], y[i] = y[i-1] op x[i].
 
     pointers: x, out. params: outer, n, inner. Work items: outer * inner lines, inner fastest.
-    Half types accumulate in float32.
+    Half types accumulate in float32. op is SUM, PROD, MAX or MIN.
     """
 
+    op: Op
     dtype: DType
 
 
@@ -210,6 +234,23 @@ class ArgReduce:
 
     op: Op
     dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class ArgSort:
+    """The order that sorts each row of dense [rows, n]: ascending, stable, NaN last, -0.0 as 0.0.
+
+    pointers: x, then of shape [rows, n]: out (i64), other places (i64), and twice keys of
+    `sort_key_bits(dtype)` bits; all but `out` are only working space. params: rows, n, and the
+    number of passes, ceil(log2(n)). Work items: rows.
+    """
+
+    dtype: DType
+
+
+def sort_key_bits(dtype: DType) -> int:
+    """The width of the integers whose order is that of the elements."""
+    return 64 if dtype.itemsize == 8 else 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +378,7 @@ Template = (
     | Sequence
     | Scan
     | ArgReduce
+    | ArgSort
     | Gather
     | Scatter
     | Pack

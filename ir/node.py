@@ -116,9 +116,12 @@ def is_const(node: Node, value: float | int) -> bool:
     return node.op is Op.CONST and node is constant(node.dtype, value)
 
 
-def make_call(graph: Any, operands: Sequence[Node]) -> Node:
-    """A call of `graph`, different from every other one: calls are regions of their own."""
-    return make(Op.CALL, *operands, graph=graph, id=next(_ids))
+def make_call(graph: Any, operands: Sequence[Node], **attrs: Any) -> Node:
+    """A call of `graph`, different from every other one: calls are regions of their own.
+
+    Attributes say how it is differentiated; see `_call_contributions` in passes/autodiff.py.
+    """
+    return make(Op.CALL, *operands, graph=graph, id=next(_ids), **attrs)
 
 
 def project(node: Node, index: int) -> Node:

@@ -6,19 +6,17 @@ marked `exact`. Half types compute in float32 and round once.
 
 from __future__ import annotations
 
-from math import erf as _erf_scalar
-from math import erfc as _erfc_scalar
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from einkorn.ir.dtypes import DType
+from einkorn.ir.special_rules import normal_cdf
 
 Array = np.ndarray[Any, Any]
 Axes = tuple[int, ...]
 
-_erf = np.frompyfunc(_erf_scalar, 1, 1)
-_erfc = np.frompyfunc(_erfc_scalar, 1, 1)
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
 
@@ -66,10 +64,6 @@ def rsqrt(x: Array) -> Array:
     return (1 / np.sqrt(x.astype(_accumulator(x)))).astype(x.dtype)
 
 
-def erf(x: Array) -> Array:
-    return np.asarray(_erf(x.astype(np.float64)), dtype=np.float64).astype(x.dtype)
-
-
 def _wide(x: Array) -> Array:
     return x.astype(np.float64)
 
@@ -85,13 +79,7 @@ def silu(x: Array) -> Array:
 
 def gelu(x: Array) -> Array:
     wide = _wide(x)
-    where = -wide / np.sqrt(2)
-    tail = np.asarray(_erfc(where), dtype=np.float64)
-    # Far out erfc changes fast: what rounding the argument did is undone to first order.
-    lost = np.longdouble(-wide) / np.sqrt(np.longdouble(2)) - where
-    lost = np.where(np.isfinite(wide), lost, 0).astype(np.float64)
-    tail = tail - 2 / np.sqrt(np.pi) * np.exp(-where * where) * lost
-    return np.where(wide == -np.inf, -0.0, 0.5 * wide * tail).astype(x.dtype)
+    return np.where(wide == -np.inf, -0.0, wide * normal_cdf(wide)).astype(x.dtype)
 
 
 def softplus(x: Array) -> Array:
@@ -217,6 +205,32 @@ def _ordered_zeros(x: Array, extreme: Array, axes: Axes, negative: bool) -> Arra
 
 def cumsum(x: Array, axis: int) -> Array:
     return np.cumsum(x.astype(_accumulator(x)), axis).astype(x.dtype)
+
+
+def cumprod(x: Array, axis: int) -> Array:
+    return np.cumprod(x.astype(_accumulator(x)), axis).astype(x.dtype)
+
+
+def cummax(x: Array, axis: int) -> Array:
+    return _running(maximum, x, axis)
+
+
+def cummin(x: Array, axis: int) -> Array:
+    return _running(minimum, x, axis)
+
+
+def _running(extreme: Callable[[Array, Array], Array], x: Array, axis: int) -> Array:
+    """The extreme of the elements up to each position of an axis."""
+    out = np.moveaxis(x.copy(), axis, 0)
+    for k in range(1, len(out)):
+        out[k] = extreme(out[k - 1], out[k])
+    return np.ascontiguousarray(np.moveaxis(out, 0, axis)).reshape(x.shape)
+
+
+def argsort(x: Array) -> Array:
+    # Types that NumPy does not know itself order NaN in their own way; float32 holds all of them.
+    wide = x if x.dtype.isbuiltin == 1 else x.astype(np.float32)
+    return np.argsort(wide, -1, kind="stable").astype(np.int64)
 
 
 def softmax(x: Array) -> Array:

@@ -6,7 +6,7 @@ Shapes and dtypes
     Operands of an elementwise op agree in shape and dtype; `broadcast` and `cast` are ops of their
     own. Integers wrap around (two's complement). Every op rounds its result to its dtype, fused or
     not: float16 and bfloat16 ops compute in float32 and round once to nearest-even. Accumulation
-    inside one `sum`, `dot`, `cumsum` or softmax of a half type is in float32.
+    inside one `sum`, `dot`, scan or softmax of a half type is in float32.
 Floating-point environment
     IEEE 754, round to nearest even, subnormals kept, no exceptions raised. Every native entry sets
     the control register so and restores it, in every thread.
@@ -30,9 +30,17 @@ Mixed reductions reduce their trailing axes first, then the others. Axes of one 
     count as axes.
     The neutral element of a float sum is -0.0, so appending neutral elements changes nothing; a
     sum over nothing is +0. Products start from 1; maximum from -inf, minimum from +inf.
+Scans (`cumsum`, `cumprod`, `cummax`, `cummin`)
+    In order along the axis: y[0] = x[0], y[i] = y[i-1] op x[i], with the op of the reduction.
+Sorting (`argsort`, along the last axis)
+    Ascending and stable. NaN counts as larger than every number and equal to NaN; -0.0 equals 0.0.
 Primitives with their own numerics
-    exp, log, expm1, log1p, sin, cos, tan, tanh, erf, pow, rsqrt, sigmoid, silu, gelu, softplus:
-    one implementation, at most 2 ulp, special values as C99. softmax, log_softmax and logsumexp:
+    exp, log, expm1, log1p, log2, log10, sin, cos, tan, asin, acos, atan2, sinh, cosh, tanh, asinh,
+    acosh, atanh, erf, erfc, erfinv, ndtr, lgamma, polygamma, pow, rsqrt, sigmoid, silu, gelu,
+    softplus: one implementation, at most 2 ulp, special values as C99. For negative arguments,
+    lgamma and digamma (polygamma of order 0) have 2 ulp of the largest of the result, of
+    log|gamma(|x|)| or log|x|, and of 1, because they have zeros there; a higher order n has
+    4 (n + 1) ulp in float64. softmax, log_softmax and logsumexp:
     subtract the row's maximum, then exp, then the row reduction above.
 min, max, integers
     maximum and minimum are IEEE 754-2019: NaN if either is NaN, -0.0 < +0.0. x // 0 and x % 0 are
@@ -62,6 +70,7 @@ import numpy as np
 
 from einkorn.ir import numpy_rules as ref
 from einkorn.ir import shape_rules as shape
+from einkorn.ir import special_rules as special
 
 
 class Op(Enum):
@@ -84,11 +93,25 @@ class Op(Enum):
     EXPM1 = auto()
     LOG = auto()
     LOG1P = auto()
+    LOG2 = auto()
+    LOG10 = auto()
     SIN = auto()
     COS = auto()
     TAN = auto()
+    ASIN = auto()
+    ACOS = auto()
+    SINH = auto()
+    COSH = auto()
     TANH = auto()
+    ASINH = auto()
+    ACOSH = auto()
+    ATANH = auto()
     ERF = auto()
+    ERFC = auto()
+    ERFINV = auto()
+    NDTR = auto()
+    LGAMMA = auto()
+    POLYGAMMA = auto()
     SIGMOID = auto()
     SILU = auto()
     GELU = auto()
@@ -111,6 +134,8 @@ class Op(Enum):
     FLOOR_DIV = auto()
     REMAINDER = auto()
     POW = auto()
+    ATAN2 = auto()
+    NEXTAFTER = auto()
     MAXIMUM = auto()
     MINIMUM = auto()
     AND = auto()
@@ -140,7 +165,11 @@ class Op(Enum):
     MIN = auto()
     ARGMAX = auto()
     ARGMIN = auto()
+    ARGSORT = auto()
     CUMSUM = auto()
+    CUMPROD = auto()
+    CUMMAX = auto()
+    CUMMIN = auto()
     SOFTMAX = auto()
     LOG_SOFTMAX = auto()
     LOGSUMEXP = auto()
@@ -210,11 +239,25 @@ OPS: dict[Op, OpDef] = {
     Op.EXPM1: _unary(np.expm1),
     Op.LOG: _unary(np.log),
     Op.LOG1P: _unary(np.log1p),
+    Op.LOG2: _unary(np.log2),
+    Op.LOG10: _unary(np.log10),
     Op.SIN: _unary(np.sin),
     Op.COS: _unary(np.cos),
     Op.TAN: _unary(np.tan),
+    Op.ASIN: _unary(np.arcsin),
+    Op.ACOS: _unary(np.arccos),
+    Op.SINH: _unary(np.sinh),
+    Op.COSH: _unary(np.cosh),
     Op.TANH: _unary(np.tanh),
-    Op.ERF: _unary(ref.erf),
+    Op.ASINH: _unary(np.arcsinh),
+    Op.ACOSH: _unary(np.arccosh),
+    Op.ATANH: _unary(np.arctanh),
+    Op.ERF: _unary(special.erf),
+    Op.ERFC: _unary(special.erfc),
+    Op.ERFINV: _unary(special.erfinv),
+    Op.NDTR: _unary(special.ndtr),
+    Op.LGAMMA: _unary(special.lgamma),
+    Op.POLYGAMMA: _unary(special.polygamma, shape.polygamma),
     Op.SIGMOID: _unary(ref.sigmoid),
     Op.SILU: _unary(ref.silu),
     Op.GELU: _unary(ref.gelu),
@@ -238,6 +281,8 @@ OPS: dict[Op, OpDef] = {
     Op.FLOOR_DIV: _unary(ref.floor_div, shape.numeric),
     Op.REMAINDER: _unary(ref.remainder, shape.numeric),
     Op.POW: _unary(np.power, shape.floating),
+    Op.ATAN2: _unary(np.arctan2),
+    Op.NEXTAFTER: _exact(special.nextafter, shape.floating),
     Op.MAXIMUM: OpDef(shape.elementwise, ref.maximum, elementwise=True, commutative=True),
     Op.MINIMUM: OpDef(shape.elementwise, ref.minimum, elementwise=True, commutative=True),
     Op.AND: _exact(np.bitwise_and, shape.bitwise, commutative=True),
@@ -265,7 +310,11 @@ OPS: dict[Op, OpDef] = {
     Op.MIN: OpDef(shape.ordered_reduction, ref.min),
     Op.ARGMAX: OpDef(shape.arg_reduction, np.argmax),
     Op.ARGMIN: OpDef(shape.arg_reduction, np.argmin),
+    Op.ARGSORT: OpDef(shape.arg_sort, ref.argsort),
     Op.CUMSUM: OpDef(shape.scan, ref.cumsum),
+    Op.CUMPROD: OpDef(shape.scan, ref.cumprod),
+    Op.CUMMAX: OpDef(shape.scan, ref.cummax),
+    Op.CUMMIN: OpDef(shape.scan, ref.cummin),
     Op.SOFTMAX: OpDef(shape.last_axis, ref.softmax),
     Op.LOG_SOFTMAX: OpDef(shape.last_axis, ref.log_softmax),
     Op.LOGSUMEXP: OpDef(shape.last_axis_reduction, ref.logsumexp),

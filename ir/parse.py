@@ -190,7 +190,7 @@ class _Parser:
             if op is Op.ALIAS:
                 return alias(*operands)
             if op is Op.CALL:
-                return make_call(attrs["graph"], operands)
+                return make_call(attrs.pop("graph"), operands, **attrs)
             return make(op, *operands, **attrs)
         except (EinkornError, TypeError, AttributeError, IndexError) as error:
             # Shape rules trust their callers in the number of operands and the attributes' names.

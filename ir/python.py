@@ -136,6 +136,10 @@ def _integer_pow(node: Node, x: Names) -> str:
     return f"ek.pow({x[0]}, {node.attr('exponent')})"
 
 
+def _polygamma(node: Node, x: Names) -> str:
+    return f"ek.special.polygamma({node.attr('order')}, {x[0]})"
+
+
 def _same(_: Node, x: Names) -> str:
     return x[0]
 
@@ -195,8 +199,18 @@ def _which(node: Node, x: Names) -> str:
     return f"ek.{node.op.name.lower()}({x[0]}, axis={node.attr('axis')})"
 
 
-def _cumsum(node: Node, x: Names) -> str:
-    return f"ek.cumulative_sum({x[0]}, axis={node.attr('axis')}, dtype={_dtype(node.dtype)})"
+def _argsort(_: Node, x: Names) -> str:
+    return f"ek.argsort({x[0]}, axis=-1)"
+
+
+def _running_total(node: Node, x: Names) -> str:
+    name = "sum" if node.op is Op.CUMSUM else "prod"
+    return f"ek.cumulative_{name}({x[0]}, axis={node.attr('axis')}, dtype={_dtype(node.dtype)})"
+
+
+def _running_extreme(node: Node, x: Names) -> str:
+    name = "max" if node.op is Op.CUMMAX else "min"
+    return f"ek.cumulative_{name}({x[0]}, axis={node.attr('axis')})"
 
 
 def _logsumexp(_: Node, x: Names) -> str:
@@ -229,8 +243,9 @@ FUNCTIONS: dict[Op, str] = {
     op: op.name.lower()
     for op in (
         Op.ABS, Op.SIGN, Op.SQRT, Op.RSQRT, Op.EXP, Op.EXPM1, Op.LOG, Op.LOG1P, Op.SIN, Op.COS,
-        Op.TAN, Op.TANH, Op.ERF, Op.FLOOR, Op.CEIL, Op.ROUND, Op.TRUNC, Op.ISFINITE, Op.ADD,
-        Op.REMAINDER, Op.POW, Op.MAXIMUM, Op.MINIMUM, Op.STOP_GRADIENT,
+        Op.LOG2, Op.LOG10, Op.TAN, Op.ASIN, Op.ACOS, Op.ATAN2, Op.SINH, Op.COSH, Op.TANH, Op.ASINH,
+        Op.ACOSH, Op.ATANH, Op.ERF, Op.NEXTAFTER, Op.FLOOR, Op.CEIL, Op.ROUND, Op.TRUNC,
+        Op.ISFINITE, Op.ADD, Op.REMAINDER, Op.POW, Op.MAXIMUM, Op.MINIMUM, Op.STOP_GRADIENT,
     )
 } | {
     Op.NEG: "negative",
@@ -255,6 +270,10 @@ FUNCTIONS: dict[Op, str] = {
     Op.SILU: "nn.silu",
     Op.GELU: "nn.gelu",
     Op.SOFTPLUS: "nn.softplus",
+    Op.ERFC: "special.erfc",
+    Op.ERFINV: "special.erfinv",
+    Op.NDTR: "special.ndtr",
+    Op.LGAMMA: "special.gammaln",
     Op.SOFTMAX: "nn.softmax",
     Op.LOG_SOFTMAX: "nn.log_softmax",
 }  # fmt: skip
@@ -266,6 +285,7 @@ FORMS: dict[Op, Callable[[Node, Names], str]] = {
     Op.RANDOM_BITS: _random_bits,
     Op.CAST: _cast,
     Op.INTEGER_POW: _integer_pow,
+    Op.POLYGAMMA: _polygamma,
     Op.ALIAS: _same,
     Op.RESHAPE: _reshape,
     Op.BROADCAST: _broadcast,
@@ -280,7 +300,11 @@ FORMS: dict[Op, Callable[[Node, Names], str]] = {
     Op.MIN: _extreme,
     Op.ARGMAX: _which,
     Op.ARGMIN: _which,
-    Op.CUMSUM: _cumsum,
+    Op.ARGSORT: _argsort,
+    Op.CUMSUM: _running_total,
+    Op.CUMPROD: _running_total,
+    Op.CUMMAX: _running_extreme,
+    Op.CUMMIN: _running_extreme,
     Op.LOGSUMEXP: _logsumexp,
     Op.GATHER: _gather,
     Op.SCATTER_ADD: _scatter,

@@ -20,6 +20,8 @@ Axes = tuple[int, ...]
 MAX_RANK = 32  # what NumPy broadcasts
 MAX_BYTES = 1 << 62  # the largest result; offsets within it fit 64 bits with room to spare
 
+MAX_POLYGAMMA = 30  # derivatives of digamma: the sums of more are too long to write out
+
 
 def sized(type: TensorType) -> TensorType:
     """The type of a result; ShapeError when no machine could hold it."""
@@ -108,6 +110,12 @@ def integer_pow(x: TensorType, exponent: int) -> TensorType:
             f"an integer to the negative power {exponent} is not an integer; cast first"
         )
     return _kinds(x, "fiu", "numbers")
+
+
+def polygamma(x: TensorType, order: int) -> TensorType:
+    if not 0 <= order <= MAX_POLYGAMMA:
+        raise IRError(f"the order must be from 0 to {MAX_POLYGAMMA}, got {order}")
+    return floating(x)
 
 
 def comparison(*types: TensorType) -> TensorType:
@@ -257,6 +265,12 @@ def scan(x: TensorType, axis: int) -> TensorType:
     return _kinds(x, "fiu", "numbers")
 
 
+def arg_sort(x: TensorType) -> TensorType:
+    if x.rank == 0:
+        raise ShapeError("needs at least one axis, got a scalar")
+    return _kinds(x, "fiu", "numbers; cast bool to uint8").with_dtype(int64)
+
+
 def last_axis(x: TensorType) -> TensorType:
     if x.rank == 0:
         raise ShapeError("needs at least one axis, got a scalar")
@@ -326,15 +340,25 @@ def project(x: Type, index: int) -> TensorType:
     return x.items[index]
 
 
-def grad(output: TensorType, cotangent: TensorType, *wrt: TensorType) -> TupleType:
-    if cotangent != output:
-        raise ShapeError(f"the cotangent of {output} must have its type, got {cotangent}")
-    for type in (output, *wrt):
+def grad(*operands: TensorType, outputs: int = 1) -> TupleType:
+    """Some outputs, a cotangent for each, and what to differentiate by."""
+    wrt = operands[2 * outputs :]
+    for output, cotangent in zip(operands[:outputs], operands[outputs : 2 * outputs]):
+        if cotangent != output:
+            raise ShapeError(f"the cotangent of {output} must have its type, got {cotangent}")
+    for type in (*operands[:outputs], *wrt):
         _kinds(type, "f", "floating-point values; integers and bool have no gradient")
     return TupleType(wrt)
 
 
-def call(*args: TensorType, graph: Any, id: int = 0) -> TupleType:
+def call(
+    *args: TensorType,
+    graph: Any,
+    id: int = 0,
+    recompute: tuple[int, ...] = (),
+    backward: Any = None,
+    outputs: int = 0,
+) -> TupleType:
     wanted = tuple(node.type for node in (*graph.inputs, *graph.captures))
     if args != wanted:
         got, want = (", ".join(map(str, types)) for types in (args, wanted))

@@ -74,7 +74,7 @@ def _complaint(node: Node, params: set[Node]) -> str:
     count = _operand_count(node.op)
     if count is not None and len(node.inputs) != count:
         return f"takes {count} operands, got {len(node.inputs)}"
-    if node.op is Op.GRAD and len(node.inputs) < 3:
+    if node.op is Op.GRAD and len(node.inputs) <= 2 * dict(node.attrs).get("outputs", 1):
         return f"takes an output, a cotangent and what to differentiate, got {len(node.inputs)}"
     try:
         wanted = OPS[node.op].infer(*(x.type for x in node.inputs), **dict(node.attrs))

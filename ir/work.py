@@ -19,6 +19,7 @@ from einkorn.ir.loops import (
     ROW_BLOCK,
     Access,
     ArgReduce,
+    ArgSort,
     Batched,
     Epilogue,
     Gather,
@@ -124,6 +125,12 @@ def _arg_reduce(kernel: ArgReduce, params: Ints) -> Work:
     return Work(elements, kernel.dtype.itemsize * elements, int64.itemsize * outer * inner)
 
 
+def _arg_sort(kernel: ArgSort, params: Ints) -> Work:
+    """Passes of comparisons over keys and places that stay in working space."""
+    rows, n, passes = params
+    return Work(rows * n * passes, kernel.dtype.itemsize * rows * n, int64.itemsize * rows * n)
+
+
 def _gather(kernel: Gather, params: Ints) -> Work:
     outer, _, count, inner = params
     moved = kernel.itemsize * outer * count * inner
@@ -193,6 +200,7 @@ WORK: dict[type, Callable[[Any, Ints], Work]] = {
     RandomBits: _random_bits,
     Scan: _scan,
     ArgReduce: _arg_reduce,
+    ArgSort: _arg_sort,
     Gather: _gather,
     Scatter: _scatter,
     Sequence: _sequence,

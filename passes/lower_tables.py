@@ -22,7 +22,7 @@ from einkorn.passes.costs import LAUNCH_NS
 from einkorn.passes.launches import Buffer, Groups, Launches
 from einkorn.passes.lower import Lowering
 from einkorn.passes.lower_loops import empty_reduction, loops
-from einkorn.passes.lower_scans import middle_axis
+from einkorn.passes.lower_scans import arg_sort, middle_axis
 from einkorn.passes.views import View, dense_strides
 
 Ints = tuple[int, ...]
@@ -179,7 +179,11 @@ LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
     Op.MIN: empty_reduction,
     Op.ARGMAX: middle_axis,
     Op.ARGMIN: middle_axis,
+    Op.ARGSORT: arg_sort,
     Op.CUMSUM: middle_axis,
+    Op.CUMPROD: middle_axis,
+    Op.CUMMAX: middle_axis,
+    Op.CUMMIN: middle_axis,
 }
 
 

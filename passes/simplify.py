@@ -401,8 +401,8 @@ def reduce_one(node: Node) -> Node | None:
     return x if x.shape == node.shape else make(Op.RESHAPE, x, shape=node.shape)
 
 
-def cumsum_one(node: Node) -> Node | None:
-    """cumsum(x, an axis of at most one element) -> x"""
+def scan_one(node: Node) -> Node | None:
+    """cumsum(x, an axis of at most one element) -> x; the other scans too"""
     (x,) = node.inputs
     return x if x.shape[node.attr("axis")] <= 1 else None
 
@@ -457,7 +457,10 @@ ALGEBRA: Mapping[Op, Sequence[Rule]] = {
     Op.PROD: _REDUCE,
     Op.MAX: _REDUCE,
     Op.MIN: _REDUCE,
-    Op.CUMSUM: (cumsum_one,),
+    Op.CUMSUM: (scan_one,),
+    Op.CUMPROD: (scan_one,),
+    Op.CUMMAX: (scan_one,),
+    Op.CUMMIN: (scan_one,),
     Op.ALIAS: (drop_alias,),
     Op.STOP_GRADIENT: (drop_alias,),
 }

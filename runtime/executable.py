@@ -137,9 +137,12 @@ class Instance:
             block[layout.STATUS] = NOT_RUN
             try:
                 status = self._run(self._address)
-            finally:
+                if status == 0:
+                    commit()
+            except BaseException:  # an interrupt, perhaps on the way into `commit`
                 if block[layout.STATUS] == 0:
                     _complete(commit)
+                raise
         if not self._settled:
             block[layout.BINDS] = self._few
             self._settled = True
@@ -185,12 +188,8 @@ class Executable:
 
 
 def _complete(commit: Commit) -> None:
-    """Run `commit` to its end; a signal handler's exception that stops it is raised after that."""
-    try:
-        commit()
-    except BaseException:
-        for _ in range(INTERRUPTS):
-            with suppress(BaseException):
-                commit()
-                break
-        raise
+    """Run `commit` to its end, again when a signal handler's exception stops it."""
+    for _ in range(INTERRUPTS):
+        with suppress(BaseException):
+            commit()
+            break

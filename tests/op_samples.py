@@ -140,8 +140,21 @@ UNARY: dict[Op, tuple[Callable[[Shape], Maker], tuple[DType, ...]]] = {
     Op.SIN: (uniform, FLOATS),
     Op.COS: (uniform, FLOATS),
     Op.TAN: (lambda shape: uniform(shape, -1.2, 1.2), FLOATS),
+    Op.LOG2: (lambda shape: uniform(shape, 0.3, 4), FLOATS),
+    Op.LOG10: (lambda shape: uniform(shape, 0.3, 4), FLOATS),
+    Op.ASIN: (lambda shape: uniform(shape, -0.9, 0.9), FLOATS),
+    Op.ACOS: (lambda shape: uniform(shape, -0.9, 0.9), FLOATS),
+    Op.SINH: (uniform, FLOATS),
+    Op.COSH: (uniform, FLOATS),
     Op.TANH: (uniform, FLOATS),
+    Op.ASINH: (uniform, FLOATS),
+    Op.ACOSH: (lambda shape: uniform(shape, 1.2, 4), FLOATS),
+    Op.ATANH: (lambda shape: uniform(shape, -0.9, 0.9), FLOATS),
     Op.ERF: (uniform, FLOATS),
+    Op.ERFC: (uniform, FLOATS),
+    Op.ERFINV: (lambda shape: uniform(shape, -0.9, 0.9), FLOATS),
+    Op.NDTR: (uniform, FLOATS),
+    Op.LGAMMA: (lambda shape: uniform(shape, 2.5, 9), FLOATS),
     Op.SIGMOID: (uniform, FLOATS),
     Op.SILU: (uniform, FLOATS),
     Op.GELU: (uniform, FLOATS),
@@ -170,6 +183,8 @@ BINARY: dict[Op, tuple[tuple[Callable[[Shape], Maker], ...], tuple[DType, ...]]]
     Op.FLOOR_DIV: ((lambda s: apart(s, 1.0), lambda s: uniform(s, 7.0, 7.05)), NUMBERS),
     Op.REMAINDER: ((lambda s: apart(s, 1.0), lambda s: uniform(s, 7.0, 7.05)), NUMBERS),
     Op.POW: (_POSITIVE_BASE, FLOATS),
+    Op.ATAN2: ((uniform, nonzero), FLOATS),
+    Op.NEXTAFTER: ((uniform, uniform), FLOATS),
     Op.MAXIMUM: ((uniform, uniform), ALL),
     Op.MINIMUM: ((uniform, uniform), ALL),
     Op.AND: ((uniform, uniform), (*INTEGERS, bool_)),
@@ -193,17 +208,19 @@ def _ulps(op: Op) -> float:
 
 def _unary() -> Iterator[Sample]:
     for op, (operand, dtypes) in UNARY.items():
+        floor = 4.0 if op is Op.LGAMMA else 0.0  # Python's own is less exact near its zeros
         for attrs in {Op.CAST: [{"dtype": d} for d in ALL], Op.ALIAS: [{"id": 1}]}.get(op, [{}]):
             to_float64 = attrs.get("dtype", float64) is float64
             order = 2 if to_float64 and op not in _NO_DERIVATIVE else 0
             for shape in SHAPES:
                 row = (op, (operand(shape),), attrs, dtypes, order)
-                yield Sample(*row, ulps=_ulps(op), note=str(shape))
+                yield Sample(*row, ulps=_ulps(op), floor=floor, note=str(shape))
             sources = ALL if op is Op.CAST else dtypes
-            yield Sample(op, (edges(),), attrs, sources, 0, ulps=_ulps(op), note="edges")
+            row = (op, (edges(),), attrs, sources, 0)
+            yield Sample(*row, ulps=_ulps(op), floor=floor, note="edges")
         if _ulps(op):
             wide = (uniform((501,), -100, 100),)
-            yield Sample(op, wide, {}, dtypes, 0, ulps=_ulps(op), note="wide")
+            yield Sample(op, wide, {}, dtypes, 0, ulps=_ulps(op), floor=floor, note="wide")
 
 
 def _binary() -> Iterator[Sample]:
@@ -235,6 +252,12 @@ def _other_elementwise() -> Iterator[Sample]:
             )
         integers = INTEGERS if exponent >= 0 else FLOATS
         yield Sample(Op.INTEGER_POW, (edges(),), attrs, integers, 0, ulps=ulps, note="edges")
+    for order in (0, 1, 2, 5):
+        attrs, ulps = {"order": order}, 4.0 * (order + 1)
+        for shape in SHAPES:
+            args = (uniform(shape, 0.7, 4),)
+            yield Sample(Op.POLYGAMMA, args, attrs, FLOATS, ulps=ulps, floor=1.0, note=str(shape))
+        yield Sample(Op.POLYGAMMA, (edges(),), attrs, FLOATS, 0, ulps=2 * ulps, note="edges")
 
 
 def _sources() -> Iterator[Sample]:
@@ -365,6 +388,17 @@ def _scans() -> Iterator[Sample]:
         yield Sample(
             Op.CUMSUM, (uniform(shape),), attrs, NUMBERS, ulps=2, floor=floor, note=str(shape)
         )
+        near_one = (nonzero(shape, 0.8, 1.25),)
+        yield Sample(Op.CUMPROD, near_one, attrs, NUMBERS, ulps=60, note=str(shape))
+        for op in (Op.CUMMAX, Op.CUMMIN):
+            yield Sample(op, (apart(shape),), attrs, NUMBERS, note=str(shape))
+    for zeros in range(4):
+        row = fixed([1.5, *[0.0] * zeros, -0.5, 2.0, 3.0, -1.25])
+        yield Sample(Op.CUMPROD, (row,), {"axis": 0}, ulps=8, note=f"{zeros} zeros")
+    mixed = fixed([0.0, -0.0, 0.0, -1.0, np.inf, np.nan, -np.inf, 1.0])
+    for op in (Op.CUMMAX, Op.CUMMIN):
+        yield Sample(op, (mixed,), {"axis": 0}, FLOATS, 0, note="mixed")
+    yield from _sorting()
     for op in (Op.SOFTMAX, Op.LOG_SOFTMAX, Op.LOGSUMEXP):
         floor = 0.0 if op is Op.SOFTMAX else 8.0
         for shape in ((37,), (3, 5), (2, 3, 1), (0, 4), (3, 0)):
@@ -373,6 +407,14 @@ def _scans() -> Iterator[Sample]:
             yield Sample(*row, ulps=16, floor=floor, note=str(shape))
         masked = fixed([[-np.inf, 0, 1], [60.0, -60.0, 59.0], [np.nan, 0, 1], [-np.inf] * 3])
         yield Sample(op, (masked,), {}, FLOATS, 0, ulps=64, floor=floor, note="masked")
+
+
+def _sorting() -> Iterator[Sample]:
+    for shape in ((37,), (3, 4, 5), (1,), (2, 0), (0, 3), (2, 1), (700,)):
+        yield Sample(Op.ARGSORT, (uniform(shape),), {}, NUMBERS, 0, note=str(shape))
+    ties = fixed([[1.0, 3.0, 3.0, 1.0], [0.0, -0.0, 0.0, -0.0], [np.nan, 1.0, -np.inf, np.nan]])
+    yield Sample(Op.ARGSORT, (ties,), {}, FLOATS, 0, note="ties")
+    yield Sample(Op.ARGSORT, (edges(0, 2),), {}, NUMBERS, 0, note="edges")
 
 
 # -- indexing and contraction ----------------------------------------------------------------------

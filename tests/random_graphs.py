@@ -38,14 +38,14 @@ CONSTANTS = (0, 1, 2, 3, -1, -0.0, 0.5, np.inf, -np.inf, np.nan)
 
 BINARY = (
     Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.FLOOR_DIV, Op.REMAINDER, Op.POW, Op.MAXIMUM, Op.MINIMUM,
-    Op.AND, Op.OR, Op.XOR, Op.SHIFT_LEFT, Op.SHIFT_RIGHT,
+    Op.ATAN2, Op.NEXTAFTER, Op.AND, Op.OR, Op.XOR, Op.SHIFT_LEFT, Op.SHIFT_RIGHT,
     Op.EQ, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE,
 )  # fmt: skip
 _OWN = (Op.SELECT, Op.CAST, Op.INTEGER_POW, Op.ALIAS)
 UNARY = tuple(op for op in Op if OPS[op].elementwise and op not in (*BINARY, *_OWN))
 REDUCTIONS = (Op.SUM, Op.PROD, Op.MAX, Op.MIN)
-BY_AXIS = (Op.ARGMAX, Op.ARGMIN, Op.CUMSUM)
-LAST_AXIS = (Op.SOFTMAX, Op.LOG_SOFTMAX, Op.LOGSUMEXP)
+BY_AXIS = (Op.ARGMAX, Op.ARGMIN, Op.CUMSUM, Op.CUMPROD, Op.CUMMAX, Op.CUMMIN)
+LAST_AXIS = (Op.SOFTMAX, Op.LOG_SOFTMAX, Op.LOGSUMEXP, Op.ARGSORT)
 
 
 class _Builder:
@@ -94,7 +94,8 @@ class _Builder:
     # -- one op each --
 
     def unary(self) -> Node:
-        return make(self.rng.choice(UNARY), self.any())
+        op = self.rng.choice(UNARY)
+        return make(op, self.any(), **({"order": 0} if op is Op.POLYGAMMA else {}))
 
     def binary(self) -> Node:
         x = self.any()

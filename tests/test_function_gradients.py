@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from function_checks import both, values
 
-from einkorn.differentiation import grad
 from einkorn.functions import creation as cr
 from einkorn.functions import indexing as ix
 from einkorn.functions import linear_algebra as la
 from einkorn.functions import losses as lo
 from einkorn.functions import manipulation as mv
 from einkorn.functions import statistical as st
+from einkorn.transforms.gradients import grad
 
 LABELS, PLACES = [0, 2, 1, 1], [0, 2, 0]
 SHARES = values((4, 3), "float64", seed=5) ** 2

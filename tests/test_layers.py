@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from einkorn import nn, random
-from einkorn.differentiation import value_and_grad
 from einkorn.initializers import (
     Constant,
     GlorotNormal,
@@ -21,6 +20,7 @@ from einkorn.initializers import (
 )
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError
 from einkorn.tensor import Tensor
+from einkorn.transforms.gradients import value_and_grad
 
 
 def inputs() -> Any:

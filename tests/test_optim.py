@@ -12,7 +12,6 @@ import pytest
 import einkorn as ek
 from einkorn import nn
 from einkorn.container import Container
-from einkorn.differentiation import value_and_grad
 from einkorn.functions import elementwise as ew
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError, StateError
 from einkorn.leaf import Leaf, Parameter, tensor
@@ -29,6 +28,7 @@ from einkorn.optim import (
 )
 from einkorn.recording import no_grad
 from einkorn.tensor import Tensor
+from einkorn.transforms.gradients import value_and_grad
 
 Array = Any
 Step = Callable[[Array, Array, dict[str, Array], int], Array]

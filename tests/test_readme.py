@@ -48,6 +48,13 @@ def test_an_example_prints_what_the_document_shows(document: str, tmp_path: Path
     assert run(sys.executable, script, cwd=tmp_path) == block(document, "output", "text")
 
 
+def test_the_example_about_other_libraries_holds(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "array_api.md").read_text(encoding="utf-8")
+    script = tmp_path / "exchange.py"
+    script.write_text(block(document, "example", "python"), encoding="utf-8")
+    run(sys.executable, script, cwd=tmp_path)
+
+
 def test_the_example_is_short() -> None:
     lines = block(README, "example", "python").splitlines()
     assert sum(bool(line.strip()) for line in lines) <= 30

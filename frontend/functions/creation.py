@@ -17,6 +17,7 @@ from einkorn.convert import (
     as_number,
     as_tensor,
     check_depth,
+    check_device,
     check_dtype,
     concrete,
     in_dtype,
@@ -47,12 +48,6 @@ if TYPE_CHECKING:
 Number = bool | int | float
 
 
-def check_device(what: str, device: object) -> None:
-    """DTypeError when `device` is given and is not "cpu"."""
-    if device is not None and not (isinstance(device, str) and device == "cpu"):
-        raise DTypeError(f"{what}: device {device!r} is not available; there is 'cpu'")
-
-
 # -- from values -----------------------------------------------------------------------------------
 
 
@@ -74,7 +69,10 @@ def asarray(
         return snapshot(tensor)
     if isinstance(obj, (list, tuple)) and _holds_tensors(obj):
         return stack([asarray(item, dtype=wanted) for item in obj])
-    array = to_array(obj, wanted, "asarray", copy=copy is not False)
+    source: Any = obj
+    if hasattr(source, "__dlpack__") and not hasattr(source, "__array__"):
+        source = obj = np.from_dlpack(source)
+    array = to_array(source, wanted, "asarray", copy=copy is not False)
     if copy is False and array.size and not np.may_share_memory(array, np.asarray(obj)):
         raise ShapeError(
             f"asarray: copy=False, but this {type(obj).__name__} has to be converted to a "
@@ -88,11 +86,6 @@ def _holds_tensors(items: Any, depth: int = 0) -> bool:
         check_depth("asarray", depth)
         return any(_holds_tensors(item, depth + 1) for item in items)
     return isinstance(items, Value)
-
-
-def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
-    """A tensor of the values of an object that has `__dlpack__`."""
-    return asarray(np.from_dlpack(x), device=device, copy=copy)
 
 
 # -- filled ----------------------------------------------------------------------------------------

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from einkorn.convert import as_tensor, check_dtype, concrete, in_dtype, meet, shown, snapshot
+from einkorn.convert import (
+    as_flag,
+    as_tensor,
+    check_device,
+    check_dtype,
+    concrete,
+    in_dtype,
+    meet,
+    shown,
+    snapshot,
+)
 from einkorn.ir.dtypes import DType, bool_, float32
 from einkorn.ir.errors import DTypeError
 from einkorn.ir.ops import Op
@@ -43,8 +53,14 @@ def cast(x: Any, dtype: DType) -> Tensor:
     return in_dtype("astype", as_tensor(x, "astype"), dtype)
 
 
-def astype(x: Any, dtype: Any, /, *, copy: bool = True) -> Tensor:
-    """Convert to `dtype`. Float to integer rounds toward zero, saturates, and gives 0 for NaN."""
+def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
+    """Convert to `dtype`. Float to integer rounds toward zero, saturates, and gives 0 for NaN.
+
+    Args:
+        copy: of no effect, since tensors are immutable.
+    """
+    as_flag("astype", "copy", copy)
+    check_device("astype", device)
     return snapshot(cast(x, check_dtype(dtype)))
 
 
@@ -188,6 +204,16 @@ def log1p(x: Any, /) -> Tensor:
     return _floating(Op.LOG1P, x)
 
 
+def log2(x: Any, /) -> Tensor:
+    """The logarithm to base 2."""
+    return _floating(Op.LOG2, x)
+
+
+def log10(x: Any, /) -> Tensor:
+    """The logarithm to base 10."""
+    return _floating(Op.LOG10, x)
+
+
 def sin(x: Any, /) -> Tensor:
     """The sine of x in radians."""
     return _floating(Op.SIN, x)
@@ -203,9 +229,44 @@ def tan(x: Any, /) -> Tensor:
     return _floating(Op.TAN, x)
 
 
+def asin(x: Any, /) -> Tensor:
+    """The inverse sine, in [-pi/2, pi/2]; NaN outside of [-1, 1]."""
+    return _floating(Op.ASIN, x)
+
+
+def acos(x: Any, /) -> Tensor:
+    """The inverse cosine, in [0, pi]; NaN outside of [-1, 1]."""
+    return _floating(Op.ACOS, x)
+
+
+def sinh(x: Any, /) -> Tensor:
+    """The hyperbolic sine, (e**x - e**-x) / 2."""
+    return _floating(Op.SINH, x)
+
+
+def cosh(x: Any, /) -> Tensor:
+    """The hyperbolic cosine, (e**x + e**-x) / 2."""
+    return _floating(Op.COSH, x)
+
+
 def tanh(x: Any, /) -> Tensor:
     """The hyperbolic tangent."""
     return _floating(Op.TANH, x)
+
+
+def asinh(x: Any, /) -> Tensor:
+    """The inverse hyperbolic sine, log(x + sqrt(x**2 + 1))."""
+    return _floating(Op.ASINH, x)
+
+
+def acosh(x: Any, /) -> Tensor:
+    """The inverse hyperbolic cosine, log(x + sqrt(x**2 - 1)); NaN for x < 1."""
+    return _floating(Op.ACOSH, x)
+
+
+def atanh(x: Any, /) -> Tensor:
+    """The inverse hyperbolic tangent, log((1 + x) / (1 - x)) / 2; NaN outside of [-1, 1]."""
+    return _floating(Op.ATANH, x)
 
 
 def erf(x: Any, /) -> Tensor:

@@ -1,4 +1,4 @@
-"""Reading and changing parts of tensors: x[index], x.at[index], take, take_along_axis.
+"""Reading parts of tensors: x[index], take, take_along_axis.
 
 An index is resolved once into a `Selection`. Its basic part (integers, slices, new axes) is a
 slice, a flip and a reshape. Its arrays become one `gather` on one axis: several arrays are combined
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einkorn.convert import as_tensor, meet, normal_axis, snapshot
+from einkorn.convert import as_tensor, normal_axis
 from einkorn.functions.elementwise import (
     add,
     bitwise_or,
@@ -34,10 +34,10 @@ from einkorn.functions.manipulation import (
     to_shape,
 )
 from einkorn.functions.selection import Selection, resolve
-from einkorn.ir.dtypes import bool_, int64, uint64
+from einkorn.ir.dtypes import int64, uint64
 from einkorn.ir.errors import BoundsError, DTypeError, ShapeError
 from einkorn.ir.ops import Op
-from einkorn.recording import Value, apply, current_trace, scalar
+from einkorn.recording import Value, apply, current_trace
 
 if TYPE_CHECKING:
     from einkorn.tensor import Tensor
@@ -53,10 +53,11 @@ MSG_BOUNDS = (
 
 def getitem(x: Tensor, index: Any) -> Tensor:
     """x[index] with the meaning that NumPy gives it."""
-    return _select(x, resolve(x._type, index))
+    return select(x, resolve(x._type, index))
 
 
-def _select(x: Tensor, selection: Selection) -> Tensor:
+def select(x: Tensor, selection: Selection) -> Tensor:
+    """The part of x that a resolved index chooses."""
     part = _basic(x, selection)
     if not selection.arrays:
         return to_shape(part, selection.shape_with(()))
@@ -160,110 +161,6 @@ def _linear_later(tensors: Sequence[Tensor], sizes: Sequence[int], negative: boo
         linear = place if linear is None else add(multiply(linear, size), place)
         outside = bad if outside is None else bitwise_or(outside, bad)
     return where(outside, prod(sizes), linear)
-
-
-# -- changing parts --------------------------------------------------------------------------------
-
-
-class Indexer:
-    """What `x.at` gives: `x.at[index]` names a part of x."""
-
-    __slots__ = ("_x",)
-
-    def __init__(self, x: Tensor) -> None:
-        self._x = x
-
-    def __getitem__(self, index: Any) -> Part:
-        return Part(self._x, index)
-
-
-class Part:
-    """A part of a tensor; `set` and `add` give a tensor in which it is changed."""
-
-    __slots__ = ("_index", "_x")
-
-    def __init__(self, x: Tensor, index: Any) -> None:
-        self._x, self._index = x, index
-
-    def set(self, value: Any) -> Tensor:
-        """x with the part replaced; where an index repeats, the last value stays."""
-        return _change(Op.SCATTER_SET, self._x, self._index, value)
-
-    def add(self, value: Any) -> Tensor:
-        """x with values added to the part; where an index repeats, all are added, in order."""
-        return _change(Op.SCATTER_ADD, self._x, self._index, value)
-
-
-def _change(op: Op, x: Tensor, index: Any, value: Any) -> Tensor:
-    what = "at[...].set" if op is Op.SCATTER_SET else "at[...].add"
-    if op is Op.SCATTER_ADD and x.dtype is bool_:
-        raise DTypeError(f"{what}: bool has no arithmetic; use set, or cast first")
-    _, update = meet(what, x, value)
-    if update.dtype is not x.dtype:
-        raise DTypeError(
-            f"{what}: a value of {update.dtype} does not fit into {x._type}; cast the tensor or "
-            "the value"
-        )
-    if _is_mask(index) and update.ndim <= x.ndim - index.ndim:
-        return _change_masked(what, op, x, as_tensor(index, what), update)
-    selection = resolve(x._type, index)
-    if not selection.arrays:
-        return _change_slices(what, op, x, selection, update)
-    if selection.is_one_axis(x.shape):
-        axis = selection.arrays[0][0]
-        places, target = combine(what, x, selection.arrays, reads=x.size > 0), snapshot(x)
-    else:
-        # Any other mixture: pick the linear positions of the elements with the same index.
-        numbers = apply(Op.IOTA, size=x.size, dtype=int64)
-        places, target, axis = _select(to_shape(numbers, x.shape), selection), flatten(x), 0
-    shape = target.shape[:axis] + places.shape + target.shape[axis + 1 :]
-    changed = apply(op, target, places, _fitted(what, update, shape), axis=axis)
-    return to_shape(changed, x.shape)
-
-
-def _fitted(what: str, update: Tensor, shape: Shape) -> Tensor:
-    """The update broadcast to the shape of the part."""
-    tail = shape[len(shape) - update.ndim :] if update.ndim else ()
-    if update.ndim > len(shape) or any(a not in (1, b) for a, b in zip(update.shape, tail)):
-        raise ShapeError(f"{what}: {update._type} does not broadcast to the part's shape {shape}")
-    return spread_to(update, shape)
-
-
-def _is_mask(index: Any) -> bool:
-    if isinstance(index, Value):
-        return index._type.dtype is bool_ and index._type.rank > 0
-    return isinstance(index, np.ndarray) and index.dtype == bool and index.ndim > 0
-
-
-def _change_masked(what: str, op: Op, x: Tensor, mask: Tensor, update: Tensor) -> Tensor:
-    """A choice by the mask, which needs no count of its elements and so works in a trace too."""
-    if mask.shape != x.shape[: mask.ndim]:
-        raise BoundsError(f"{what}: the mask {mask._type} must have the first axes of {x._type}")
-    _fitted(what, update, x.shape[mask.ndim :])
-    wide = to_shape(mask, mask.shape + (1,) * (x.ndim - mask.ndim))
-    return where(wide, update if op is Op.SCATTER_SET else add(x, update), x)
-
-
-def _change_slices(what: str, op: Op, x: Tensor, selection: Selection, update: Tensor) -> Tensor:
-    """The update laid out in the shape of x; around it a mask, or what adding does not change."""
-    shape = selection.shape_with(())
-    if not prod(shape):
-        _fitted(what, update, shape)
-        return snapshot(x)
-    laid = to_shape(_fitted(what, update, shape), selection.sizes)
-    if selection.flips:
-        laid = apply(Op.FLIP, laid, axes=selection.flips)
-    spans = [(n - 1) * step + 1 for n, step in zip(selection.sizes, selection.steps)]
-    high = (n - a - span for n, a, span in zip(x.shape, selection.starts, spans))
-    gaps = tuple(step - 1 for step in selection.steps)
-    around = dict(low=selection.starts, high=tuple(high), interior=gaps)
-    if op is Op.SCATTER_ADD:
-        # x + -0.0 is x for every x, and x + 0.0 is not for -0.0.
-        nothing = scalar(x.dtype, -0.0 if x.dtype.is_float else 0)
-        return add(x, apply(Op.PAD, laid, nothing, **around))
-    inside = apply(Op.BROADCAST, scalar(bool_, True), shape=selection.sizes)
-    mask = apply(Op.PAD, inside, scalar(bool_, False), **around)
-    return where(mask, apply(Op.PAD, laid, scalar(x.dtype, 0), **around), x)
 
 
 # -- functions -------------------------------------------------------------------------------------

@@ -8,12 +8,12 @@ from einkorn.convert import (
     as_choice,
     as_number,
     as_tensor,
+    check_device,
     check_dtype,
     in_dtype,
     meet,
     normal_axis,
 )
-from einkorn.functions.creation import check_device
 from einkorn.functions.elementwise import add, astype, equal, multiply, negative, subtract
 from einkorn.functions.indexing import pick
 from einkorn.functions.manipulation import as_sizes, moveaxis, to_shape

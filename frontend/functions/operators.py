@@ -30,7 +30,8 @@ _FLOAT_OPS: dict[Function, Op] = {
     ew.abs: Op.ABS,
 }
 
-_PYTHON: dict[Function, Function] = {
+# Each function that is an operator, and what it does with Python numbers.
+OPERATORS: dict[Function, Function] = {
     ew.add: operator.add,
     ew.subtract: operator.sub,
     ew.multiply: operator.mul,
@@ -75,7 +76,7 @@ def _of_numbers(function: Function, *numbers: Any) -> Any:
     what = function.__name__
     op = _FLOAT_OPS.get(function)
     if op is None or not any(map(_is_float, numbers)):
-        return _PYTHON[function](*(concrete(x, what) for x in numbers))
+        return OPERATORS[function](*(concrete(x, what) for x in numbers))
     operands = [in_dtype(what, x, float64) for x in numbers]
     value = apply(op, *operands) if len(operands) == 1 else apply_elementwise(op, *operands)
     value._weak = True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from einkorn.convert import (
     as_flag,
+    as_int,
     as_number,
     as_tensor,
     check_dtype,
@@ -20,7 +21,7 @@ from einkorn.convert import (
     snapshot,
 )
 from einkorn.functions.elementwise import cast, divide, multiply, sqrt, subtract
-from einkorn.functions.manipulation import concat, reorder, to_shape
+from einkorn.functions.manipulation import concat, cut, reorder, to_shape
 from einkorn.ir.dtypes import DType, bool_, float32, int64, uint8, uint64
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.ops import Op
@@ -96,16 +97,84 @@ def cumulative_sum(
         axis: may be left out for one-dimensional tensors.
         include_initial: start with the 0 before the first element.
     """
-    tensor = as_tensor(x, "cumulative_sum")
+    return _running(Op.CUMSUM, "cumulative_sum", x, axis, dtype, include_initial)
+
+
+def cumulative_prod(
+    x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
+) -> Tensor:
+    """The products of the elements up to each position of an axis.
+
+    Args:
+        axis: may be left out for one-dimensional tensors.
+        include_initial: start with the 1 before the first element.
+    """
+    return _running(Op.CUMPROD, "cumulative_prod", x, axis, dtype, include_initial)
+
+
+def cumulative_max(x: Any, /, *, axis: int | None = None) -> Tensor:
+    """The largest of the elements up to each position of an axis; NaN from the first NaN on.
+
+    Args:
+        axis: may be left out for one-dimensional tensors.
+    """
+    tensor, axis = _one_axis("cumulative_max", x, axis)
+    return apply(Op.CUMMAX, tensor, axis=axis)
+
+
+def cumulative_min(x: Any, /, *, axis: int | None = None) -> Tensor:
+    """The smallest of the elements up to each position of an axis; NaN from the first NaN on.
+
+    Args:
+        axis: may be left out for one-dimensional tensors.
+    """
+    tensor, axis = _one_axis("cumulative_min", x, axis)
+    return apply(Op.CUMMIN, tensor, axis=axis)
+
+
+def _one_axis(what: str, x: Any, axis: int | None) -> tuple[Tensor, int]:
+    """A tensor and the axis along which it is scanned, its only one by default."""
+    tensor = as_tensor(x, what)
     if axis is None and tensor.ndim != 1:
-        raise ShapeError(f"cumulative_sum: {tensor._type} does not have one axis; give axis=")
-    axis = normal_axis("cumulative_sum", 0 if axis is None else axis, tensor.ndim)
+        raise ShapeError(f"{what}: {tensor._type} does not have one axis; give axis=")
+    return tensor, normal_axis(what, 0 if axis is None else axis, tensor.ndim)
+
+
+def _running(
+    op: Op, what: str, x: Any, axis: int | None, dtype: Any, include_initial: bool
+) -> Tensor:
+    """A running total, after the total of nothing when that is included."""
+    tensor, axis = _one_axis(what, x, axis)
     wanted = _sum_dtype(tensor, dtype)
-    sums = apply(Op.CUMSUM, cast(tensor, wanted), axis=axis)
-    if not as_flag("cumulative_sum", "include_initial", include_initial):
-        return sums
-    start = tuple(1 if k == axis else n for k, n in enumerate(tensor.shape))
-    return concat([apply(Op.BROADCAST, scalar(wanted, 0), shape=start), sums], axis=axis)
+    totals = apply(op, cast(tensor, wanted), axis=axis)
+    if not as_flag(what, "include_initial", include_initial):
+        return totals
+    shape = tuple(1 if k == axis else n for k, n in enumerate(tensor.shape))
+    nothing = scalar(wanted, 0 if op is Op.CUMSUM else 1)
+    return concat([apply(Op.BROADCAST, nothing, shape=shape), totals], axis=axis)
+
+
+def diff(
+    x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None
+) -> Tensor:
+    """The differences of neighbours along an axis, taken `n` times.
+
+    Args:
+        prepend, append: tensors that are joined to `x` along the axis first.
+    """
+    tensor = as_tensor(x, "diff")
+    axis = normal_axis("diff", axis, tensor.ndim)
+    count = as_int("diff", n, "n is an integer")
+    if count < 0:
+        raise ShapeError(f"diff: n must not be negative, got {count}")
+    parts = [part for part in (prepend, tensor, append) if part is not None]
+    tensor = concat(parts, axis=axis) if len(parts) > 1 else snapshot(tensor)
+    for _ in range(count):
+        size = tensor.shape[axis]
+        if not size:
+            break
+        tensor = subtract(cut(tensor, axis, 1, size), cut(tensor, axis, 0, size - 1))
+    return tensor
 
 
 # -- mean and variance -----------------------------------------------------------------------------

@@ -407,9 +407,8 @@ def _children(holder: Any, nests: tuple[int, ...]) -> Iterator[tuple[str, Module
 
 
 def _read_at_each_call(owner: type, name: str, old: Any, new: Any) -> bool:
-    """Whether compiled functions read this setting at each call, so that they need no notice."""
-    setting = isinstance(getattr(owner, name, None), Tunable)
-    return is_same(old, new) or (setting and type(old) is float and type(new) is float)
+    """Whether compiled functions read or guard this at each call, so that they need no notice."""
+    return is_same(old, new) or isinstance(getattr(owner, name, None), Tunable)
 
 
 def _exchange(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
+from einkorn.ir.dtypes import int64
 from einkorn.ir.node import Node, constant, make
 from einkorn.ir.ops import Op
 from einkorn.passes.build import (
+    add,
     broadcast,
     div,
     filled,
@@ -17,6 +19,7 @@ from einkorn.passes.build import (
     spread,
     sub,
     sum_over,
+    times,
     transpose,
 )
 from einkorn.passes.gradients.rule import Contributions, Rule
@@ -80,6 +83,57 @@ def _cumsum(node: Node, g: Node) -> Contributions:
     return (make(Op.FLIP, backwards, axes=(axis,)),)
 
 
+def _cumprod(node: Node, g: Node) -> Contributions:
+    """(product of the elements before k) * s[k] with s[k] = g[k] + x[k + 1] * s[k + 1].
+
+    No division, so zeros do no harm, to any order. The recurrence is solved for all k at once by
+    doubling: after each round s[k] has taken in twice as many elements, and factor[k] is the
+    product of as many. O(n log n) multiplications in O(log n) nodes.
+    """
+    x = node.inputs[0]
+    axis: int = node.attr("axis")
+    total, factor = g, _moved(x, axis, -1, 1)
+    distance = 1
+    while distance < x.shape[axis]:
+        total = add(total, mul(factor, _moved(total, axis, -distance, 0)))
+        factor = mul(factor, _moved(factor, axis, -distance, 1))
+        distance *= 2
+    return (mul(_moved(node, axis, 1, 1), total),)
+
+
+def _moved(x: Node, axis: int, places: int, value: float) -> Node:
+    """x moved on along an axis, with `value` where nothing comes in."""
+    n = x.shape[axis]
+    kept = slice_axis(x, axis, max(-places, 0), n - max(places, 0)) if abs(places) < n else None
+    if kept is None:
+        return filled(x.tensor, value)
+    low = tuple(max(places, 0) if k == axis else 0 for k in range(len(x.shape)))
+    high = tuple(max(-places, 0) if k == axis else 0 for k in range(len(x.shape)))
+    gaps = (0,) * len(x.shape)
+    return make(Op.PAD, kept, constant(x.dtype, value), low=low, high=high, interior=gaps)
+
+
+def _running_extremum(node: Node, g: Node) -> Contributions:
+    """g added to the last element so far that equals the running extreme; NaNs equal each other."""
+    x = node.inputs[0]
+    axis: int = node.attr("axis")
+    n = x.shape[axis]
+    if x.tensor.size == 0:
+        return (filled(x.tensor, 0),)
+    order = (*(k for k in range(len(x.shape)) if k != axis), axis)
+    extreme = make(Op.OR, make(Op.EQ, x, node), make(Op.NE, x, x))
+    rows = x.tensor.size // n
+    is_extreme, cotangent = (reshape(transpose(y, order), (rows, n)) for y in (extreme, g))
+    place = broadcast(make(Op.IOTA, size=n, dtype=int64), (rows, n))
+    owner = make(Op.CUMMAX, keep_where(is_extreme, place), axis=1)
+    first = spread(times(make(Op.IOTA, size=rows, dtype=int64), n), (rows, n), (1,))
+    flat = reshape(add(first, owner), (rows * n,))
+    nothing = filled(x.tensor.with_shape((rows * n,)), 0)
+    found = make(Op.SCATTER_ADD, nothing, flat, reshape(cotangent, (rows * n,)), axis=0)
+    moved = reshape(found, tuple(x.shape[k] for k in order))
+    return (transpose(moved, tuple(sorted(range(len(order)), key=order.__getitem__))),)
+
+
 def _row_sum(x: Node) -> Node:
     """The sum over the last axis, repeated along it."""
     last = len(x.shape) - 1
@@ -109,6 +163,9 @@ RULES: dict[Op, Rule] = {
     Op.MAX: _extremum,
     Op.MIN: _extremum,
     Op.CUMSUM: _cumsum,
+    Op.CUMPROD: _cumprod,
+    Op.CUMMAX: _running_extremum,
+    Op.CUMMIN: _running_extremum,
     Op.SOFTMAX: _softmax,
     Op.LOG_SOFTMAX: _log_softmax,
     Op.LOGSUMEXP: _logsumexp,

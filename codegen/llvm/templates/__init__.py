@@ -13,8 +13,10 @@ from einkorn.codegen.llvm.templates.random import random_bits
 from einkorn.codegen.llvm.templates.scan import arg_reduce, scan
 from einkorn.codegen.llvm.templates.sequence import sequence
 from einkorn.codegen.llvm.templates.skinny import skinny_dot
+from einkorn.codegen.llvm.templates.sort import arg_sort
 from einkorn.ir.loops import (
     ArgReduce,
+    ArgSort,
     Batched,
     Gather,
     Pack,
@@ -34,6 +36,7 @@ TEMPLATES: dict[type, Callable[[Any, int], str]] = {
     Sequence: sequence,
     Scan: scan,
     ArgReduce: arg_reduce,
+    ArgSort: arg_sort,
     Gather: gather,
     Scatter: scatter,
     Pack: pack,

@@ -1,4 +1,4 @@
-"""cumsum, argmax and argmin along an axis: in order along it, sixteen lines side by side."""
+"""Scans, argmax and argmin along an axis: in order along it, sixteen lines side by side."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from einkorn.codegen.llvm.text import Value, Writer, vector
 from einkorn.codegen.llvm.vectors import (
     accumulator,
+    combine,
     divmod_,
     element,
     load,
@@ -30,9 +31,9 @@ def scan(kernel: Scan, lanes: int) -> str:
     """LLVM text of Scan.
 
     for o, j in lines(begin, end):                  # 16 adjacent j at once, else one
-        total = -0.0                                # -0.0 + x is x
+        total = neutral                             # -0.0 for sums: -0.0 + x is x
         for i in range(n):
-            total += x[o, i, j];  y[o, i, j] = total
+            total = total op x[o, i, j];  y[o, i, j] = total
     """
     w = Writer()
     dtype = kernel.dtype
@@ -42,12 +43,12 @@ def scan(kernel: Scan, lanes: int) -> str:
         n, inner = param(w, params, 1), param(w, params, 2)
 
         def body(width: int, o: Value, j: Value) -> None:
-            start = w.const(vector(width, register(wide)), neutral(Op.SUM, wide))
+            start = w.const(vector(width, register(wide)), neutral(kernel.op, wide))
             first = w.add(w.mul(w.mul(o, n), inner), j)
             with w.loop(w.i64(0), n, 1, [start]) as loop:
                 at = w.add(first, w.mul(loop.index, inner))
                 term = load(w, dtype, element(w, dtype, x, at), width)
-                total = w.add(loop.carried[0], term)
+                total = combine(w, kernel.op, wide, loop.carried[0], term)
                 store(w, dtype, round_to(w, dtype, total), element(w, dtype, out, at))
                 loop.next = [total]
 
