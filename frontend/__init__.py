@@ -8,8 +8,10 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 import math as _math
 
 from einkorn import initializers, nn, optim, random
+from einkorn.associative import associative_scan
 from einkorn.compile import Compiled, compile, eager, trace
 from einkorn.container import Container
+from einkorn.control import cond, fori_loop, map, scan, switch, while_loop
 from einkorn.differentiation import grad, value_and_grad
 from einkorn.functions.creation import (
     arange,
@@ -191,6 +193,7 @@ __all__ = [
     "argmax",
     "argmin",
     "asarray",
+    "associative_scan",
     "astype",
     "bfloat16",
     "bitwise_and",
@@ -209,6 +212,7 @@ __all__ = [
     "clip",
     "compile",
     "concat",
+    "cond",
     "cos",
     "cumulative_sum",
     "divide",
@@ -230,6 +234,7 @@ __all__ = [
     "float64",
     "floor",
     "floor_divide",
+    "fori_loop",
     "from_dlpack",
     "full",
     "full_like",
@@ -257,6 +262,7 @@ __all__ = [
     "logical_or",
     "logical_xor",
     "logsumexp",
+    "map",
     "matmul",
     "matrix_transpose",
     "max",
@@ -295,6 +301,7 @@ __all__ = [
     "roll",
     "round",
     "rsqrt",
+    "scan",
     "settings",
     "sign",
     "sin",
@@ -308,6 +315,7 @@ __all__ = [
     "subtract",
     "sum",
     "swapaxes",
+    "switch",
     "take",
     "take_along_axis",
     "tan",
@@ -330,6 +338,7 @@ __all__ = [
     "var",
     "vecdot",
     "where",
+    "while_loop",
     "zeros",
     "zeros_like",
 ]

@@ -137,7 +137,7 @@ def tree_map(fn: Callable[..., Any], nest: Any, *rest: Any) -> Any:
     columns: list[Sequence[Any]] = [ends]
     for other in rest:
         other_ends, other_structure = flatten(other)
-        if not _alike(structure, other_structure):
+        if not alike(structure, other_structure):
             raise EinkornError(
                 "tree_map: the structures differ: "
                 f"{describe(structure)} and {describe(other_structure)}"
@@ -146,13 +146,13 @@ def tree_map(fn: Callable[..., Any], nest: Any, *rest: Any) -> Any:
     return unflatten(structure, [fn(*row) for row in zip(*columns)])
 
 
-def _alike(a: Structure, b: Structure) -> bool:
+def alike(a: Structure, b: Structure) -> bool:
     """Whether two structures have the same nesting and keys, whatever their dict classes."""
     if a[0] != b[0] or len(a) != len(b):
         return False
     if a == END:
         return True
-    return a[2] == b[2] and all(map(_alike, a[4:], b[4:]))
+    return a[2] == b[2] and all(map(alike, a[4:], b[4:]))
 
 
 def describe(structure: Structure) -> str:

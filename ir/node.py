@@ -118,7 +118,12 @@ def is_const(node: Node, value: float | int) -> bool:
 
 def make_call(graph: Any, operands: Sequence[Node]) -> Node:
     """A call of `graph`, different from every other one: calls are regions of their own."""
-    return make(Op.CALL, *operands, graph=graph, id=next(_ids))
+    return make_region(Op.CALL, operands, graph=graph)
+
+
+def make_region(op: Op, operands: Sequence[Node], **attrs: Any) -> Node:
+    """A node that applies graphs, different from every other one."""
+    return make(op, *operands, **attrs, id=next(_ids))
 
 
 def project(node: Node, index: int) -> Node:
@@ -171,6 +176,7 @@ __all__ = [
     "is_const",
     "make",
     "make_call",
+    "make_region",
     "placeholder",
     "project",
     "remake",
