@@ -52,11 +52,13 @@ class Nest:
         tensors: the tensors, in order.
         present: for each end whether a tensor is there.
         structure: how the ends are nested.
+        given: what the tensors were made of: Python numbers have no dtype of their own.
     """
 
     tensors: list[Tensor]
     present: list[bool]
     structure: Structure
+    given: list[Any]
 
     def rebuild(self, tensors: Sequence[Any]) -> Any:
         """The same structure with other tensors."""
@@ -68,11 +70,30 @@ class Nest:
         """The type of each tensor."""
         return [x._type for x in self.tensors]
 
+    def settled(self, what: str, after: Nest) -> Nest | None:
+        """The nest with Python numbers in the dtypes of `after`; None when none has another one."""
+        if not alike(self.structure, after.structure) or self.present != after.present:
+            return None
+        rows = list(zip(self.given, self.tensors, after.tensors))
+        if not any(_can_settle(x, old, new) for x, old, new in rows):
+            return None
+        tensors = [
+            in_dtype(what, x, new.dtype) if _can_settle(x, old, new) else old
+            for x, old, new in rows
+        ]
+        return Nest(tensors, self.present, self.structure, self.given)
+
     @property
     def labels(self) -> list[str]:
         """The path of each tensor: "['h'][0]"; "" for a structure that is one tensor."""
         found = zip(paths(self.structure), self.present)
         return ["".join(f"[{key!r}]" for key in path) for path, is_there in found if is_there]
+
+
+def _can_settle(number: Any, old: Tensor, new: Tensor) -> bool:
+    """Whether a Python number that became `old` may be of the dtype of `new` as well."""
+    kinds = (old.dtype.kind, new.dtype.kind)
+    return is_weak(number) and old.dtype is not new.dtype and kinds in (("i", "i"), ("f", "f"))
 
 
 def nest(what: str, value: Any, like: Nest | None = None) -> Nest:
@@ -86,7 +107,7 @@ def nest(what: str, value: Any, like: Nest | None = None) -> Nest:
         in_dtype(what, x, type.dtype) if type is not None and is_weak(x) else as_tensor(x, what)
         for x, type in zip(given, types)
     ]
-    return Nest(tensors, present, structure)
+    return Nest(tensors, present, structure, given)
 
 
 def check_alike(what: str, role: str, before: Nest, after: Nest, where: Trace, how: str) -> None:

@@ -1,13 +1,14 @@
 """Control flow as ops: `cond`, `switch`, `while_loop`, `fori_loop`, `scan` and `map`.
 
-Each function is traced once, whatever the number of steps, in eager mode too: prints and other side
-effects in Python happen once, and the values it sees are stand-ins. Nests, captured leaves and
-tensors, assignments to leaves and random draws work as elsewhere.
+Each function is traced once, whatever the number of steps, in eager mode too (twice when a Python
+number among the first values turns out to be of another width): prints and other side effects in
+Python do not happen in each step, and the values that it sees are stand-ins. Nests, captured leaves
+and tensors, assignments to leaves and random draws work as elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from einkorn.closed import (
@@ -35,6 +36,7 @@ MSG_PAIR = (
     "scan: {name} must return a pair (carry, y), got {got}; return (carry, None) when there is "
     "nothing to stack"
 )
+KEPT = "enters as {} and leaves as {}"
 MSG_ASSIGNS = (
     "while_loop: the condition assigns {leaf} or draws random numbers; only the body may change "
     "state"
@@ -56,7 +58,8 @@ def cond(
     if condition.dtype is not bool_:
         condition = ew.not_equal(condition, 0)
     index = apply(Op.CAST, condition, dtype=int64)
-    return _choose("cond", index, (false_fn, true_fn), operands)
+    branches = {"false_fn": false_fn, "true_fn": true_fn}
+    return _choose("cond", index, branches, operands)
 
 
 def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
@@ -68,7 +71,8 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
         raise DTypeError(f"switch: the index is an integer, got {number._type}")
     if number.dtype is not int64:
         number = apply(Op.CAST, number, dtype=int64)
-    return _choose("switch", number, branches, operands)
+    named = {f"branch {k}": branch for k, branch in enumerate(branches)}
+    return _choose("switch", number, named, operands)
 
 
 def _scalar(what: str, value: Any) -> Tensor:
@@ -79,20 +83,22 @@ def _scalar(what: str, value: Any) -> Tensor:
 
 
 def _choose(
-    what: str, index: Tensor, branches: Sequence[Callable[..., Any]], operands: tuple[Any, ...]
+    what: str, index: Tensor, branches: Mapping[str, Callable[..., Any]], operands: tuple[Any, ...]
 ) -> Any:
     given = nest(what, operands)
     arguments = _named("x", given)
     first: Nest | None = None
     traced: list[Traced] = []
-    for branch in branches:
+    for name, branch in branches.items():
+        how = f"is {{}} in {next(iter(branches))} and {{}} in {name}"
 
-        def run(tensors: list[Tensor], trace: Trace, branch: Any = branch) -> Sequence[Tensor]:
+        def run(
+            tensors: list[Tensor], trace: Trace, branch: Any = branch, how: str = how
+        ) -> Sequence[Tensor]:
             nonlocal first
             found = nest(what, branch(*given.rebuild(tensors)), first)
             if first is None:
                 first = found
-            how = "is {} in the first branch and {} in another one"
             check_alike(what, "result", first, found, trace, how)
             return found.tensors
 
@@ -115,8 +121,11 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
     The value keeps its structure, shapes and dtypes. There is no gradient backwards through it: use
     `fori_loop` or `scan` with a bound for that.
     """
-    what = "while_loop"
-    first = nest(what, init)
+    return _while("while_loop", cond_fn, body_fn, nest("while_loop", init))
+
+
+def _while(what: str, cond_fn: Any, body_fn: Any, first: Nest) -> Any:
+    after = first
     arguments = _named("value", first)
 
     def test(tensors: list[Tensor], trace: Trace) -> Sequence[Tensor]:
@@ -126,8 +135,8 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
         return [holds]
 
     def step(tensors: list[Tensor], trace: Trace) -> Sequence[Tensor]:
+        nonlocal after
         after = nest(what, body_fn(first.rebuild(tensors)), first)
-        check_alike(what, "value", first, after, trace, "enters as {} and leaves as {}")
         return after.tensors
 
     condition = trace_function(what, cond_fn, arguments, test)
@@ -135,6 +144,10 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
     if assigned:
         raise EinkornError(MSG_ASSIGNS.format(leaf=assigned[0].name or "a leaf"))
     body = trace_function(what, body_fn, arguments, step)
+    settled = first.settled(what, after)
+    if settled is not None:
+        return _while(what, cond_fn, body_fn, settled)
+    check_alike(what, "value", first, after, body.trace, KEPT)
     closed = close([condition, body], (len(arguments), len(arguments)), [False, True])
     found = apply_control(
         Op.WHILE,
@@ -193,25 +206,31 @@ def scan(
     Returns:
         The last carry, and a nest of all y stacked along a new first axis.
     """
-    first, columns = nest("scan", init), nest("scan", xs)
-    steps = _steps(columns, length)
+    columns = nest("scan", xs)
+    return _scan(f, nest("scan", init), columns, _steps(columns, length), int(bool(reverse)))
+
+
+def _scan(f: Any, first: Nest, columns: Nest, steps: int, reverse: int) -> tuple[Any, Any]:
     rows = [type.with_shape(type.shape[1:]) for type in columns.types]
     split = len(first.tensors)
-    given: Nest | None = None
+    after = given = first
 
     def run(tensors: list[Tensor], trace: Trace) -> Sequence[Tensor]:
-        nonlocal given
+        nonlocal after, given
         returned = f(first.rebuild(tensors[:split]), columns.rebuild(tensors[split:]))
         if not isinstance(returned, (tuple, list)) or len(returned) != 2:
             got = type(returned).__name__
             raise EinkornError(MSG_PAIR.format(name=trace.name, got=got))
         after = nest("scan", returned[0], first)
-        check_alike("scan", "carry", first, after, trace, "enters as {} and leaves as {}")
         given = nest("scan", returned[1])
         return [*after.tensors, *given.tensors]
 
     labels = [f"x{label}" for label in columns.labels]
     traced = trace_function("scan", f, [*_named("carry", first), *zip(labels, rows)], run)
+    settled = first.settled("scan", after)
+    if settled is not None:
+        return _scan(f, settled, columns, steps, reverse)
+    check_alike("scan", "carry", first, after, traced.trace, KEPT)
     closed = close([traced], (split, split), [True])
     found = apply_control(
         Op.SCAN,
@@ -220,11 +239,10 @@ def scan(
         consts=len(closed.consts),
         carries=split + len(closed.state),
         length=steps,
-        reverse=int(bool(reverse)),
+        reverse=reverse,
     )
     end = split + len(closed.state)
     assign(closed.state, found[split:end])
-    assert given is not None
     return first.rebuild(found[:split]), given.rebuild(found[end:])
 
 

@@ -44,7 +44,7 @@ class Backward(NamedTuple):
 
 
 RegionVjp = Callable[[Graph, Flags, Flags], Backward]
-"""(region, wanted params, outputs whose cotangents are given) -> its backward, the same each time."""
+"""(region, wanted params, outputs with a cotangent) -> its backward, the same each time."""
 
 Results = Mapping[int, Node]
 """The cotangents of the results of a node, by index."""
@@ -61,10 +61,20 @@ def control_contributions(
     """What a `cond`, `while` or `scan` adds to the cotangents of its operands."""
     if not results:
         return [None] * len(node.inputs)
+    wanted = tuple(x in active for x in node.inputs)
     if node.op is Op.WHILE:
-        raise StateError(MSG_WHILE)
+        return _while(node, results, wanted)
     rule = _cond if node.op is Op.COND else _scan
-    return rule(node, results, tuple(x in active for x in node.inputs), region_vjp)
+    return rule(node, results, wanted, region_vjp)
+
+
+def _while(node: Node, results: Results, wanted: Flags) -> Sequence[Node | None]:
+    """while -> nothing, where nothing flows; StateError elsewhere"""
+    consts: int = node.attr("consts")
+    moving = _active_carries(node.attr("body"), wanted, consts, len(node.inputs) - consts)
+    if not moving.isdisjoint(results):
+        raise StateError(MSG_WHILE)
+    return [None] * len(node.inputs)
 
 
 # -- cond ------------------------------------------------------------------------------------------
@@ -268,7 +278,7 @@ def _backward_body(node: Node, plan: _Plan) -> Graph:
 
 
 def _remembered(graph: Graph, key: _Key, build: Callable[[], Graph]) -> Graph:
-    """What `build` made for the graph and key before, so that equal regions have equal backwards."""
+    """What `build` made for the graph and key: equal regions have equal backwards."""
     known = _made.setdefault(graph, {})
     if key not in known:
         known[key] = build()

@@ -4,7 +4,9 @@
           -> schedule -> plan-memory
 
 Closed graphs that control flow applies go through the same stages, and become programs of their own
-when the graph that applies them is lowered. An observer sees every stage's result, which is how stages are printed, dumped, timed and verified;
+when the graph that applies them is lowered.
+
+An observer sees every stage's result, which is how stages are printed, dumped, timed and verified;
 passes themselves never read a setting.
 """
 

@@ -175,9 +175,7 @@ MAP = LoopKernel(
 
 
 @pytest.mark.parametrize(
-    "sizes",
-    [[1], [5, 1, 16], [BATCH_CHUNK, 3, BATCH_CHUNK - 1], [2 * BATCH_CHUNK + 1, 17]],
-    ids=str,
+    "sizes", [[1], [5, 1, 16], [BATCH_CHUNK, 3, BATCH_CHUNK - 1], [2 * BATCH_CHUNK + 1, 17]], ids=str
 )
 def test_batched(sizes: list[int]) -> None:
     inputs: list[Array] = []
