@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from random import Random
 from typing import Any
@@ -335,6 +336,16 @@ def test_no_grad_and_untracked_operands() -> None:
     both(lambda x: ek.scan(lambda c, x: (c + x, c), 0.0, x)[1], floats(3))
 
 
+def test_calls_from_several_threads_do_not_mix() -> None:
+    fn = ek.compile(lambda x: ek.fori_loop(0, 2000, lambda i, v: ek.sin(v) + x, x))
+    xs = [floats(64, seed=k) for k in range(4)]
+    want = [np.asarray(fn(x)) for x in xs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for got, value in zip(pool.map(fn, xs), want):
+                assert_same_bits(np.asarray(got), value)
+
+
 # -- inspection ------------------------------------------------------------------------------------
 
 
@@ -411,3 +422,41 @@ def test_a_long_scan_is_as_small_as_a_short_one() -> None:
     step(floats(2000, 3))
     assert len(runs) == 1
     assert isinstance(step.trace(floats(3, 3)), Graph)
+
+
+def test_what_nobody_reads_is_not_computed() -> None:
+    w = ek.Parameter(floats(3), name="w")
+
+    def f(c: Any, x: Any) -> Any:
+        a, b, n = c
+        return (ek.sin(a) * x, b + ek.exp(a) * w, n + 1), (a * 2, b)
+
+    def scanned(x: Any) -> Any:
+        return ek.scan(f, (x[0], x[0], 0), x)
+
+    def stage(fn: Callable[[Any], Any]) -> str:
+        return ek.compile(fn).lower(floats(4, 3)).ir("dce")
+
+    text = stage(lambda x: scanned(x)[1][0])
+    assert "exp" not in text
+    assert "carries=1 consts=0" in text
+    assert "exp" in stage(lambda x: scanned(x)[0][1])
+    for k in range(3):
+        both(lambda x, k=k: scanned(x)[0][k], floats(4, 3))
+    both(ek.grad(lambda x: scanned(x)[1][1].sum()), floats(4, 3))
+    text = stage(lambda x: ek.cond(x[0, 0] > 0, lambda: (x, ek.exp(x)), lambda: (-x, x))[0])
+    assert "exp" not in text
+
+    def loop(x: Any) -> Any:
+        return ek.while_loop(
+            lambda v: v[0] < 3, lambda v: (v[0] + 1, v[1] * x, ek.exp(v[2])), (0, x, x)
+        )
+
+    assert "exp" not in stage(lambda x: loop(x)[1])
+    both(lambda x: loop(x)[1], floats(4, 3))
+
+
+def test_a_linear_scan_keeps_no_carries_for_its_reverse() -> None:
+    fn = ek.grad(lambda x: ek.scan(lambda c, x: (c * 0.5 + x, None), x[0], x)[0].sum())
+    low = ek.compile(fn).lower(floats(4, 3))
+    assert [row.kernel for row in low.cost.rows].count("ScanLoop") == 1
