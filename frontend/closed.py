@@ -217,6 +217,7 @@ def close(
         state.update((("leaf", id(x)), x) for x in updated)
         if outer is not None:
             outer.guards.extend(trace.guards)
+            outer.reasons.extend(trace.reasons)
     keys = [key for key in captures if key not in state]
     graphs: list[Graph] = []
     for function, known, assigned, gives in zip(functions, nodes, values, gives_state):

@@ -132,8 +132,11 @@ def _with_body(node: Node, body: Graph) -> Node:
 
 
 def variants_key(node: Node) -> tuple[object, ...]:
-    """What a scan and the one that also stacks its carries have in common."""
-    return (dict(node.attrs).get("id"), *node.inputs)
+    """What a scan and the one that also stacks its carries have in common.
+
+    Their bodies have the same inputs, which no other body has.
+    """
+    return (dict(node.attrs).get("id"), *node.inputs, *node.attr("body").inputs)
 
 
 def share_scans(graph: Graph) -> Graph:

@@ -305,3 +305,19 @@ def test_tensors_do_not_leave_a_body() -> None:
     ek.scan(lambda c, x: (c, kept.append(c)), 0.0, length=2)
     with pytest.raises(ek.EinkornError, match="was being traced"):
         kept[0] + 1
+
+
+def test_two_gradients_of_one_scan_stay_apart() -> None:
+    """Their reverse scans differ in nothing but the body."""
+    a, b = (ek.Parameter(floats(3, 3, seed=k), name=name) for k, name in enumerate("ab"))
+
+    def run(x: Any) -> Any:
+        loss = ek.scan(lambda c, x: (ek.tanh(c @ a + x @ b), None), x[0], x)[0].sum()
+        return ek.grad(lambda: loss, a)(), ek.grad(lambda: loss, b)()
+
+    x = floats(4, 3, seed=5)
+    for found, leaf in zip(both(run, x), (a, b)):
+        want = ek.grad(
+            lambda x: ek.scan(lambda c, x: (ek.tanh(c @ a + x @ b), None), x[0], x)[0].sum(), leaf
+        )(ek.asarray(x))
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(want))
