@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.ir.control import run_control
 from einkorn.ir.errors import BoundsError, DTypeError, IRError, ShapeError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node
-from einkorn.ir.ops import OPS, Op
+from einkorn.ir.ops import CONTROL, OPS, Op
 from einkorn.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
@@ -39,6 +40,8 @@ def _evaluate(node: Node, env: Mapping[Node, Any]) -> Any:
     values = [env[x] for x in node.inputs]
     if node.op is Op.CALL:
         return run(node.attr("graph"), values)[0]
+    if node.op in CONTROL:
+        return run_control(node, values, lambda graph, arrays: run(graph, arrays)[0])
     if node.op is Op.PROJECT:
         return values[0][node.attr("index")]
     if node.op is Op.GRAD:

@@ -8,8 +8,10 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 import math as _math
 
 from einkorn import initializers, nn, optim, random, special
+from einkorn.associative import associative_scan
 from einkorn.compile import Compiled, compile, eager, trace
 from einkorn.container import Container
+from einkorn.control import cond, fori_loop, map, scan, switch, while_loop
 from einkorn.functions.creation import (
     arange,
     asarray,
@@ -234,6 +236,7 @@ __all__ = [
     "asarray",
     "asin",
     "asinh",
+    "associative_scan",
     "astype",
     "atan",
     "atan2",
@@ -256,6 +259,7 @@ __all__ = [
     "clip",
     "compile",
     "concat",
+    "cond",
     "conj",
     "copysign",
     "cos",
@@ -288,6 +292,7 @@ __all__ = [
     "float64",
     "floor",
     "floor_divide",
+    "fori_loop",
     "from_dlpack",
     "full",
     "full_like",
@@ -324,6 +329,7 @@ __all__ = [
     "logical_or",
     "logical_xor",
     "logsumexp",
+    "map",
     "matmul",
     "matrix_transpose",
     "max",
@@ -364,6 +370,7 @@ __all__ = [
     "roll",
     "round",
     "rsqrt",
+    "scan",
     "searchsorted",
     "settings",
     "sign",
@@ -382,6 +389,7 @@ __all__ = [
     "subtract",
     "sum",
     "swapaxes",
+    "switch",
     "take",
     "take_along_axis",
     "tan",
@@ -411,6 +419,7 @@ __all__ = [
     "vjp",
     "vmap",
     "where",
+    "while_loop",
     "zeros",
     "zeros_like",
 ]

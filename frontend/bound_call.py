@@ -228,6 +228,6 @@ class BoundCall:
 
 
 def _bounds_message(program: Program) -> str:
-    rows = program.instructions
+    rows = [row for _, row in program.walk()]
     found = {row.label for row in rows if isinstance(row.kernel, (Gather, Scatter))}
     return MSG_STEP_BOUNDS.format(name=program.name, places="; ".join(sorted(found)))

@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from einkorn.arguments import Arguments, is_gone, read_arguments
+from einkorn.closed import outer_value
 from einkorn.entry import OUTPUT, Entry, Mode, Returned
 from einkorn.epochs import structure_epoch
 from einkorn.ir.errors import EinkornError
@@ -29,7 +30,7 @@ from einkorn.recording import (
 from einkorn.region import run_region
 from einkorn.runtime import settings
 from einkorn.runtime.locks import LOCKS
-from einkorn.tracing import Capture, Trace, tracing
+from einkorn.tracing import Trace, tracing
 from einkorn.transforms.targets import depth
 from einkorn.tree import flatten, is_plain_dataclass, unflatten
 
@@ -183,7 +184,7 @@ class Compiled:
             graph.name, graph.inputs, graph.captures, graph.results, (), graph.names, graph.origins
         )
         tracks = [trace.tracks(x) for x in outputs]
-        values = [*arguments.tensors(), *(_outer_value(outer, x) for x in trace.captures)]
+        values = [*arguments.tensors(), *(outer_value(x) for x in trace.captures)]
         outer.guards.extend(trace.guards)
         node = make_call(closed, [outer.operand(x, any(tracks)) for x in values])
         outer.note(node)
@@ -255,14 +256,6 @@ def _check_returned(name: str, ends: Sequence[Any]) -> None:
 
 def _is_output(x: Any) -> bool:
     return isinstance(x, Value) and not isinstance(x, Leaf)
-
-
-def _outer_value(outer: Any, capture: Capture) -> Value:
-    """What a capture of a nested trace stands for in the trace around it."""
-    if capture.kind == "setting":
-        owner, name = capture.source
-        return outer.setting(owner, name, owner.__dict__[name])
-    return outer.grad_of(capture.source) if capture.kind == "grad" else capture.source
 
 
 def _name_of(fn: Any) -> str:

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any, cast
 
 from einkorn.ir.node import Node, substitute, toposort
-from einkorn.ir.ops import Op
 from einkorn.ir.python import print_python
 from einkorn.ir.text import print_graph
 
@@ -88,9 +87,8 @@ class Graph:
 
     @property
     def callees(self) -> list[Graph]:
-        """The graphs that `call` nodes of this graph name, in the order of `nodes`."""
-        calls = [node for node in self.nodes if node.op is Op.CALL]
-        return [value for node in calls for _, value in node.attrs if isinstance(value, Graph)]
+        """The graphs that nodes of this graph apply, in the order of `nodes`."""
+        return [graph for node in self.nodes for graph in graphs_of(node)]
 
     def with_results(self, results: Iterable[Node], **changes: Any) -> Graph:
         """The graph with other results, in the order of `results`."""
@@ -169,5 +167,29 @@ class Graph:
         return result
 
 
+def graphs_of(node: Node) -> list[Graph]:
+    """The graphs that a node applies."""
+    return [graph for _, value in node.attrs for graph in _graphs(value)]
+
+
+def _graphs(value: Any) -> list[Graph]:
+    if isinstance(value, tuple):
+        return [graph for item in cast(tuple[Any, ...], value) for graph in _graphs(item)]
+    return [value] if isinstance(value, Graph) else []
+
+
+def map_graphs(node: Node, rewrite: Callable[[Graph], Graph]) -> dict[str, Any]:
+    """The attributes of a node with `rewrite` applied to every graph among them."""
+
+    def mapped(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(mapped(item) for item in cast(tuple[Any, ...], value))
+        return rewrite(value) if isinstance(value, Graph) else value
+
+    return {name: mapped(value) for name, value in node.attrs}
+
+
 def _attr_key(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({','.join(map(_attr_key, cast(tuple[Any, ...], value)))})"
     return value.key if isinstance(value, Graph) else repr(value)

@@ -372,6 +372,46 @@ class SkinnyDot:
     epilogue: Epilogue
 
 
+@dataclass(frozen=True, slots=True)
+class ScanLoop:
+    """Run a nested program once for each step of a scan.
+
+    The first params of this kernel and the two below are filled in when a program gets its
+    addresses (einkorn.ir.program): the driver's `run`, then for each nested program its block, its
+    table of slots, how many binds it has, and how many of them change from step to step. The last
+    pointer is the nested arena. A step that refuses is the last one.
+
+    pointers: consts, first carries, columns, last carries, stacked results, spare carries, arena.
+    params: 1 + 4 words; length, reverse, the numbers of consts, carries, columns and stacked
+    results; the bytes of a row of each column, and of each stacked result. Work items: 1.
+    The nested program takes consts, carries and rows, and gives carries and rows. `length` > 0.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class WhileLoop:
+    """Run two nested programs in turn: a condition, and the body while it holds.
+
+    pointers: consts, first carries, last carries, spare carries, the condition's bool, arena.
+    params: 1 + 8 words (see ScanLoop); the numbers of consts and carries; the bytes of each carry.
+    Work items: 1. Both nested programs take consts and carries.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Run one of several nested programs, chosen by an index that is moved into their range.
+
+    pointers: the index (i64), operands, results, arena. params: 1 word, 4 words for each nested
+    program (see ScanLoop), the number of operands and results together. Work items: 1.
+
+    Attributes:
+        branches: how many programs there are.
+    """
+
+    branches: int
+
+
 Template = (
     Batched
     | RandomBits
@@ -385,4 +425,5 @@ Template = (
     | TiledDot
     | SkinnyDot
 )
-Kernel = LoopKernel | Template
+Nesting = ScanLoop | WhileLoop | Branch
+Kernel = LoopKernel | Template | Nesting

@@ -121,7 +121,12 @@ def make_call(graph: Any, operands: Sequence[Node], **attrs: Any) -> Node:
 
     Attributes say how it is differentiated; see `_call_contributions` in passes/autodiff.py.
     """
-    return make(Op.CALL, *operands, graph=graph, id=next(_ids), **attrs)
+    return make_region(Op.CALL, operands, graph=graph, **attrs)
+
+
+def make_region(op: Op, operands: Sequence[Node], **attrs: Any) -> Node:
+    """A node that applies graphs, different from every other one."""
+    return make(op, *operands, **attrs, id=next(_ids))
 
 
 def project(node: Node, index: int) -> Node:
@@ -174,6 +179,7 @@ __all__ = [
     "is_const",
     "make",
     "make_call",
+    "make_region",
     "placeholder",
     "project",
     "remake",

@@ -54,6 +54,9 @@ Indices
     gather and scatter read and write inside the axis only: a negative index counts from the end
     once; anything further out is clamped and reported as a BoundsError before any state changes.
     Repeated scatter indices apply in index order.
+Control flow
+    cond, while and scan apply their closed graphs step by step, as if each step were written out;
+    a scan in reverse goes through the rows of its operands, and of its results, from the last.
 Randomness
     random_bits is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
     2011): element i is word i mod 4 of the block with key `key` and counter (i // 4, draw).
@@ -68,6 +71,7 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.ir import control_rules as control
 from einkorn.ir import numpy_rules as ref
 from einkorn.ir import shape_rules as shape
 from einkorn.ir import special_rules as special
@@ -182,6 +186,9 @@ class Op(Enum):
     PROJECT = auto()
     GRAD = auto()
     CALL = auto()
+    COND = auto()
+    WHILE = auto()
+    SCAN = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,4 +332,10 @@ OPS: dict[Op, OpDef] = {
     Op.PROJECT: OpDef(shape.project),
     Op.GRAD: OpDef(shape.grad),
     Op.CALL: OpDef(shape.call),
+    Op.COND: OpDef(control.cond),
+    Op.WHILE: OpDef(control.while_loop),
+    Op.SCAN: OpDef(control.scan),
 }
+
+CONTROL = frozenset({Op.COND, Op.WHILE, Op.SCAN})
+"""The ops that apply closed graphs, which stay graphs of their own down to the program."""

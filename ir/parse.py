@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from einkorn.ir.dtypes import ALL
 from einkorn.ir.errors import EinkornError, IRError
 from einkorn.ir.graph import Graph, Origin
-from einkorn.ir.node import Node, alias, make, make_call, placeholder
-from einkorn.ir.ops import Op
+from einkorn.ir.node import Node, alias, make, make_region, placeholder
+from einkorn.ir.ops import CONTROL, Op
 from einkorn.ir.text import KEYWORDS, const_bits
 from einkorn.ir.types import TensorType, TupleType, Type
 
@@ -189,8 +189,8 @@ class _Parser:
         try:
             if op is Op.ALIAS:
                 return alias(*operands)
-            if op is Op.CALL:
-                return make_call(attrs.pop("graph"), operands, **attrs)
+            if op is Op.CALL or op in CONTROL:
+                return make_region(op, operands, **attrs)
             return make(op, *operands, **attrs)
         except (EinkornError, TypeError, AttributeError, IndexError) as error:
             # Shape rules trust their callers in the number of operands and the attributes' names.

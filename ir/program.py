@@ -28,10 +28,18 @@ Native layout, all 64-bit words. The driver is `i64 run(ptr block)` and returns 
 Work is claimed in pieces of CHUNK items; a unit of several instructions is one piece. A commit
 point waits for all instructions before it; if the status word is not zero by then, the driver stops
 there, before the first write to state.
+
+A kernel of control flow runs nested programs, each from a block of its own, by calling `run` in the
+thread that runs the kernel. The first of its params say where they are:
+
+    params[0]                    address of `run`
+    params[1 + NESTED_WORDS * k]  of nested program k: address of its block, address of its slots,
+                                 how many binds it has, how many of them change from step to step
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from einkorn.ir.loops import Kernel
@@ -41,6 +49,7 @@ COUNT, INSTRUCTIONS, BINDS, BIND_TABLE, SLOTS, STATUS, THREADS, TEAM, COUNTERS =
 BLOCK_WORDS = 16
 KERNEL, POINTERS, PARAMS, WORK, CHUNK, AFTER, RUN = range(7)
 INSTRUCTION_WORDS = 8
+NESTED_WORDS = 4
 COUNTER_WORDS = 16  # `next` and `done`, each on a cache line of its own
 
 STATUS_INDEX = 1  # a gather or scatter index was out of range
@@ -70,6 +79,8 @@ class Instruction:
         cost: estimated nanoseconds on one thread.
         label: what it computes, for people: op names and the user's line.
         run: how many instructions from this one on one thread runs as one; 0 inside such a unit.
+        inner: the programs that a kernel of control flow runs. The runtime gives each tables of
+            its own and fills in the first params of the kernel; its last operand is their arena.
     """
 
     kernel: Kernel | None
@@ -81,6 +92,7 @@ class Instruction:
     cost: float
     label: str
     run: int = 1
+    inner: tuple[Program, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +136,21 @@ class Program:
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """The distinct kernels, in the order of their first use."""
-        rows = (row.kernel for row in self.instructions)
+        rows = (row.kernel for _, row in self.walk())
         return tuple(kernel for kernel in dict.fromkeys(rows) if kernel is not None)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether anything in it can stop it."""
+        return any(row.kernel is None for row in self.instructions)
+
+    def walk(self) -> Iterator[tuple[str, Instruction]]:
+        """Every instruction with its number, those of nested programs ("3.0.1") after their own."""
+        for number, row in enumerate(self.instructions):
+            yield str(number), row
+            for position, inner in enumerate(row.inner):
+                for deeper, nested in inner.walk():
+                    yield f"{number}.{position}.{deeper}", nested
 
     def __str__(self) -> str:
         cost, shared = self.cost / 1000, self.shared_cost / 1000
@@ -144,4 +169,6 @@ class Program:
                 f"  {number}: {kind} [{where}] params={row.params} work={row.work}/{row.chunk} "
                 f"{after}  # {row.label}"
             )
+            for inner in row.inner:
+                rows.extend(f"    {line}" for line in str(inner).splitlines())
         return "\n".join([*rows, "}"])

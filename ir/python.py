@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from einkorn.ir.dtypes import DType
 from einkorn.ir.errors import IRError
 from einkorn.ir.node import Node
-from einkorn.ir.ops import Op
+from einkorn.ir.ops import CONTROL, Op
 from einkorn.ir.text import const_text, graph_names, unique_name
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def _statement(
     operands = [names[x] for x in node.inputs]
     if node.op is Op.CALL:
         return f"{names[node]}, _ = {graphs[node.attr('graph')]}({', '.join(operands)})"
+    if node.op in CONTROL:
+        return f"{names[node]} = {CONTROL_FORMS[node.op](node, operands, graphs)}"
     if node.op is Op.GRAD:
         raise IRError(MSG_GRAD.format(name=graph.name))
     if node.op is Op.INPUT:
@@ -236,6 +238,39 @@ def _dot(node: Node, x: Names) -> str:
 
 def _project(node: Node, x: Names) -> str:
     return f"{x[0]}[{node.attr('index')}]"
+
+
+# -- control flow: the function of a closed graph gives a tuple of outputs, and no updates ---------
+
+
+def _cond(node: Node, x: Names, graphs: Mapping[Graph, str]) -> str:
+    branches = [f"lambda *x: {graphs[graph]}(*x)[0]" for graph in node.attr("branches")]
+    return f"ek.switch({', '.join([x[0], _tuple(branches), *x[1:]])})"
+
+
+def _while(node: Node, x: Names, graphs: Mapping[Graph, str]) -> str:
+    consts = "".join(f"{name}, " for name in x[: node.attr("consts")])
+    condition = f"lambda c: {graphs[node.attr('condition')]}({consts}*c)[0][0]"
+    body = f"lambda c: {graphs[node.attr('body')]}({consts}*c)[0]"
+    return f"ek.while_loop({condition}, {body}, {_tuple(x[node.attr('consts') :])})"
+
+
+def _scan(node: Node, x: Names, graphs: Mapping[Graph, str]) -> str:
+    """`ek.scan`, whose two results become one tuple."""
+    first, carries = node.attr("consts"), node.attr("carries")
+    consts = "".join(f"{name}, " for name in x[:first])
+    step = f"{graphs[node.attr('body')]}({consts}*c, *x)[0]"
+    split = f"(lambda y: (y[:{carries}], y[{carries}:]))({step})"
+    init, columns = _tuple(x[first : first + carries]), _tuple(x[first + carries :])
+    options = f"length={node.attr('length')}, reverse={bool(node.attr('reverse'))}"
+    return f"sum(ek.scan(lambda c, x: {split}, {init}, {columns}, {options}), ())"
+
+
+CONTROL_FORMS: dict[Op, Callable[[Node, Names, Mapping[Graph, str]], str]] = {
+    Op.COND: _cond,
+    Op.WHILE: _while,
+    Op.SCAN: _scan,
+}
 
 
 # Ops that are one function of their operands alone.

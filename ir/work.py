@@ -8,7 +8,7 @@ that is read or written, each counted once: what has to move when caches lose no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -21,6 +21,7 @@ from einkorn.ir.loops import (
     ArgReduce,
     ArgSort,
     Batched,
+    Branch,
     Epilogue,
     Gather,
     Kernel,
@@ -29,6 +30,7 @@ from einkorn.ir.loops import (
     Pack,
     RandomBits,
     Scan,
+    ScanLoop,
     Scatter,
     Sequence,
     SkinnyDot,
@@ -36,6 +38,7 @@ from einkorn.ir.loops import (
     levels,
 )
 from einkorn.ir.ops import Op
+from einkorn.ir.program import NESTED_WORDS, Instruction
 
 Ints = tuple[int, ...]
 
@@ -99,8 +102,7 @@ def _results(kernel: LoopKernel, extents: Ints, access: Access, number: int) -> 
 def _batched(kernel: Batched, params: Ints) -> Work:
     count, each = params[0], 1 + len(kernel.kernel.loads) + len(kernel.kernel.stores)
     rows = params[count + 2 :]
-    parts = [_loops(kernel.kernel, rows[k * each : (k + 1) * each]) for k in range(count)]
-    return Work(*(sum(column) for column in zip(*((x.flops, x.read, x.written) for x in parts))))
+    return _total(_loops(kernel.kernel, rows[k * each : (k + 1) * each]) for k in range(count))
 
 
 def _sequence(kernel: Sequence, params: Ints) -> Work:
@@ -192,6 +194,26 @@ def _padded(rows: int, width: int) -> int:
 def _wide(dtype: DType) -> int:
     """Bytes of a packed element: half types are widened."""
     return float32.itemsize if dtype.is_float and dtype.itemsize == 2 else dtype.itemsize
+
+
+def instruction_work(row: Instruction) -> Work:
+    """What an instruction does: that of a scan all its steps, that of a while loop one step.
+
+    That of a branch as much as the branch that does the most.
+    """
+    if not row.inner:
+        return work_of(row.kernel, row.params)
+    inner = [_total([instruction_work(x) for x in part.instructions]) for part in row.inner]
+    if isinstance(row.kernel, Branch):
+        return max(inner, key=lambda work: (work.flops, work.bytes))
+    steps = row.params[1 + NESTED_WORDS] if isinstance(row.kernel, ScanLoop) else 1
+    found = _total(inner)
+    return Work(steps * found.flops, steps * found.read, steps * found.written)
+
+
+def _total(parts: Iterable[Work]) -> Work:
+    rows = [(work.flops, work.read, work.written) for work in parts]
+    return Work(*(sum(column) for column in zip((0, 0, 0), *rows)))
 
 
 WORK: dict[type, Callable[[Any, Ints], Work]] = {

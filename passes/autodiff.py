@@ -16,32 +16,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from einkorn.ir.errors import IRError
-from einkorn.ir.graph import Graph, Origin
+from einkorn.ir.graph import Graph, Origin, map_graphs
 from einkorn.ir.node import Node, make, placeholder, project, remake, substitute, toposort
-from einkorn.ir.ops import Op
+from einkorn.ir.ops import CONTROL, Op
 from einkorn.ir.types import TupleType
 from einkorn.passes.barrier import after
 from einkorn.passes.build import add, zeros
+from einkorn.passes.control_vjp import Backward, control_contributions, share_scans
 from einkorn.passes.gradients import GRADIENTS
 
 Origins = dict[Node, Origin]
-
-
-class Backward(NamedTuple):
-    """The reverse of a region.
-
-    Attributes:
-        graph: from the region's params and the cotangents of its given outputs to cotangents of
-            params. It uses the region's own placeholders and forward nodes.
-        params: which param each output of `graph` belongs to; one left out has a zero cotangent.
-    """
-
-    graph: Graph
-    params: tuple[int, ...]
 
 
 # `None` marks a graph without `grad`: an entry must not keep its own key alive.
@@ -86,7 +73,7 @@ class _Sweep:
         trail: where origins are kept.
         seeds: the cotangents given for outputs.
         inbox: contributions of consumers, the last consumer's last operand first.
-        results: for each `call` the cotangents of its results, by index.
+        results: for each node with several results the cotangents of its results, by index.
     """
 
     active: set[Node]
@@ -109,6 +96,9 @@ class _Sweep:
         """Send the contributions of a node to its operands."""
         if node.op is Op.CALL:
             parts = _call_contributions(node, self.results.pop(node, {}), self.active)
+        elif node.op in CONTROL:
+            results = self.results.pop(node, {})
+            parts = control_contributions(node, results, self.active, call_vjp)
         elif node.op is Op.GRAD:
             raise IRError("a grad inside a differentiated function must be expanded before it")
         elif (cotangent := self.total(node)) is None:
@@ -254,7 +244,7 @@ def _custom_contributions(node: Node, cotangents: dict[int, Node]) -> list[Node 
 
 def expand(graph: Graph) -> Graph:
     """Pass `expand-autodiff`: the graph without `grad` and `call`, in it or in regions it calls."""
-    return inline_calls(expand_grads(graph))
+    return share_scans(inline_calls(expand_grads(graph)))
 
 
 def expand_grads(graph: Graph) -> Graph:
@@ -278,9 +268,8 @@ def _expand_grads(graph: Graph) -> Graph:
             gradients[node] = _gradients(node, inputs, origins)
         elif node.op is Op.PROJECT and node.inputs[0] in gradients:
             env[node] = gradients[node.inputs[0]][node.attr("index")]
-        elif node.op is Op.CALL:
-            attrs = dict(node.attrs) | {"graph": expand_grads(node.attr("graph"))}
-            env[node] = make(Op.CALL, *inputs, **attrs)
+        elif node.op is Op.CALL or node.op in CONTROL:
+            env[node] = make(node.op, *inputs, **map_graphs(node, expand_grads))
         else:
             env[node] = remake(node, inputs)
         if node in origins and node in env:
@@ -323,11 +312,15 @@ def _inline(graph: Graph, done: dict[Graph, Graph], wanted: Callable[[Node], boo
             body = _inline(node.attr("graph"), done, wanted)
             results[node] = _paste(body, inputs, origins, origins.get(node))
             continue
-        env[node] = remake(node, inputs)
+        if node.op in CONTROL:
+            attrs = map_graphs(node, lambda graph: _inline(graph, done))
+            env[node] = make(node.op, *inputs, **attrs)
+        else:
+            env[node] = remake(node, inputs)
         if node in origins:
             origins.setdefault(env[node], origins[node])
     done[graph] = graph
-    if results:
+    if any(env.get(node) is not node for node in graph.nodes):
         new = (env[node] for node in graph.results)
         done[graph] = graph.with_results(new, origins=origins)
     return done[graph]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einkorn.ir.program import Program
-from einkorn.ir.work import work_of
+from einkorn.ir.work import instruction_work
 from einkorn.passes.tables import amount, duration, table
 
 
@@ -89,7 +89,7 @@ def cost_report(program: Program) -> CostReport:
     whole = sum(row.cost for row in program.instructions) or 1.0
     rows: list[CostRow] = []
     for number, row in enumerate(program.instructions):
-        work = work_of(row.kernel, row.params)
+        work = instruction_work(row)
         kernel = "commit" if row.kernel is None else type(row.kernel).__name__
         label = "" if row.kernel is None else row.label
         share = row.cost / whole

@@ -10,6 +10,8 @@ from einkorn.ir.loops import LoopKernel, levels
 from einkorn.ir.ops import Op
 
 LAUNCH_NS = 15.0
+NESTED_NS = 20.0  # to start a nested program
+WHILE_STEPS = 16  # of a loop of which nobody knows how long it runs
 BYTE_NS = 0.03  # a byte read or written, in cache
 SIMPLE_NS = 0.03  # an add, compare or select of one element
 HANDOFF_NS = 3_000.0  # until a thread goes on with what another one has done

@@ -14,7 +14,7 @@ one value for each row is repeated along the row.
     "blocks"   [n], long: also reductions to one element, in parts that run in parallel
     "columns"  [O, R, C]: also reductions over R
     "dot"      a contraction, and elementwise nodes on its finished elements
-    "single"   any other op, alone
+    "single"   any other op, alone; its projections are computed with it
 
 Cost rule. Every node is computed once, in one group; what another group needs is stored. Joining a
 group saves a pass over memory and a launch, so a node joins whenever it can, except where that
@@ -30,7 +30,7 @@ import heapq
 
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node
-from einkorn.ir.ops import OPS
+from einkorn.ir.ops import OPS, Op
 from einkorn.passes.fuse_rules import (
     MAX_BUFFERS,
     MAX_MEMBERS,
@@ -39,6 +39,7 @@ from einkorn.passes.fuse_rules import (
     is_normal,
     is_pointwise,
     is_source,
+    maker,
     may_share,
     role_in,
     take_space,
@@ -67,6 +68,10 @@ class _Fusion:
         self._open: dict[Node, list[Cluster]] = {}
         self._reach: dict[Node, Reach] = {}
         self._scalars: Cluster | None = None
+        self._parts: dict[Node, list[Node]] = {}  # what is projected from each node
+        for node in graph.nodes:
+            if node.op is Op.PROJECT:
+                self._parts.setdefault(node.inputs[0], []).append(node)
         self._results = {self.reach(x).base for x in graph.results}
         self._stored = self._results | self._read_elsewhere()
         self._closing = self._closing_nodes()
@@ -101,11 +106,12 @@ class _Fusion:
         so that what an optimizer does to its slots before it needs the gradient is no kernel.
         """
         nodes = [n for n in self.graph.nodes if not is_source(n) and not OPS[n.op].view]
+        nodes = [n for n in nodes if n.op is not Op.PROJECT]
         place = {node: k for k, node in enumerate(nodes)}
         users: dict[Node, list[Node]] = {node: [] for node in nodes}
         waiting: dict[Node, int] = {}
         for node in nodes:
-            bases = {self.reach(x).base for x in node.inputs} & place.keys()
+            bases = {maker(self.reach(x).base) for x in node.inputs} & place.keys()
             waiting[node] = len(bases)
             for base in bases:
                 users[base].append(node)
@@ -114,7 +120,7 @@ class _Fusion:
 
         def visit(node: Node) -> None:
             depth[node] = max((self._depth(node, x, depth) for x in node.inputs), default=0)
-            rank = node in self._closing, depth[node], node.tensor.size != 1, place[node]
+            rank = node in self._closing, depth[node], node.type.size != 1, place[node]
             heapq.heappush(ready, rank)
 
         for node in nodes:
@@ -133,7 +139,7 @@ class _Fusion:
     def _depth(self, node: Node, x: Node, depth: dict[Node, int]) -> int:
         """The number of kernels that must come before `node` because of its operand `x`."""
         found = self.reach(x)
-        before = depth.get(found.base)
+        before = depth.get(maker(found.base))
         if before is None:
             return 0
         return before if may_share(node, found) else before + 1
@@ -173,7 +179,7 @@ class _Fusion:
         self._add(cluster, node, role, operands)
 
     def _candidates(self, node: Node, operands: list[tuple[Node, Reach]]) -> list[Cluster]:
-        if node.tensor.size == 0 or not (is_pointwise(node) or is_normal(node)):
+        if node.type.size == 0 or not (is_pointwise(node) or is_normal(node)):
             return []
         closing = node in self._closing
         homes = [self.home[found.base] for _, found in operands if found.base in self.home]
@@ -200,6 +206,7 @@ class _Fusion:
         cluster.roles[node] = role
         cluster.stored += node in self._stored
         self.home[node] = cluster
+        self.home.update(dict.fromkeys(self._parts.get(node, ()), cluster))
         for x, found in operands:
             if found.base not in cluster.roles:
                 cluster.reads.add(x)
@@ -297,7 +304,7 @@ class _Fusion:
     def groups(self) -> Groups:
         results = set(self._results)
         for node, cluster in self.home.items():
-            for x in node.inputs:
+            for x in node.inputs if node.op is not Op.PROJECT else ():
                 base = self.reach(x).base
                 if self.home.get(base, cluster) is not cluster:
                     results.add(base)

@@ -82,6 +82,11 @@ def is_source(node: Node) -> bool:
     return node.op in (Op.INPUT, Op.CONST)
 
 
+def maker(base: Node) -> Node:
+    """The node that computes what is read: for a projection the one with several results."""
+    return base.inputs[0] if base.op is Op.PROJECT else base
+
+
 def is_normal(node: Node) -> bool:
     """Whether a node is a reduction in one of the forms of passes/decompose.py, over something."""
     if node.op not in REDUCTIONS or node.inputs[0].tensor.size == 0:
@@ -111,7 +116,7 @@ def alone(node: Node) -> tuple[str, Ints, str]:
     if is_pointwise(node):
         return "map", (node.tensor.size,), "lane"
     if not is_normal(node):
-        return "single", (node.tensor.size,), "total"
+        return "single", (node.type.size,), "total"
     shape = node.inputs[0].shape
     if len(shape) == 3:
         return "columns", shape, "total"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from einkorn.ir.graph import Graph
 from einkorn.ir.loops import Kernel
 from einkorn.ir.node import Node
+from einkorn.ir.program import Program
 
 
 @dataclass(eq=False, slots=True)
@@ -35,6 +36,7 @@ class Launch:
         writes: operands it writes, in the kernel's order, after the reads.
         in_step: buffers of `reads` that are read exactly at the element that is written, so that
             the result may take their place.
+        inner: the programs that a kernel of control flow runs.
     """
 
     kernel: Kernel
@@ -47,6 +49,7 @@ class Launch:
     label: str
     refuses: bool = False
     in_step: frozenset[Buffer] = frozenset()
+    inner: tuple[Program, ...] = ()
 
 
 @dataclass(eq=False)

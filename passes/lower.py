@@ -13,6 +13,7 @@ from einkorn.ir.loops import Expr, Kernel, Over
 from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node
 from einkorn.ir.ops import OPS, Op
+from einkorn.ir.program import Program
 from einkorn.ir.types import TensorType
 from einkorn.passes.costs import grain_of
 from einkorn.passes.launches import Buffer, Groups, Launch, Launches
@@ -26,9 +27,15 @@ SHOWN_OPS = 8  # ops that a label lists; the `fuse` stage lists all
 class Lowering:
     """The state of one lowering: buffers of stored nodes, views of all others, launches so far."""
 
-    def __init__(self, groups: Groups, machine: Machine) -> None:
+    def __init__(
+        self,
+        groups: Groups,
+        machine: Machine,
+        nested: Callable[[Graph], Program] | None = None,
+    ) -> None:
         self.graph = groups.graph
         self.machine = machine
+        self.nested = nested
         self.launches = Launches(groups.graph)
         self.views: dict[Node, View] = {}
         self.buffers: dict[Node, Buffer] = {}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import prod
 
 from einkorn.ir.dtypes import DType, float32
+from einkorn.ir.graph import Graph
 from einkorn.ir.loops import (
     COLUMN_CHUNK,
     RANDOM_CHUNK,
@@ -17,7 +18,8 @@ from einkorn.ir.loops import (
 from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import Op
-from einkorn.passes import lower_dot
+from einkorn.ir.program import Program
+from einkorn.passes import lower_control, lower_dot
 from einkorn.passes.costs import LAUNCH_NS
 from einkorn.passes.launches import Buffer, Groups, Launches
 from einkorn.passes.lower import Lowering
@@ -184,12 +186,21 @@ LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
     Op.CUMPROD: middle_axis,
     Op.CUMMAX: middle_axis,
     Op.CUMMIN: middle_axis,
+    **lower_control.LOWER,
 }
 
 
-def lower(groups: Groups, machine: Machine) -> Launches:
-    """The launches of every group, in order, then the copies that results need."""
-    lowering = Lowering(groups, machine)
+def lower(
+    groups: Groups, machine: Machine, nested: Callable[[Graph], Program] | None = None
+) -> Launches:
+    """The launches of every group, in order, then the copies that results need.
+
+    Args:
+        groups: what is computed together.
+        machine: facts of the target.
+        nested: makes the program of a closed graph that control flow applies.
+    """
+    lowering = Lowering(groups, machine, nested)
     for group in groups.groups:
         if group.kind == "single":
             (node,) = group.members

@@ -88,6 +88,7 @@ def _instruction(
         launch.cost,
         launch.label,
         run,
+        launch.inner,
     )
 
 

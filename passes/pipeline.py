@@ -3,6 +3,9 @@
     trace -> expand-autodiff -> decompose -> simplify -> fold -> dce -> fuse -> lower -> batch
           -> schedule -> plan-memory
 
+Closed graphs that control flow applies go through the same stages, and become programs of their own
+when the graph that applies them is lowered.
+
 An observer sees every stage's result, which is how stages are printed, dumped, timed and verified;
 passes themselves never read a setting.
 """
@@ -33,6 +36,11 @@ Observer = Callable[[str, Any], None]
 
 def stages(machine: Machine, allow: Allow) -> list[tuple[str, Callable[[Any], Any]]]:
     """Every stage: its name, and the pass that makes it from the stage before."""
+
+    def nested(graph: Graph) -> Program:
+        """The program of a closed graph that is applied by control flow."""
+        return run_pipeline(graph, machine, allow=allow)
+
     return [
         ("expand-autodiff", expand),
         ("decompose", decompose),
@@ -40,7 +48,7 @@ def stages(machine: Machine, allow: Allow) -> list[tuple[str, Callable[[Any], An
         ("fold", partial(fold, allow=allow)),
         ("dce", dce),
         ("fuse", fuse),
-        ("lower", partial(lower, machine=machine)),
+        ("lower", partial(lower, machine=machine, nested=nested)),
         ("batch", batch),
         ("schedule", schedule),
         ("plan-memory", plan_memory),

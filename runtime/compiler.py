@@ -71,7 +71,7 @@ def kernel_assembly(program: Program, backend: str) -> str:
 def _listing(program: Program, text: Callable[[Kernel], str], comment: str) -> str:
     """The text of each kernel under the labels of the instructions that run it."""
     uses: dict[Kernel, list[str]] = {kernel: [] for kernel in program.kernels}
-    for number, row in enumerate(program.instructions):
+    for number, row in program.walk():
         if row.kernel is not None:
             uses[row.kernel].append(f"{comment}   {number}: {row.label}")
     parts: list[str] = []

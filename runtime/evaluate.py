@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from einkorn.ir.control import run_control
 from einkorn.ir.errors import IRError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, constant_value, placeholder, substitute, toposort
-from einkorn.ir.ops import Op
+from einkorn.ir.ops import CONTROL, Op
+from einkorn.passes.autodiff import expand
 from einkorn.runtime.compiler import compile_graph
 from einkorn.runtime.eager import run_arrays, run_cast, run_op
 from einkorn.runtime.executable import Executable
@@ -40,6 +43,8 @@ def evaluate(
         if node.op is Op.CALL:
             inside = known.get(dict(node.attrs).get("id"), {})
             calls[node] = call(node.attr("graph"), [env[x] for x in node.inputs], inside)
+        elif node.op in CONTROL:
+            calls[node] = control(node, [env[x] for x in node.inputs])
         elif node.op is Op.PROJECT:
             env[node] = calls[node.inputs[0]][node.attr("index")]
         else:
@@ -59,6 +64,32 @@ def _one(node: Node, env: Mapping[Node, Array]) -> Array:
     if node.op is Op.CAST:
         return run_cast(arrays[0], types[0], node.dtype)
     return run_op(node.op, types, arrays, dict(node.attrs))
+
+
+_expanded: WeakKeyDictionary[Graph, Graph] = WeakKeyDictionary()
+
+
+def control(node: Node, arrays: Sequence[Array]) -> list[Array]:
+    """The results of a `cond`, `while` or `scan`, each step op by op."""
+    return run_control(node, arrays, _closed)
+
+
+def _closed(graph: Graph, arrays: Sequence[Array]) -> list[Array]:
+    """The outputs of a closed graph, op by op."""
+    if graph not in _expanded:
+        # An entry must not keep its own key alive.
+        expanded = expand(graph)
+        _expanded[graph] = replace(graph) if expanded is graph else expanded
+    graph = _expanded[graph]
+    env: Known = dict(zip(graph.inputs, arrays))
+    for node in graph.nodes:
+        if node.op in CONTROL:
+            env[node] = control(node, [env[x] for x in node.inputs])
+        elif node.op is Op.PROJECT:
+            env[node] = env[node.inputs[0]][node.attr("index")]
+        elif node.op is not Op.INPUT:
+            env[node] = _one(node, env)
+    return [env[node] for node in graph.outputs]
 
 
 _parts: WeakKeyDictionary[Graph, dict[tuple[Node, ...], tuple[Executable, tuple[Node, ...]]]]

@@ -15,9 +15,10 @@ import numpy as np
 from einkorn.codegen.target import Target
 from einkorn.ir import program as layout
 from einkorn.ir.errors import IRError
-from einkorn.ir.program import ARENA, Program
+from einkorn.ir.loops import Branch, ScanLoop
+from einkorn.ir.program import ARENA, Instruction, Program
 from einkorn.runtime.memory import ALIGNMENT, address_of, aligned_bytes
-from einkorn.runtime.team import is_awake, run_function, team_for
+from einkorn.runtime.team import is_awake, run_address, run_function, team_for
 
 NOT_RUN = -1  # the status word until the driver clears it
 ALONE_NS = 150_000.0  # a step shorter than this is not worth waking another thread
@@ -46,7 +47,12 @@ class Instance:
     """
 
     def __init__(
-        self, program: Program, kernels: Sequence[int], changing: Collection[int] | None = None
+        self,
+        program: Program,
+        kernels: Sequence[int],
+        changing: Collection[int] | None = None,
+        inner: Sequence[Sequence[Executable]] = (),
+        arena: int = 0,
     ) -> None:
         """
         Args:
@@ -54,18 +60,21 @@ class Instance:
             kernels: the address of the kernel of each instruction.
             changing: the slots whose addresses are exchanged from call to call; after another one
                 was, call `bind_all`. None for all.
+            inner: the nested programs of each instruction.
+            arena: the address of memory for the temporaries, in the arena of another instance.
         """
         instructions = program.instructions
         self._program = program
-        self.arena = aligned_bytes(program.arena_bytes)
+        self.arena = aligned_bytes(0 if arena else program.arena_bytes)
         self.slots = array("q", [0] * len(program.slots))
-        self.slots[ARENA] = address_of(self.arena)
+        self.slots[ARENA] = arena or address_of(self.arena)
         operands = [operand for row in instructions for operand in row.operands]
         self._pointers = np.zeros(max(1, len(operands)), np.int64)
         self._params = np.array([n for row in instructions for n in row.params] or [0], np.int64)
         self._table = np.zeros((max(1, len(instructions)), layout.INSTRUCTION_WORDS), np.int64)
         self._counters = np.zeros(max(1, len(instructions)) * layout.COUNTER_WORDS + 8, np.int64)
         self._fill_instructions(program, kernels)
+        self._inner = self._nested(program, inner)
         binds = self._binds(operands)
         if changing is not None:
             binds.sort(key=lambda bind: bind[1] not in changing)
@@ -97,6 +106,27 @@ class Instance:
             row[layout.RUN] = instruction.run
             pointers += 8 * len(instruction.operands)
             params += 8 * len(instruction.params)
+
+    def _nested(self, program: Program, inner: Sequence[Sequence[Executable]]) -> list[Instance]:
+        """Tables for the nested programs, known to the kernels that run them by their params."""
+        made: list[Instance] = []
+        at = 0
+        for row, parts in zip(program.instructions, inner):
+            for k, part in enumerate(parts):
+                place = row.operands[-1]
+                assert place.slot == ARENA, "nested programs keep their temporaries in the arena"
+                nested = part.instance(_changing(row), self.slots[ARENA] + place.offset)
+                words = at + 1 + layout.NESTED_WORDS * k
+                self._params[at] = run_address()
+                self._params[words : words + layout.NESTED_WORDS] = nested.words
+                made.append(nested)
+            at += len(row.params)
+        return made
+
+    @property
+    def words(self) -> tuple[int, int, int, int]:
+        """What a kernel needs to run this as a nested program (einkorn.ir.program)."""
+        return self._address, self.slots.buffer_info()[0], self._all, self._few
 
     def _binds(self, operands: Sequence[layout.Operand]) -> list[tuple[int, int, int]]:
         """Fill the words that point into the arena; list the others for the driver."""
@@ -157,11 +187,14 @@ class Executable:
         self._kernels = [
             0 if row.kernel is None else target.address(row.kernel) for row in program.instructions
         ]
+        self._inner = [
+            [Executable(part, target) for part in row.inner] for row in program.instructions
+        ]
         self._idle: list[Instance] = []
 
-    def instance(self, changing: Collection[int] | None = None) -> Instance:
+    def instance(self, changing: Collection[int] | None = None, arena: int = 0) -> Instance:
         """New tables; see `Instance`."""
-        return Instance(self.program, self._kernels, changing)
+        return Instance(self.program, self._kernels, changing, self._inner, arena)
 
     def run(self, addresses: array[int], threads: int) -> int:
         """Run the program once, on tables of its own.
@@ -185,6 +218,16 @@ class Executable:
             return instance.run(threads)
         finally:
             self._idle.append(instance)
+
+
+def _changing(row: Instruction) -> Collection[int] | None:
+    """The slots of the nested programs of a loop that differ from step to step."""
+    if isinstance(row.kernel, Branch):
+        return None
+    first = 1 + layout.NESTED_WORDS * len(row.inner)
+    consts = row.params[first + 2 if isinstance(row.kernel, ScanLoop) else first]
+    slots = max(len(part.slots) for part in row.inner)
+    return range(ARENA + 1 + consts, slots)
 
 
 def _complete(commit: Commit) -> None:

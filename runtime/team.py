@@ -38,6 +38,11 @@ def _native() -> tuple[int, int, int]:
     return run, worker, pause
 
 
+def run_address() -> int:
+    """The address of the driver's `run(block)`, for kernels that run nested programs."""
+    return _native()[0]
+
+
 @lru_cache(maxsize=1)
 def run_function() -> tuple[Run, Run]:
     """The driver's `run(block)`, releasing the GIL while it runs, and keeping it."""

@@ -21,8 +21,8 @@ from einkorn.ir.dtypes import bfloat16, float32
 from einkorn.ir.errors import BoundsError, IRError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, constant, make, make_call, placeholder, project
-from einkorn.ir.ops import OPS, Op
-from einkorn.ir.python import FORMS, FUNCTIONS
+from einkorn.ir.ops import CONTROL, OPS, Op
+from einkorn.ir.python import CONTROL_FORMS, FORMS, FUNCTIONS
 from einkorn.ir.types import TensorType
 from einkorn.ir.work import WORK, work_of
 from einkorn.lowered import Lowered
@@ -102,7 +102,8 @@ def test_python_text_of_each_op_has_its_bits(sample: Sample) -> None:
 
 def test_every_op_has_python_text_or_is_a_region() -> None:
     assert set(FUNCTIONS).isdisjoint(FORMS)
-    assert {*FUNCTIONS, *FORMS} == set(OPS) - {Op.INPUT, Op.CALL, Op.GRAD}
+    assert {*FUNCTIONS, *FORMS} == set(OPS) - {Op.INPUT, Op.CALL, Op.GRAD, *CONTROL}
+    assert CONTROL_FORMS.keys() == CONTROL
 
 
 @pytest.mark.parametrize("stage", BEFORE_FUSION)

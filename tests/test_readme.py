@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+CONTROL_FLOW = (ROOT / "docs" / "control_flow.md").read_text(encoding="utf-8")
 
 
 def block(text: str, mark: str, language: str) -> str:
@@ -53,6 +54,12 @@ def test_the_example_about_other_libraries_holds(tmp_path: Path) -> None:
     script = tmp_path / "exchange.py"
     script.write_text(block(document, "example", "python"), encoding="utf-8")
     run(sys.executable, script, cwd=tmp_path)
+
+
+def test_the_example_of_control_flow_runs(tmp_path: Path) -> None:
+    script = tmp_path / "loop.py"
+    script.write_text(block(CONTROL_FLOW, "example", "python"), encoding="utf-8")
+    assert run(sys.executable, script, cwd=tmp_path).startswith("Tensor(2685.")
 
 
 def test_the_example_is_short() -> None:

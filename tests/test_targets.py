@@ -11,7 +11,7 @@ from same_bits import assert_same_bits, bits, split_finely
 
 from einkorn.ir.dtypes import DType
 from einkorn.ir.graph import Graph
-from einkorn.ir.ops import OPS, Op
+from einkorn.ir.ops import CONTROL, OPS, Op
 from einkorn.runtime.compiler import compile_graph
 from einkorn.runtime.eager import run_arrays
 from einkorn.runtime.settings import override
@@ -64,5 +64,5 @@ def test_threads_and_split_points_change_no_bit() -> None:
 
 
 def test_every_op_but_regions_is_sampled() -> None:
-    regions = {Op.INPUT, Op.PROJECT, Op.GRAD, Op.CALL}
+    regions = {Op.INPUT, Op.PROJECT, Op.GRAD, Op.CALL, *CONTROL}
     assert {sample.op for sample in SAMPLES} == set(OPS) - regions

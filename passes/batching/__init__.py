@@ -13,6 +13,7 @@ from einkorn.passes.batching.rule import Rule
 BATCHING: dict[Op, Rule] = {**movement.RULES, **indexing.RULES, **random_bits.RULES}
 
 _SOURCE = "a source has no operands, so it is the same for all examples"
+_CONTROL = "refused with what to write instead: passes/batching/regions.py"
 _REGION = "passes/batching/regions.py batches the graphs that are called"
 
 NOT_BATCHED: dict[Op, str] = {
@@ -22,6 +23,9 @@ NOT_BATCHED: dict[Op, str] = {
     Op.GRAD: "expand-autodiff comes before",
     Op.CALL: _REGION,
     Op.PROJECT: _REGION,
+    Op.COND: _CONTROL,
+    Op.WHILE: _CONTROL,
+    Op.SCAN: _CONTROL,
 }
 
 

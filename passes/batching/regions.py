@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, make_call, placeholder, project, remake, toposort
-from einkorn.ir.ops import Op
+from einkorn.ir.ops import CONTROL, Op
 from einkorn.ir.types import TensorType
 from einkorn.passes.autodiff import expand_grads, inline_plain_calls
 from einkorn.passes.batching import BATCHING
 from einkorn.passes.batching.rule import in_front
 from einkorn.passes.build import sum_over
+
+MSG_CONTROL = (
+    "vmap cannot batch a {op} that depends on what is batched yet; put the loop or branch around "
+    "vmap, write ek.where for a choice, or a Python loop for a few steps"
+)
 
 
 class Batched(NamedTuple):
@@ -89,6 +95,8 @@ class _Walk:
             self.env[node] = remake(node, operands)
         elif node.op is Op.CALL:
             self.env[node], self.calls[node] = batch_call(node, operands, flags, self.size)
+        elif node.op in CONTROL:
+            raise EinkornError(MSG_CONTROL.format(op=node.op.name.lower()))
         else:
             self.batched.add(node)
             self.env[node] = BATCHING[node.op](node, operands, flags, self.size)

@@ -45,6 +45,9 @@ NOT_DIFFERENTIABLE: dict[Op, str] = {
     Op.PROJECT: _REGION,
     Op.GRAD: _REGION,
     Op.CALL: _REGION,
+    Op.COND: _REGION,
+    Op.WHILE: _REGION,
+    Op.SCAN: _REGION,
 }
 
 __all__ = ["GRADIENTS", "NOT_DIFFERENTIABLE", "Contributions", "Rule", "no_gradient"]

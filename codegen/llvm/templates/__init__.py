@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from einkorn.codegen.llvm.templates.batched import batched
+from einkorn.codegen.llvm.templates.control import branch, scan_loop, while_loop
 from einkorn.codegen.llvm.templates.dot import tiled_dot
 from einkorn.codegen.llvm.templates.indexing import gather, scatter
 from einkorn.codegen.llvm.templates.pack import pack
@@ -18,14 +19,17 @@ from einkorn.ir.loops import (
     ArgReduce,
     ArgSort,
     Batched,
+    Branch,
     Gather,
     Pack,
     RandomBits,
     Scan,
+    ScanLoop,
     Scatter,
     Sequence,
     SkinnyDot,
     TiledDot,
+    WhileLoop,
 )
 
 # template class -> (kernel, lanes of float32 in a machine register) -> text of a module that
@@ -42,4 +46,7 @@ TEMPLATES: dict[type, Callable[[Any, int], str]] = {
     Pack: pack,
     TiledDot: tiled_dot,
     SkinnyDot: skinny_dot,
+    ScanLoop: scan_loop,
+    WhileLoop: while_loop,
+    Branch: branch,
 }
