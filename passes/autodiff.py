@@ -313,7 +313,7 @@ def _inline(graph: Graph, done: dict[Graph, Graph], wanted: Callable[[Node], boo
             results[node] = _paste(body, inputs, origins, origins.get(node))
             continue
         if node.op in CONTROL:
-            attrs = map_graphs(node, lambda graph: _inline(graph, done))
+            attrs = map_graphs(node, lambda graph: _inline(graph, done, wanted))
             env[node] = make(node.op, *inputs, **attrs)
         else:
             env[node] = remake(node, inputs)
