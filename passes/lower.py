@@ -238,15 +238,8 @@ def expression(
         over: what a member that is a reduction goes over.
     """
     number: dict[Node, int] = {node: k for k, node in enumerate(given)}
-    inside = {*members, *given}
-    loads: dict[View, int] = {}
-    sources: dict[tuple[Node, Node], View] = {}
-    for node in members:
-        for x in node.inputs:
-            if scalar_constant(x) is None and reach(x).base not in inside:
-                view = place(node, x) if place else lowering.view(x)
-                sources[node, x] = view
-                loads.setdefault(view, len(given) + len(loads))
+    sources = _sources(members, {*members, *given}, place or (lambda _, x: lowering.view(x)))
+    loads = {view: k for k, view in enumerate(dict.fromkeys(sources.values()), len(given))}
     body: list[Expr] = []
     constants: dict[Node, int] = {}
 
@@ -270,3 +263,15 @@ def expression(
         attrs = tuple((k, v) for k, v in node.attrs if isinstance(v, int))
         number[node] = step(Expr(node.op, inputs, node.dtype, attrs, over(node)))
     return tuple(body), list(loads), number
+
+
+def _sources(
+    members: Sequence[Node], inside: set[Node], place: Callable[[Node, Node], View]
+) -> dict[tuple[Node, Node], View]:
+    """How each member reads each operand from elsewhere that is no constant."""
+    return {
+        (node, x): place(node, x)
+        for node in members
+        for x in node.inputs
+        if scalar_constant(x) is None and reach(x).base not in inside
+    }

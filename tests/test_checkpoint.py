@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from same_bits import assert_same_bits
+from transform_checks import ends, normal, same
 
 import einkorn as ek
 from einkorn.codegen import reference
@@ -20,31 +21,6 @@ from einkorn.passes.barrier import after
 from einkorn.passes.decompose import decompose
 from einkorn.passes.fold import fold
 from einkorn.passes.simplify import simplify
-
-RNG = np.random.default_rng(0)
-Array = np.ndarray[Any, Any]
-
-
-def normal(*shape: int) -> Array:
-    return RNG.standard_normal(shape)
-
-
-def ends(nest: Any) -> list[Array]:
-    return [np.asarray(x) for x in ek.tree_leaves(nest)]
-
-
-def same(fn: Callable[..., Any], *args: Any) -> list[Array]:
-    """`fn` gives the same bits eagerly, compiled, and compiled under `ek.eager()`."""
-    want = ends(fn(*args))
-    compiled = ek.compile(fn)
-    with ek.eager():
-        found = [ends(compiled(*args))]
-    found.append(ends(compiled(*args)))
-    for got in found:
-        for a, b in zip(got, want, strict=True):
-            assert_same_bits(a, b)
-    return want
-
 
 # -- checkpoint ------------------------------------------------------------------------------------
 

@@ -11,35 +11,12 @@ import numpy as np
 import pytest
 from op_samples import SAMPLES, Sample
 from same_bits import assert_same_bits
+from transform_checks import Array, ends, normal, same
 
 import einkorn as ek
 from einkorn.ir.dtypes import float64
 from einkorn.ir.ops import Op
 from einkorn.recording import apply
-
-RNG = np.random.default_rng(0)
-Array = np.ndarray[Any, Any]
-
-
-def normal(*shape: int) -> Array:
-    return np.asarray(RNG.standard_normal(shape))
-
-
-def ends(nest: Any) -> list[Array]:
-    return [np.asarray(x) for x in ek.tree_leaves(nest)]
-
-
-def same(fn: Callable[..., Any], *args: Any) -> list[Array]:
-    """`fn` gives the same bits eagerly, compiled, and compiled under `ek.eager()`."""
-    want = ends(fn(*args))
-    compiled = ek.compile(fn)
-    with ek.eager():
-        found = [ends(compiled(*args))]
-    found.append(ends(compiled(*args)))
-    for got in found:
-        for a, b in zip(got, want, strict=True):
-            assert_same_bits(a, b)
-    return want
 
 
 def nested(x: Any, p: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from op_samples import SAMPLES, Sample
 from same_bits import assert_same_bits
+from transform_checks import Array, ends, normal, same
 
 import einkorn as ek
 from einkorn.codegen import reference
@@ -18,32 +19,6 @@ from einkorn.ir.graph import Graph
 from einkorn.ir.ops import Op
 from einkorn.passes.batching import BATCHING, NOT_BATCHED
 from einkorn.passes.batching.regions import batch_graph
-
-RNG = np.random.default_rng(0)
-Array = np.ndarray[Any, Any]
-
-
-def normal(*shape: int) -> Array:
-    return np.asarray(RNG.standard_normal(shape))
-
-
-def ends(nest: Any) -> list[Array]:
-    return [np.asarray(x) for x in ek.tree_leaves(nest)]
-
-
-def same(fn: Callable[..., Any], *args: Any) -> list[Array]:
-    """`fn` gives the same bits eagerly, compiled, and compiled under `ek.eager()`."""
-    want = ends(fn(*args))
-    compiled = ek.compile(fn)
-    for got in (ends(compiled(*args)), _eager(compiled, *args)):
-        for a, b in zip(got, want, strict=True):
-            assert_same_bits(a, b)
-    return want
-
-
-def _eager(compiled: Callable[..., Any], *args: Any) -> list[Array]:
-    with ek.eager():
-        return ends(compiled(*args))
 
 
 def loop(fn: Callable[..., Any], *columns: Any) -> list[Array]:

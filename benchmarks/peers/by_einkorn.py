@@ -10,6 +10,7 @@ import numpy as np
 
 import einkorn as ek
 from benchmarks.peers import Running
+from benchmarks.peers.operators import OPERATORS, add_all
 from benchmarks.workloads import Optimizer, Workload
 
 VERSION = ek.__version__
@@ -49,14 +50,6 @@ def norm_softmax(params: Sequence[Any], w: Any) -> Any:
     return ek.sum(ek.nn.softmax(z, axis=-1) * w) / x.shape[0]
 
 
-def add_all(params: Sequence[Any], x: Any, y: Any) -> Any:
-    """x + y and every parameter."""
-    total = x + y
-    for param in params:
-        total = total + param
-    return total
-
-
 def capture_all(params: Sequence[Any], x: Any, y: Any) -> Any:
     """x + y; the parameters are bound at each call, and no kernel reads them."""
     add_all(params, x, y)
@@ -64,17 +57,14 @@ def capture_all(params: Sequence[Any], x: Any, y: Any) -> Any:
 
 
 MODELS: dict[str, Any] = {
+    **OPERATORS,
     "tanh_mlp": tanh_mlp,
     "relu_mlp": relu_mlp,
     "relu_mlp_loss": relu_mlp_loss,
     "chain": chain,
     "norm_softmax": norm_softmax,
-    "add_all": add_all,
     "capture_all": capture_all,
-    "product": lambda params, a, b: a @ b,
-    "add": lambda params, x, y: x + y,
     "exp": lambda params, x, y: ek.exp(x),
-    "none": None,
 }
 
 

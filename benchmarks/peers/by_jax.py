@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peers import Running
+from benchmarks.peers.operators import OPERATORS
 from benchmarks.workloads import Optimizer, Workload
 
 VERSION = jax.__version__
@@ -54,25 +55,14 @@ def norm_softmax(params: Any, w: Any) -> Any:
     return jnp.sum(jax.nn.softmax(centred * scale * gamma + beta) * w) / len(x)
 
 
-def add_all(params: Any, x: Any, y: Any) -> Any:
-    """x + y and every parameter."""
-    total = x + y
-    for param in params:
-        total = total + param
-    return total
-
-
 MODELS: dict[str, Any] = {
+    **OPERATORS,
     "tanh_mlp": tanh_mlp,
     "relu_mlp": relu_mlp,
     "relu_mlp_loss": relu_mlp_loss,
     "chain": chain,
     "norm_softmax": norm_softmax,
-    "add_all": add_all,
-    "product": lambda params, a, b: a @ b,
-    "add": lambda params, x, y: x + y,
     "exp": lambda params, x, y: jnp.exp(x),
-    "none": None,
 }
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as functional
 from torch._inductor import config as inductor_config
 
 from benchmarks.peers import Running
+from benchmarks.peers.operators import OPERATORS
 from benchmarks.workloads import Optimizer, Workload
 
 VERSION = torch.__version__
@@ -56,25 +57,14 @@ def norm_softmax(params: Any, w: Any) -> Any:
     return torch.sum(torch.softmax(z, -1) * w) / x.shape[0]
 
 
-def add_all(params: Any, x: Any, y: Any) -> Any:
-    """x + y and every parameter."""
-    total = x + y
-    for param in params:
-        total = total + param
-    return total
-
-
 MODELS: dict[str, Any] = {
+    **OPERATORS,
     "tanh_mlp": tanh_mlp,
     "relu_mlp": relu_mlp,
     "relu_mlp_loss": relu_mlp_loss,
     "chain": chain,
     "norm_softmax": norm_softmax,
-    "add_all": add_all,
-    "product": lambda params, a, b: a @ b,
-    "add": lambda params, x, y: x + y,
     "exp": lambda params, x, y: torch.exp(x),
-    "none": None,
 }
 
 
