@@ -18,6 +18,12 @@ Contraction (`dot`)
     When min(M, N) <= 4 there are 16 interleaved chains instead: product k goes to chain k mod 16,
     every chain starts from +0, and the chains are joined by the tree below. The rule depends on
     (M, N) alone. An empty contraction gives +0.
+Convolution (`conv`, `conv_filter`)
+    Also contractions, always with one chain for each element, from +0. In `conv` it goes through
+    the positions of the window in row-major order, and at each through the channels of the group;
+    in `conv_filter`, the derivative by the filter, through the images, and in each through the
+    results in row-major order. The input is extended with +0, which takes part in the chain; where
+    a position of the window falls between two elements (`interior`), nothing takes part.
 Reduction over trailing axes (rows; the reduced axes, flattened, are one row)
     Within a block of 4096 elements, element i is added to partial i mod 16, in index order; each
     partial starts from the neutral element. The partials are joined by the tree: partial j gets
@@ -72,6 +78,7 @@ from typing import Any
 import numpy as np
 
 from einkorn.ir import control_rules as control
+from einkorn.ir import conv_rules
 from einkorn.ir import numpy_rules as ref
 from einkorn.ir import shape_rules as shape
 from einkorn.ir import special_rules as special
@@ -182,6 +189,8 @@ class Op(Enum):
     SCATTER_ADD = auto()
     SCATTER_SET = auto()
     DOT = auto()
+    CONV = auto()
+    CONV_FILTER = auto()
     # Several results and regions.
     PROJECT = auto()
     GRAD = auto()
@@ -329,6 +338,8 @@ OPS: dict[Op, OpDef] = {
     Op.SCATTER_ADD: OpDef(shape.scatter_add, ref.scatter_add, refuses=True),
     Op.SCATTER_SET: OpDef(shape.scatter, ref.scatter_set, refuses=True),
     Op.DOT: OpDef(shape.dot, ref.dot),
+    Op.CONV: OpDef(conv_rules.conv, conv_rules.conv_numpy),
+    Op.CONV_FILTER: OpDef(conv_rules.conv_filter, conv_rules.conv_filter_numpy),
     Op.PROJECT: OpDef(shape.project),
     Op.GRAD: OpDef(shape.grad),
     Op.CALL: OpDef(shape.call),

@@ -236,6 +236,16 @@ def _dot(node: Node, x: Names) -> str:
     return f"ek.matmul({x[0] if ca == last else x[0] + '.mT'}, {x[1] + '.mT' * (cb == last)})"
 
 
+def _conv(node: Node, x: Names) -> str:
+    """`ek.nn.conv`, or `ek.nn.conv_filter` with the window as its third argument."""
+    window = f", {node.attr('window')}" if node.op is Op.CONV_FILTER else ""
+    padding = tuple(zip(node.attr("low"), node.attr("high")))
+    gaps = tuple(n + 1 for n in node.attr("interior"))
+    options = f"stride={node.attr('strides')}, padding={padding}, dilation={node.attr('dilation')}"
+    options += f", groups={node.attr('groups')}, input_dilation={gaps}"
+    return f"ek.nn.{node.op.name.lower()}({x[0]}, {x[1]}{window}, {options})"
+
+
 def _project(node: Node, x: Names) -> str:
     return f"{x[0]}[{node.attr('index')}]"
 
@@ -345,5 +355,7 @@ FORMS: dict[Op, Callable[[Node, Names], str]] = {
     Op.SCATTER_ADD: _scatter,
     Op.SCATTER_SET: _scatter,
     Op.DOT: _dot,
+    Op.CONV: _conv,
+    Op.CONV_FILTER: _conv,
     Op.PROJECT: _project,
 }

@@ -19,6 +19,7 @@ MAX_MEMBERS = 96  # ops of one kernel: compile time grows with them
 MAX_ROW = 16384  # elements of a row that is passed over again: the passes find it in the cache
 ALONE = 32768  # elements up to which a kernel runs on one thread anyway
 PARALLEL = 8  # work items that a kernel over more elements should have
+CONTRACTIONS = (Op.DOT, Op.CONV, Op.CONV_FILTER)
 SMALL = 4096  # elements up to which a launch costs more than lanes that idle
 
 
@@ -100,7 +101,7 @@ def may_share(node: Node, found: Reach) -> bool:
     base = found.base
     if found.repeat == 0 or not (is_pointwise(node) or is_normal(node)):
         return False
-    if base.op is Op.DOT:
+    if base.op in CONTRACTIONS:
         return is_pointwise(node) and found.repeat == 1
     if not (is_pointwise(base) or is_normal(base)):
         return False
@@ -111,7 +112,7 @@ def may_share(node: Node, found: Reach) -> bool:
 
 def alone(node: Node) -> tuple[str, Ints, str]:
     """Kind, space and role of a node in a cluster of its own."""
-    if node.op is Op.DOT and node.tensor.size:
+    if node.op in CONTRACTIONS and node.tensor.size:
         return "dot", (node.tensor.size,), "lane"
     if is_pointwise(node):
         return "map", (node.tensor.size,), "lane"

@@ -19,7 +19,7 @@ from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import Op
 from einkorn.ir.program import Program
-from einkorn.passes import lower_control, lower_dot
+from einkorn.passes import lower_control, lower_conv, lower_dot
 from einkorn.passes.costs import LAUNCH_NS
 from einkorn.passes.launches import Buffer, Groups, Launches
 from einkorn.passes.lower import Lowering
@@ -166,8 +166,14 @@ def iota(lowering: Lowering, node: Node) -> None:
     lowering.nest(lowering.views[node], buffer, [], body, 0, lowering.label(node))
 
 
-LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
+CONTRACTIONS = {
     Op.DOT: lower_dot.dot,
+    Op.CONV: lower_conv.conv,
+    Op.CONV_FILTER: lower_conv.conv_filter,
+}
+
+LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
+    **CONTRACTIONS,
     Op.GATHER: gather,
     Op.SCATTER_ADD: scatter,
     Op.SCATTER_SET: scatter,
@@ -206,7 +212,8 @@ def lower(
             (node,) = group.members
             LOWER[node.op](lowering, node)
         elif group.kind == "dot":
-            lower_dot.dot(lowering, group.members[0], group.members[1:], group.results)
+            node, *members = group.members
+            CONTRACTIONS[node.op](lowering, node, members, group.results)
         else:
             loops(lowering, group)
     return lowering.finish()

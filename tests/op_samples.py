@@ -13,6 +13,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from conv_cases import convolutions
 from op_makers import (
     EPS,
     LEAST,
@@ -470,6 +471,12 @@ def _dots() -> Iterator[Sample]:
         yield Sample(Op.DOT, args, attrs, dtypes, ulps=2, floor=max(k, 1), note=note)
 
 
+def _convolutions() -> Iterator[Sample]:
+    for op, shapes, attrs, terms in convolutions():
+        args = tuple(uniform(shape, -1, 1) for shape in shapes)
+        yield Sample(op, args, attrs, NUMBERS, ulps=2, floor=2.0 * terms + 1, note=str(shapes))
+
+
 SAMPLES: list[Sample] = [
     *_sources(),
     *_unary(),
@@ -480,4 +487,5 @@ SAMPLES: list[Sample] = [
     *_scans(),
     *_indexing(),
     *_dots(),
+    *_convolutions(),
 ]

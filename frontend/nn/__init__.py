@@ -1,5 +1,6 @@
 """Modules, layers, activations and losses."""
 
+from einkorn.functions.convolution import conv, conv_filter, conv_transpose
 from einkorn.functions.elementwise import gelu, relu, sigmoid, silu, softplus, tanh
 from einkorn.functions.losses import cross_entropy, mse_loss
 from einkorn.functions.statistical import log_softmax, softmax
@@ -42,6 +43,9 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "conv",
+    "conv_filter",
+    "conv_transpose",
     "cross_entropy",
     "elu",
     "gelu",
