@@ -236,6 +236,12 @@ def _dot(node: Node, x: Names) -> str:
     return f"ek.matmul({x[0] if ca == last else x[0] + '.mT'}, {x[1] + '.mT' * (cb == last)})"
 
 
+def _windows(node: Node, x: Names) -> str:
+    """The primitives below pooling, with their attributes by name."""
+    attrs = ", ".join(f"{name}={value}" for name, value in node.attrs)
+    return f"ek.nn.{node.op.name.lower()}({', '.join(x)}, {attrs})"
+
+
 def _project(node: Node, x: Names) -> str:
     return f"{x[0]}[{node.attr('index')}]"
 
@@ -345,5 +351,8 @@ FORMS: dict[Op, Callable[[Node, Names], str]] = {
     Op.SCATTER_ADD: _scatter,
     Op.SCATTER_SET: _scatter,
     Op.DOT: _dot,
+    Op.WINDOW_PICK: _windows,
+    Op.WINDOW_PLACE: _windows,
+    Op.WINDOW_SUM: _windows,
     Op.PROJECT: _project,
 }

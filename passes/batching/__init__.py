@@ -7,10 +7,15 @@ stays as it is and is computed once.
 from __future__ import annotations
 
 from einkorn.ir.ops import Op
-from einkorn.passes.batching import indexing, movement, random_bits
+from einkorn.passes.batching import indexing, movement, random_bits, windows
 from einkorn.passes.batching.rule import Rule
 
-BATCHING: dict[Op, Rule] = {**movement.RULES, **indexing.RULES, **random_bits.RULES}
+BATCHING: dict[Op, Rule] = {
+    **movement.RULES,
+    **indexing.RULES,
+    **random_bits.RULES,
+    **windows.RULES,
+}
 
 _SOURCE = "a source has no operands, so it is the same for all examples"
 _CONTROL = "refused with what to write instead: passes/batching/regions.py"

@@ -7,7 +7,7 @@ derivative the choice is PyTorch's: abs'(0) = 0, ties of maximum, minimum, max a
 from __future__ import annotations
 
 from einkorn.ir.ops import Op
-from einkorn.passes.gradients import elementwise, indexing, movement, reductions
+from einkorn.passes.gradients import elementwise, indexing, movement, reductions, windows
 from einkorn.passes.gradients.rule import Contributions, Rule, no_gradient
 
 GRADIENTS: dict[Op, Rule] = {
@@ -15,6 +15,7 @@ GRADIENTS: dict[Op, Rule] = {
     **movement.RULES,
     **reductions.RULES,
     **indexing.RULES,
+    **windows.RULES,
 }
 
 _SOURCE = "a source has no operands"
