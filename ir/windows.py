@@ -25,6 +25,7 @@ Ints = tuple[int, ...]
 
 WINDOW_CHUNK = 64  # windows along the last spatial axis in one work item
 MAX_SPATIAL = 3
+LANES = 16  # channels side by side
 
 
 def reach(window: int, dilation: int) -> int:
@@ -120,9 +121,7 @@ def window_sum(x: TensorType, **attrs: Any) -> TensorType:
 # -- references ------------------------------------------------------------------------------------
 
 
-def _taps(
-    counts: Ints, window: Ints, strides: Ints, low: Ints, dilation: Ints
-) -> Iterator[Array]:
+def _taps(counts: Ints, window: Ints, strides: Ints, low: Ints, dilation: Ints) -> Iterator[Array]:
     """For each spatial axis the place of every tap of every window: [windows, taps]."""
     for count, w, stride, a, d in zip(counts, window, strides, low, dilation):
         yield np.arange(count)[:, None] * stride + np.arange(w) * d - a
@@ -203,6 +202,11 @@ def _accumulator(x: Array) -> Any:
     return np.float32 if x.dtype.itemsize == 2 and x.dtype.kind not in "iu" else x.dtype
 
 
+def channel_kind(channels: int) -> int:
+    """What a kernel knows of the number of channels: all below 16, else 16 + channels % 16."""
+    return channels if channels < LANES else LANES + channels % LANES
+
+
 # -- kernels ---------------------------------------------------------------------------------------
 
 
@@ -218,12 +222,16 @@ class WindowPick:
     Attributes:
         dtype: of keys and values.
         window, dilation: for each spatial axis.
+        channels: `channel_kind` of their number.
+        padded: whether some windows have taps outside.
         same: whether the keys are the values.
     """
 
     dtype: DType
     window: Ints
     dilation: Ints
+    channels: int
+    padded: bool
     same: bool
 
 
@@ -240,6 +248,8 @@ class WindowPlace:
     dtype: DType
     window: Ints
     dilation: Ints
+    channels: int
+    padded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +265,8 @@ class WindowSum:
     dtype: DType
     window: Ints
     dilation: Ints
+    channels: int
+    padded: bool
     base: Ints
 
 

@@ -8,21 +8,33 @@ from einkorn.ir.dtypes import float32
 from einkorn.ir.loops import Expr
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import Op
-from einkorn.ir.windows import WINDOW_CHUNK, WindowPick, WindowPlace, WindowSum, reach
+from einkorn.ir.windows import WINDOW_CHUNK, WindowPick, WindowPlace, WindowSum, channel_kind, reach
 from einkorn.passes.costs import LAUNCH_NS
 from einkorn.passes.launches import Buffer
 from einkorn.passes.lower import Lowering
 from einkorn.passes.views import View, dense_strides
 
+Ints = tuple[int, ...]
+
 TAP_NS = 0.15  # of one tap of one element
 WINDOW_NS = 3.0  # of one window, whatever its channels
 
 
-def _axes(outer: Node, inner: Node, node: Node) -> tuple[int, ...]:
+def _axes(outer: Node, inner: Node, node: Node) -> Ints:
     """For each spatial axis its size, number of windows, stride and padding; then the channels."""
     strides, low = node.attr("strides"), node.attr("low")
     rows = zip(outer.shape[1:-1], inner.shape[1:-1], strides, low)
     return (*(number for row in rows for number in row), outer.shape[-1])
+
+
+def _kernel_shape(outer: Node, inner: Node, node: Node) -> tuple[Ints, Ints, int, bool]:
+    """What a kernel knows: window, dilation, the kind of channels, whether taps lie outside."""
+    window, dilation = node.attr("window"), node.attr("dilation")
+    ends = zip(outer.shape[1:-1], inner.shape[1:-1], node.attr("strides"), window, dilation)
+    padded = any(node.attr("low")) or any(
+        (count - 1) * stride + reach(taps, gap) > size for size, count, stride, taps, gap in ends
+    )
+    return window, dilation, channel_kind(outer.shape[-1]), padded
 
 
 def window_cost(windows: Node, node: Node) -> float:
@@ -41,12 +53,12 @@ def over_windows(lowering: Lowering, node: Node) -> None:
     x = node.inputs[0]
     operands = list(dict.fromkeys(node.inputs))
     reads = [lowering.operand(lowering.dense(operand)) for operand in operands]
-    window, dilation = node.attr("window"), node.attr("dilation")
+    shape = _kernel_shape(x, node, node)
     if node.op is Op.WINDOW_PICK:
-        kernel = WindowPick(node.dtype, window, dilation, same=len(operands) == 1)
+        kernel = WindowPick(node.dtype, *shape, same=len(operands) == 1)
     else:
         base = tuple(gap + 1 for gap in node.attr("interior"))
-        kernel = WindowSum(node.dtype, window, dilation, base)
+        kernel = WindowSum(node.dtype, *shape, base)
     chunks = -(-node.shape[-2] // WINDOW_CHUNK)
     params = (*_axes(x, node, node), chunks, node.shape[0])
     work = prod(node.shape[:-2]) * chunks
@@ -66,7 +78,7 @@ def place(lowering: Lowering, node: Node) -> None:
     blocks = updates.shape[1] // rows
     params = (*_axes(keys, updates, node), rows, blocks, node.shape[0])
     work, cost = node.shape[0] * blocks, 2 * window_cost(updates, node)
-    kernel = WindowPlace(node.dtype, window, dilation)
+    kernel = WindowPlace(node.dtype, *_kernel_shape(keys, updates, node))
     half = node.dtype.is_float and node.dtype.itemsize == 2
     if not half:
         lowering.launch(kernel, reads, lowering.result(node), params, work, cost, node)
@@ -81,6 +93,4 @@ def _narrow(lowering: Lowering, node: Node, wide: Buffer) -> None:
     buffer = lowering.result(node)
     source = View(constant(float32, 0), 0, node.shape, dense_strides(node.shape))
     body = (Expr(Op.CAST, (0,), node.dtype),)
-    lowering.nest(
-        lowering.views[node], buffer, [(wide, source)], body, 1, lowering.label(node)
-    )
+    lowering.nest(lowering.views[node], buffer, [(wide, source)], body, 1, lowering.label(node))

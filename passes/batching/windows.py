@@ -13,8 +13,7 @@ from einkorn.passes.build import reshape
 def _windows(node: Node, operands: Sequence[Node], batched: Sequence[bool], size: int) -> Node:
     """[B, N, s.., C] -> [B N, s.., C] -> [B, N, o.., C]"""
     rows = [
-        reshape(x, (size * x.shape[1], *x.shape[2:]))
-        for x in everywhere(operands, batched, size)
+        reshape(x, (size * x.shape[1], *x.shape[2:])) for x in everywhere(operands, batched, size)
     ]
     return reshape(make(node.op, *rows, **dict(node.attrs)), (size, *node.shape))
 

@@ -17,13 +17,15 @@ from einkorn.codegen.llvm.vectors import (
     divmod_,
     element,
     larger,
-    load_lanes,
+    load,
     param,
     pointer,
     register,
+    round_down,
     round_to,
     signature,
     smaller,
+    store,
     store_lanes,
     sweep,
 )
@@ -167,8 +169,8 @@ def _every_tap(
 
 
 def _taps(
-    w: Writer, spans: Sequence[_Span], write: Callable[[Callable[[Taps, TapBody], Taps]], None],
-    row: Value, channels: Value,
+    w: Writer, spans: Sequence[_Span], padded: bool,
+    write: Callable[[Callable[[Taps, TapBody], Taps]], None], row: Value, channels: Value,
 ) -> None:  # fmt: skip
     """Write `write(run)` once for whole windows and once for others; `run` goes over the taps."""
 
@@ -181,6 +183,9 @@ def _taps(
     small = prod(span.axis.window for span in spans) <= UNROLLED
     if not small or any(span.axis.base != 1 for span in spans):
         write(in_loops)
+        return
+    if not padded:
+        write(written_out)
         return
     with w.if_else(_is_whole(w, spans)) as branches:
         write(written_out)
@@ -208,11 +213,29 @@ def _for_windows(
             body(rest, [*outer, _span(w, last, each.index)], number)
 
 
+def _for_channels(
+    w: Writer, kind: int, channels: Value, body: Callable[[int, Value], None]
+) -> None:
+    """Write `body(width, channel)` for all channels: 16 at once, then 8, 4, 2 and 1.
+
+    What is stored by a mask cannot be read again soon, so there are no masks.
+    """
+    at = w.i64(0)
+    if kind >= PARTIALS:
+        at = round_down(w, channels, PARTIALS)
+        with w.loop(w.i64(0), at, PARTIALS) as loop:
+            body(PARTIALS, loop.index)
+    for width in (8, 4, 2, 1):
+        if kind % PARTIALS & width:
+            body(width, at)
+            at = w.add(at, w.i64(width))
+
+
 def window_pick(kernel: WindowPick, lanes: int) -> str:
     """LLVM text of WindowPick.
 
     for n, o... in windows(begin, end):
-        for c in range(0, channels, 16):              # the last ones masked
+        for c in channels:                            # 16 at once, the rest by powers of two
             best, found = keys[first tap inside, c], values[first tap inside, c]
             for tap in taps inside:
                 if better(keys[tap, c], best): best, found = keys[tap, c], values[tap, c]
@@ -229,28 +252,27 @@ def window_pick(kernel: WindowPick, lanes: int) -> str:
 
         def window(n: Value, spans: list[_Span], number: Value) -> None:
             def lanes_of(run: Callable[[Taps, TapBody], Taps]) -> None:
-                def some(c: Value, mask: Value | None, _: Taps) -> Taps:
+                def some(width: int, c: Value) -> None:
                     def better(place: Value, tap: Value, carried: Taps) -> Taps:
                         at = w.add(place, c)
-                        key = load_lanes(w, dtype, element(w, dtype, keys, at), mask)
+                        key = load(w, dtype, element(w, dtype, keys, at), width)
                         wins = _better(w, dtype, key, carried[0])
                         if kernel.same:
                             return [w.select(wins, key, carried[0])]
-                        value = load_lanes(w, dtype, element(w, dtype, values, at), mask)
+                        value = load(w, dtype, element(w, dtype, values, at), width)
                         pairs = zip((key, value), carried)
                         return [w.select(wins, new, old) for new, old in pairs]
 
                     at = w.add(_first_place(w, spans, n, channels), c)
                     sources = (keys,) if kernel.same else (keys, values)
-                    first = [load_lanes(w, dtype, element(w, dtype, p, at), mask) for p in sources]
+                    first = [load(w, dtype, element(w, dtype, p, at), width) for p in sources]
                     found = run(first, better)[-1]
                     target = w.add(w.mul(number, channels), c)
-                    store_lanes(w, dtype, found, element(w, dtype, out, target), mask)
-                    return []
+                    store(w, dtype, found, element(w, dtype, out, target))
 
-                sweep(w, w.i64(0), channels, [], some)
+                _for_channels(w, kernel.channels, channels, some)
 
-            _taps(w, spans, lanes_of, n, channels)
+            _taps(w, spans, kernel.padded, lanes_of, n, channels)
 
         _for_windows(w, axes, chunks, begin, end, window)
     return w.module()
@@ -275,7 +297,7 @@ def window_sum(kernel: WindowSum, lanes: int) -> str:
     """LLVM text of WindowSum.
 
     for n, o... in windows(begin, end):
-        for c in range(0, channels, 16):              # the last ones masked
+        for c in channels:                            # 16 at once, the rest by powers of two
             total = +0
             for tap in taps inside: total += x[tap, c]
             out[n, o..., c] = total
@@ -291,19 +313,18 @@ def window_sum(kernel: WindowSum, lanes: int) -> str:
 
         def window(n: Value, spans: list[_Span], number: Value) -> None:
             def lanes_of(run: Callable[[Taps, TapBody], Taps]) -> None:
-                def some(c: Value, mask: Value | None, _: Taps) -> Taps:
+                def some(width: int, c: Value) -> None:
                     def add(place: Value, tap: Value, carried: Taps) -> Taps:
                         at = element(w, dtype, x, w.add(place, c))
-                        return [w.add(carried[0], load_lanes(w, dtype, at, mask))]
+                        return [w.add(carried[0], load(w, dtype, at, width))]
 
-                    (total,) = run([w.const(vector(PARTIALS, wide), 0)], add)
+                    (total,) = run([w.const(vector(width, wide), 0)], add)
                     target = element(w, dtype, out, w.add(w.mul(number, channels), c))
-                    store_lanes(w, dtype, round_to(w, dtype, total), target, mask)
-                    return []
+                    store(w, dtype, round_to(w, dtype, total), target)
 
-                sweep(w, w.i64(0), channels, [], some)
+                _for_channels(w, kernel.channels, channels, some)
 
-            _taps(w, spans, lanes_of, n, channels)
+            _taps(w, spans, kernel.padded, lanes_of, n, channels)
 
         _for_windows(w, axes, chunks, begin, end, window)
     return w.module()
@@ -315,7 +336,7 @@ def window_place(kernel: WindowPlace, lanes: int) -> str:
     for n, block in items(begin, end):
         out[n, rows of the block, ...] = +0
         for o... in windows of the block:
-            for c in range(0, channels, 16):          # the last ones masked
+            for c in channels:                        # 16 at once, the rest by powers of two
                 winner = the number of the first tap whose key is largest, for each lane
                 for tap in taps inside: out[tap, c] += updates[n, o..., c] if winner == tap else +0
     """
@@ -383,36 +404,35 @@ def _place_window(
     dtype, wide = kernel.dtype, accumulator(kernel.dtype)
 
     def lanes_of(run: Callable[[Taps, TapBody], Taps]) -> None:
-        def some(c: Value, mask: Value | None, _: Taps) -> Taps:
+        def some(width: int, c: Value) -> None:
             def better(place: Value, tap: Value, carried: Taps) -> Taps:
                 at = element(w, dtype, keys, w.add(place, c))
-                key = load_lanes(w, dtype, at, mask)
+                key = load(w, dtype, at, width)
                 wins = _better(w, dtype, key, carried[0])
-                here = w.splat(w.cast("trunc", tap, "i32"), PARTIALS)
+                here = w.splat(w.cast("trunc", tap, "i32"), width)
                 return [w.select(wins, key, carried[0]), w.select(wins, here, carried[1])]
 
             at = w.add(_first_place(w, spans, n, channels), c)
-            key = load_lanes(w, dtype, element(w, dtype, keys, at), mask)
-            tap = w.splat(w.cast("trunc", _first_number(w, spans), "i32"), PARTIALS)
+            key = load(w, dtype, element(w, dtype, keys, at), width)
+            tap = w.splat(w.cast("trunc", _first_number(w, spans), "i32"), width)
             winner = run([key, tap], better)[1]
             given = w.add(w.mul(number, channels), c)
-            update = load_lanes(w, dtype, element(w, dtype, updates, given), mask)
+            update = load(w, dtype, element(w, dtype, updates, given), width)
             zero = w.const(update.type, 0)
 
             def add(place: Value, tap: Value, carried: Taps) -> Taps:
                 target = element(w, wide, out, w.add(place, c))
-                here = w.splat(w.cast("trunc", tap, "i32"), PARTIALS)
+                here = w.splat(w.cast("trunc", tap, "i32"), width)
                 given = w.select(w.icmp("eq", winner, here), update, zero)
-                held = load_lanes(w, wide, target, mask)
-                store_lanes(w, wide, w.add(held, given), target, mask)
+                held = load(w, wide, target, width)
+                store(w, wide, w.add(held, given), target)
                 return []
 
             run([], add)
-            return []
 
-        sweep(w, w.i64(0), channels, [], some)
+        _for_channels(w, kernel.channels, channels, some)
 
-    _taps(w, spans, lanes_of, n, channels)
+    _taps(w, spans, kernel.padded, lanes_of, n, channels)
 
 
 def _first_number(w: Writer, spans: Sequence[_Span]) -> Value:
