@@ -18,6 +18,7 @@ from enum import IntEnum
 
 from einkorn.ir.dtypes import DType
 from einkorn.ir.ops import Op
+from einkorn.ir.windows import WindowKernel
 
 BATCH_CHUNK = 4096  # elements of one tensor in one work item of a batched map
 COLUMN_CHUNK = 64  # columns in one work item of a column reduction or a scatter
@@ -424,6 +425,7 @@ Template = (
     | Pack
     | TiledDot
     | SkinnyDot
+    | WindowKernel
 )
 Nesting = ScanLoop | WhileLoop | Branch
 Kernel = LoopKernel | Template | Nesting

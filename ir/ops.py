@@ -40,6 +40,11 @@ Scans (`cumsum`, `cumprod`, `cummax`, `cummin`)
     In order along the axis: y[0] = x[0], y[i] = y[i-1] op x[i], with the op of the reduction.
 Sorting (`argsort`, along the last axis)
     Ascending and stable. NaN counts as larger than every number and equal to NaN; -0.0 equals 0.0.
+Windows (`window_pick`, `window_place`, `window_sum`; over the spatial axes of [N, s..., C])
+    A window picks its first element, in row-major order, whose key is largest; NaN is larger than
+    every number and equal to NaN, -0.0 equals 0.0, padding is never picked. `window_place` adds
+    the updates of its windows in row-major order of the windows, from +0. `window_sum` adds the
+    taps of a window in row-major order, from +0; padding is +0.
 Primitives with their own numerics
     exp, log, expm1, log1p, log2, log10, sin, cos, tan, asin, acos, atan2, sinh, cosh, tanh, asinh,
     acosh, atanh, erf, erfc, erfinv, ndtr, lgamma, polygamma, pow, rsqrt, sigmoid, silu, gelu,
@@ -78,7 +83,7 @@ from typing import Any
 import numpy as np
 
 from einkorn.ir import control_rules as control
-from einkorn.ir import conv_rules
+from einkorn.ir import conv_rules, windows
 from einkorn.ir import numpy_rules as ref
 from einkorn.ir import shape_rules as shape
 from einkorn.ir import special_rules as special
@@ -191,6 +196,10 @@ class Op(Enum):
     DOT = auto()
     CONV = auto()
     CONV_FILTER = auto()
+    # Windows.
+    WINDOW_PICK = auto()
+    WINDOW_PLACE = auto()
+    WINDOW_SUM = auto()
     # Several results and regions.
     PROJECT = auto()
     GRAD = auto()
@@ -340,6 +349,9 @@ OPS: dict[Op, OpDef] = {
     Op.DOT: OpDef(shape.dot, ref.dot),
     Op.CONV: OpDef(conv_rules.conv, conv_rules.conv_numpy),
     Op.CONV_FILTER: OpDef(conv_rules.conv_filter, conv_rules.conv_filter_numpy),
+    Op.WINDOW_PICK: OpDef(windows.window_pick, windows.pick),
+    Op.WINDOW_PLACE: OpDef(windows.window_place, windows.place),
+    Op.WINDOW_SUM: OpDef(windows.window_sum, windows.total),
     Op.PROJECT: OpDef(shape.project),
     Op.GRAD: OpDef(shape.grad),
     Op.CALL: OpDef(shape.call),

@@ -246,6 +246,12 @@ def _conv(node: Node, x: Names) -> str:
     return f"ek.nn.{node.op.name.lower()}({x[0]}, {x[1]}{window}, {options})"
 
 
+def _windows(node: Node, x: Names) -> str:
+    """The primitives below pooling, with their attributes by name."""
+    attrs = ", ".join(f"{name}={value}" for name, value in node.attrs)
+    return f"ek.nn.{node.op.name.lower()}({', '.join(x)}, {attrs})"
+
+
 def _project(node: Node, x: Names) -> str:
     return f"{x[0]}[{node.attr('index')}]"
 
@@ -357,5 +363,8 @@ FORMS: dict[Op, Callable[[Node, Names], str]] = {
     Op.DOT: _dot,
     Op.CONV: _conv,
     Op.CONV_FILTER: _conv,
+    Op.WINDOW_PICK: _windows,
+    Op.WINDOW_PLACE: _windows,
+    Op.WINDOW_SUM: _windows,
     Op.PROJECT: _project,
 }

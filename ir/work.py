@@ -39,6 +39,7 @@ from einkorn.ir.loops import (
 )
 from einkorn.ir.ops import Op
 from einkorn.ir.program import NESTED_WORDS, Instruction
+from einkorn.ir.windows import WindowPick, WindowPlace, WindowSum
 
 Ints = tuple[int, ...]
 
@@ -147,6 +148,21 @@ def _scatter(kernel: Scatter, params: Ints) -> Work:
     return Work(elements * adds, moved * (1 + adds) + kernel.index.itemsize * count, moved)
 
 
+def _windows(kernel: WindowPick | WindowSum | WindowPlace, params: Ints) -> Work:
+    """A comparison or an add for each tap of each window; placing compares, then adds."""
+    rank, examples = len(kernel.window), params[-1]
+    axes = params[: 4 * rank]
+    outside, inside = (examples * prod(axes[k::4]) * params[4 * rank] for k in (0, 1))
+    places = isinstance(kernel, WindowPlace)
+    flops = inside * prod(kernel.window) * (2 if places else 1)
+    if isinstance(kernel, WindowSum):
+        flops //= prod(kernel.base)
+    size = kernel.dtype.itemsize
+    twice = isinstance(kernel, WindowPick) and not kernel.same
+    read = outside * (2 if twice else 1) + (inside if places else 0)
+    return Work(flops, size * read, size * (outside if places else inside))
+
+
 def _pack(kernel: Pack, params: Ints) -> Work:
     *extents, k = params[:4]
     batch, rows = prod(extents[:2]), extents[2]
@@ -229,4 +245,7 @@ WORK: dict[type, Callable[[Any, Ints], Work]] = {
     Pack: _pack,
     TiledDot: _tiled_dot,
     SkinnyDot: _skinny_dot,
+    WindowPick: _windows,
+    WindowPlace: _windows,
+    WindowSum: _windows,
 }

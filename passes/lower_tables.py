@@ -19,7 +19,7 @@ from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import Op
 from einkorn.ir.program import Program
-from einkorn.passes import lower_control, lower_conv, lower_dot
+from einkorn.passes import lower_control, lower_conv, lower_dot, lower_windows
 from einkorn.passes.costs import LAUNCH_NS
 from einkorn.passes.launches import Buffer, Groups, Launches
 from einkorn.passes.lower import Lowering
@@ -192,6 +192,9 @@ LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
     Op.CUMPROD: middle_axis,
     Op.CUMMAX: middle_axis,
     Op.CUMMIN: middle_axis,
+    Op.WINDOW_PICK: lower_windows.over_windows,
+    Op.WINDOW_PLACE: lower_windows.place,
+    Op.WINDOW_SUM: lower_windows.over_windows,
     **lower_control.LOWER,
 }
 

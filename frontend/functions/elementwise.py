@@ -164,11 +164,13 @@ def reciprocal(x: Any, /) -> Tensor:
 
 
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
-    """x limited to [min, max]; a bound may be None."""
+    """x limited to [min, max]; a bound may be None. At a bound the gradient is that of x."""
     tensor = as_tensor(x, "clip")
     if min is not None:
-        tensor = maximum(tensor, min)
-    return snapshot(tensor) if max is None else minimum(tensor, max)
+        tensor = where(greater_equal(tensor, min), tensor, maximum(tensor, min))
+    if max is not None:
+        tensor = where(less_equal(tensor, max), tensor, minimum(tensor, max))
+    return snapshot(tensor)
 
 
 # -- roots, exponentials, trigonometry -------------------------------------------------------------

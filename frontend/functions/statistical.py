@@ -6,6 +6,7 @@ to float32 once and back once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from math import prod as product
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from einkorn.convert import (
     normal_axis,
     snapshot,
 )
-from einkorn.functions.elementwise import cast, divide, multiply, sqrt, subtract
-from einkorn.functions.manipulation import concat, cut, reorder, to_shape
+from einkorn.functions.elementwise import cast, divide, multiply, negative, sqrt, subtract
+from einkorn.functions.elementwise import where as select
+from einkorn.functions.manipulation import common_shape, concat, cut, reorder, to_shape
 from einkorn.ir.dtypes import DType, bool_, float32, int64, uint8, uint64
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.ops import Op
@@ -316,9 +318,22 @@ def _along(op: Op, x: Any, axis: int) -> Tensor:
     return reorder(apply(op, reorder(tensor, tuple(order))), tuple(order))
 
 
-def softmax(x: Any, /, *, axis: int = -1) -> Tensor:
-    """exp(x) divided by its sum along an axis."""
-    return _along(Op.SOFTMAX, x, axis)
+def softmax(x: Any, /, *, axis: int = -1, where: Any = None) -> Tensor:
+    """exp(x) divided by its sum along an axis.
+
+    Args:
+        where: bool, broadcasts to x; what is False counts as -inf and gives 0. Rows without any
+            True give zeros, and a gradient of zero.
+    """
+    if where is None:
+        return _along(Op.SOFTMAX, x, axis)
+    tensor, kept = _masked("softmax", x, where)
+    return select(kept, _along(Op.SOFTMAX, tensor, axis), 0)
+
+
+def softmin(x: Any, /, *, axis: int = -1) -> Tensor:
+    """softmax(-x)."""
+    return softmax(negative(_as_float(as_tensor(x, "softmin"))), axis=axis)
 
 
 def log_softmax(x: Any, /, *, axis: int = -1) -> Tensor:
@@ -326,9 +341,24 @@ def log_softmax(x: Any, /, *, axis: int = -1) -> Tensor:
     return _along(Op.LOG_SOFTMAX, x, axis)
 
 
-def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The logarithm of the sum of exp(x) over axes, without overflow; -inf over nothing."""
-    tensor = _as_float(as_tensor(x, "logsumexp"))
+def _masked(what: str, x: Any, mask: Any) -> tuple[Tensor, Tensor]:
+    """x with -inf where the mask does not hold, and the mask."""
+    tensor, kept = _as_float(as_tensor(x, what)), as_tensor(mask, what)
+    if kept.dtype is not bool_ or common_shape(what, tensor, kept) != tensor.shape:
+        raise ShapeError(
+            f"{what}: where is bool and broadcasts to {tensor.shape}, got {kept._type}"
+        )
+    return select(kept, tensor, -math.inf), kept
+
+
+def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False, where: Any = None) -> Tensor:
+    """The logarithm of the sum of exp(x) over axes, without overflow; -inf over nothing.
+
+    Args:
+        where: bool, broadcasts to x; what is False counts as -inf.
+    """
+    given = x if where is None else _masked("logsumexp", x, where)[0]
+    tensor = _as_float(as_tensor(given, "logsumexp"))
     axes = normal_axes("logsumexp", axis, tensor.ndim)
     kept = tuple(k for k in range(tensor.ndim) if k not in axes)
     shape = tuple(tensor.shape[k] for k in kept)

@@ -7,7 +7,7 @@ stays as it is and is computed once.
 from __future__ import annotations
 
 from einkorn.ir.ops import Op
-from einkorn.passes.batching import convolution, indexing, movement, random_bits
+from einkorn.passes.batching import convolution, indexing, movement, random_bits, windows
 from einkorn.passes.batching.rule import Rule
 
 BATCHING: dict[Op, Rule] = {
@@ -15,6 +15,8 @@ BATCHING: dict[Op, Rule] = {
     **indexing.RULES,
     **convolution.RULES,
     **random_bits.RULES,
+    **random_bits.RULES,
+    **windows.RULES,
 }
 
 _SOURCE = "a source has no operands, so it is the same for all examples"

@@ -7,7 +7,14 @@ derivative the choice is PyTorch's: abs'(0) = 0, ties of maximum, minimum, max a
 from __future__ import annotations
 
 from einkorn.ir.ops import Op
-from einkorn.passes.gradients import convolution, elementwise, indexing, movement, reductions
+from einkorn.passes.gradients import (
+    convolution,
+    elementwise,
+    indexing,
+    movement,
+    reductions,
+    windows,
+)
 from einkorn.passes.gradients.rule import Contributions, Rule, no_gradient
 
 GRADIENTS: dict[Op, Rule] = {
@@ -16,6 +23,7 @@ GRADIENTS: dict[Op, Rule] = {
     **reductions.RULES,
     **indexing.RULES,
     **convolution.RULES,
+    **windows.RULES,
 }
 
 _SOURCE = "a source has no operands"

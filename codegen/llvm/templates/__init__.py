@@ -15,6 +15,7 @@ from einkorn.codegen.llvm.templates.scan import arg_reduce, scan
 from einkorn.codegen.llvm.templates.sequence import sequence
 from einkorn.codegen.llvm.templates.skinny import skinny_dot
 from einkorn.codegen.llvm.templates.sort import arg_sort
+from einkorn.codegen.llvm.templates.windows import window_pick, window_place, window_sum
 from einkorn.ir.loops import (
     ArgReduce,
     ArgSort,
@@ -31,6 +32,7 @@ from einkorn.ir.loops import (
     TiledDot,
     WhileLoop,
 )
+from einkorn.ir.windows import WindowPick, WindowPlace, WindowSum
 
 # template class -> (kernel, lanes of float32 in a machine register) -> text of a module that
 # defines `kernel`
@@ -46,6 +48,9 @@ TEMPLATES: dict[type, Callable[[Any, int], str]] = {
     Pack: pack,
     TiledDot: tiled_dot,
     SkinnyDot: skinny_dot,
+    WindowPick: window_pick,
+    WindowPlace: window_place,
+    WindowSum: window_sum,
     ScanLoop: scan_loop,
     WhileLoop: while_loop,
     Branch: branch,
