@@ -54,6 +54,11 @@ Indices
     gather and scatter read and write inside the axis only: a negative index counts from the end
     once; anything further out is clamped and reported as a BoundsError before any state changes.
     Repeated scatter indices apply in index order.
+Host functions (`host`) and complex numbers
+    A host function is NumPy's, on dense operands, in every mode; ir/host lists them. So is every op
+    that computes with complex operands or gives a complex result: the reference in the table below.
+    Data movement, gather and scatter of complex elements are those of any other element. LAPACK and
+    BLAS under NumPy have their own order of operations, which may depend on the machine.
 Control flow
     cond, while and scan apply their closed graphs step by step, as if each step were written out;
     a scan in reverse goes through the rows of its operands, and of its results, from the last.
@@ -72,6 +77,7 @@ from typing import Any
 import numpy as np
 
 from einkorn.ir import control_rules as control
+from einkorn.ir import host
 from einkorn.ir import numpy_rules as ref
 from einkorn.ir import shape_rules as shape
 from einkorn.ir import special_rules as special
@@ -182,6 +188,8 @@ class Op(Enum):
     SCATTER_ADD = auto()
     SCATTER_SET = auto()
     DOT = auto()
+    # Functions on the host.
+    HOST = auto()
     # Several results and regions.
     PROJECT = auto()
     GRAD = auto()
@@ -329,6 +337,7 @@ OPS: dict[Op, OpDef] = {
     Op.SCATTER_ADD: OpDef(shape.scatter_add, ref.scatter_add, refuses=True),
     Op.SCATTER_SET: OpDef(shape.scatter, ref.scatter_set, refuses=True),
     Op.DOT: OpDef(shape.dot, ref.dot),
+    Op.HOST: OpDef(host.infer, host.run, refuses=True),
     Op.PROJECT: OpDef(shape.project),
     Op.GRAD: OpDef(shape.grad),
     Op.CALL: OpDef(shape.call),

@@ -236,6 +236,12 @@ def _dot(node: Node, x: Names) -> str:
     return f"ek.matmul({x[0] if ca == last else x[0] + '.mT'}, {x[1] + '.mT' * (cb == last)})"
 
 
+def _host(node: Node, x: Names) -> str:
+    """`ek.host.call` of the function by its name; a tuple for several results."""
+    name, params = node.attr("function"), dict(node.attrs).get("params", ())
+    return f"ek.host.call({', '.join([repr(name), *x, f'params={params}'])})"
+
+
 def _project(node: Node, x: Names) -> str:
     return f"{x[0]}[{node.attr('index')}]"
 
@@ -345,5 +351,6 @@ FORMS: dict[Op, Callable[[Node, Names], str]] = {
     Op.SCATTER_ADD: _scatter,
     Op.SCATTER_SET: _scatter,
     Op.DOT: _dot,
+    Op.HOST: _host,
     Op.PROJECT: _project,
 }

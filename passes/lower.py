@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from einkorn.ir.graph import Graph
+from einkorn.ir.host_calls import host_name
 from einkorn.ir.loops import Expr, Kernel, Over
 from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node
@@ -139,7 +140,7 @@ class Lowering:
 
     def label(self, node: Node, members: Sequence[Node] = ()) -> str:
         """Op names and the user's line, for people."""
-        names = [member.op.name.lower() for member in members or (node,)]
+        names = [host_name(x.op, dict(x.attrs)) for x in members or (node,)]
         if len(names) > SHOWN_OPS:
             names = [*names[: SHOWN_OPS - 2], "...", names[-1], f"({len(names)} ops)"]
         ops = " ".join(names)

@@ -7,6 +7,7 @@ from math import prod
 
 from einkorn.ir.dtypes import DType, float32
 from einkorn.ir.graph import Graph
+from einkorn.ir.host_calls import is_host_node
 from einkorn.ir.loops import (
     COLUMN_CHUNK,
     RANDOM_CHUNK,
@@ -19,7 +20,7 @@ from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import Op
 from einkorn.ir.program import Program
-from einkorn.passes import lower_control, lower_dot
+from einkorn.passes import lower_control, lower_dot, lower_host
 from einkorn.passes.costs import LAUNCH_NS
 from einkorn.passes.launches import Buffer, Groups, Launches
 from einkorn.passes.lower import Lowering
@@ -186,6 +187,7 @@ LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
     Op.CUMPROD: middle_axis,
     Op.CUMMAX: middle_axis,
     Op.CUMMIN: middle_axis,
+    Op.HOST: lower_host.host,
     **lower_control.LOWER,
 }
 
@@ -204,7 +206,8 @@ def lower(
     for group in groups.groups:
         if group.kind == "single":
             (node,) = group.members
-            LOWER[node.op](lowering, node)
+            rule = lower_host.host if is_host_node(node) else LOWER[node.op]
+            rule(lowering, node)
         elif group.kind == "dot":
             lower_dot.dot(lowering, group.members[0], group.members[1:], group.results)
         else:

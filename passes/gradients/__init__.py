@@ -6,8 +6,9 @@ derivative the choice is PyTorch's: abs'(0) = 0, ties of maximum, minimum, max a
 
 from __future__ import annotations
 
+from einkorn.ir.node import Node
 from einkorn.ir.ops import Op
-from einkorn.passes.gradients import elementwise, indexing, movement, reductions
+from einkorn.passes.gradients import elementwise, host, indexing, movement, reductions
 from einkorn.passes.gradients.rule import Contributions, Rule, no_gradient
 
 GRADIENTS: dict[Op, Rule] = {
@@ -15,6 +16,7 @@ GRADIENTS: dict[Op, Rule] = {
     **movement.RULES,
     **reductions.RULES,
     **indexing.RULES,
+    Op.HOST: host.host_gradient,
 }
 
 _SOURCE = "a source has no operands"
@@ -50,4 +52,11 @@ NOT_DIFFERENTIABLE: dict[Op, str] = {
     Op.SCAN: _REGION,
 }
 
-__all__ = ["GRADIENTS", "NOT_DIFFERENTIABLE", "Contributions", "Rule", "no_gradient"]
+
+
+def gradient_rule(node: Node) -> Rule:
+    """The rule of a node; on complex numbers it may be another one."""
+    return GRADIENTS[node.op]
+
+
+__all__ = ["GRADIENTS", "NOT_DIFFERENTIABLE", "Contributions", "Rule", "gradient_rule", "no_gradient"]
