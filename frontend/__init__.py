@@ -7,7 +7,7 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 
 import math as _math
 
-from einkorn import initializers, nn, optim, random, special
+from einkorn import initializers, linalg, nn, optim, random, special
 from einkorn.associative import associative_scan
 from einkorn.compile import Compiled, compile, eager, trace
 from einkorn.container import Container
@@ -175,7 +175,9 @@ from einkorn.ir.errors import (
     DTypeError,
     EinkornError,
     ExchangeError,
+    HostError,
     IRError,
+    LinAlgError,
     ShapeError,
     StateError,
     TraceError,
@@ -213,8 +215,10 @@ __all__ = [
     "DTypeError",
     "EinkornError",
     "ExchangeError",
+    "HostError",
     "IRError",
     "Leaf",
+    "LinAlgError",
     "Module",
     "Parameter",
     "ShapeError",
@@ -318,6 +322,7 @@ __all__ = [
     "jvp",
     "less",
     "less_equal",
+    "linalg",
     "linspace",
     "log",
     "log1p",

@@ -24,6 +24,7 @@ from op_makers import (
     edges,
     fixed,
     indices,
+    near_identity,
     nonzero,
     uniform,
 )
@@ -35,6 +36,7 @@ from einkorn.ir.dtypes import (
     UNSIGNED,
     DType,
     bool_,
+    float32,
     float64,
     int8,
     int32,
@@ -470,6 +472,18 @@ def _dots() -> Iterator[Sample]:
         yield Sample(Op.DOT, args, attrs, dtypes, ulps=2, floor=max(k, 1), note=note)
 
 
+def _host() -> Iterator[Sample]:
+    """Functions of one result; tests/test_linalg.py and tests/test_fft.py have all others."""
+    for shape in ((3, 3), (2, 4, 4), (0, 0), (0, 2, 2)):
+        near = near_identity(shape)
+        for name in ("inv", "det", "expm"):
+            attrs = {"function": name, "params": ()}
+            yield Sample(Op.HOST, (near,), attrs, (float32, float64), note=str(shape))
+        attrs = {"function": "solve", "params": ()}
+        right = uniform((*shape[:-1], 2))
+        yield Sample(Op.HOST, (near, right), attrs, (float32, float64), note=str(shape))
+
+
 SAMPLES: list[Sample] = [
     *_sources(),
     *_unary(),
@@ -480,4 +494,5 @@ SAMPLES: list[Sample] = [
     *_scans(),
     *_indexing(),
     *_dots(),
+    *_host(),
 ]

@@ -53,10 +53,16 @@ NOT_DIFFERENTIABLE: dict[Op, str] = {
 }
 
 
-
 def gradient_rule(node: Node) -> Rule:
     """The rule of a node; on complex numbers it may be another one."""
     return GRADIENTS[node.op]
 
 
-__all__ = ["GRADIENTS", "NOT_DIFFERENTIABLE", "Contributions", "Rule", "gradient_rule", "no_gradient"]
+__all__ = [
+    "GRADIENTS",
+    "NOT_DIFFERENTIABLE",
+    "Contributions",
+    "Rule",
+    "gradient_rule",
+    "no_gradient",
+]
