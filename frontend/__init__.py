@@ -97,6 +97,7 @@ from einkorn.functions.elementwise import (
 )
 from einkorn.functions.exchange import from_dlpack
 from einkorn.functions.floating import (
+    angle,
     atan,
     atan2,
     conj,
@@ -158,6 +159,8 @@ from einkorn.functions.statistical import (
 from einkorn.ir.dtypes import (
     bfloat16,
     bool_,
+    complex64,
+    complex128,
     float16,
     float32,
     float64,
@@ -232,6 +235,7 @@ __all__ = [
     "acosh",
     "add",
     "all",
+    "angle",
     "any",
     "arange",
     "argmax",
@@ -262,6 +266,8 @@ __all__ = [
     "clear_caches",
     "clip",
     "compile",
+    "complex64",
+    "complex128",
     "concat",
     "cond",
     "conj",

@@ -115,6 +115,10 @@ def _const(node: Node, _: Names) -> str:
     """`ek.asarray(0.5, dtype=ek.float32)`; a NaN of unusual bits by its bits."""
     dtype = node.dtype
     text = const_text(dtype, node.attr("bits"))
+    if dtype.is_complex:
+        raw = node.attr("bits").to_bytes(dtype.itemsize, "little").hex()
+        value = f'np.frombuffer(bytes.fromhex("{raw}"), "{dtype.name}")[0]'
+        return f"ek.asarray({value})"
     if text.startswith("0x"):
         return f'ek.asarray(np.array({text}, "uint{dtype.bits}").view({_dtype(dtype)}.numpy))'
     if dtype.is_float and text.lstrip("-").isdigit():

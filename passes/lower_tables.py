@@ -38,13 +38,15 @@ def gather(lowering: Lowering, node: Node) -> None:
         return
     source, indices = node.inputs
     sizes = _index_sizes(source, indices, node.attr("axis"))
+    if source.dtype.is_complex:
+        sizes = (*sizes[:-1], 2 * sizes[-1])
     views = [lowering.dense(x) for x in node.inputs]
     buffer = lowering.result(node)
     outer, _, count, inner = sizes
     work = outer * count
     cost = LAUNCH_NS + work * (4 + inner * 0.3)
     lowering.launch(
-        Gather(source.dtype.itemsize, indices.dtype),
+        Gather(source.dtype.real.itemsize, indices.dtype),
         tuple(lowering.operand(view) for view in views),
         buffer,
         sizes,
@@ -93,6 +95,8 @@ def _scatter(lowering: Lowering, node: Node, dtype: DType, rows: Operand, buffer
     """The updates of a scatter into a buffer that already holds x."""
     source, indices, _ = node.inputs
     sizes = _index_sizes(source, indices, node.attr("axis"))
+    if dtype.is_complex:
+        sizes, dtype = (*sizes[:-1], 2 * sizes[-1]), dtype.real
     where = lowering.operand(lowering.dense(indices))
     outer, _, count, inner = sizes
     work = outer * -(-inner // COLUMN_CHUNK) if count else 0

@@ -10,6 +10,7 @@ import numpy as np
 
 from einkorn.convert import as_int, as_tensor, meet, normal_axis
 from einkorn.functions.elementwise import add, multiply
+from einkorn.functions.floating import conj
 from einkorn.functions.manipulation import common_shape, moveaxis, reorder, spread_to, to_shape
 from einkorn.ir.dtypes import bool_
 from einkorn.ir.errors import DTypeError, ShapeError
@@ -157,8 +158,9 @@ def _summed(a: Tensor, b: Tensor, axes: Any) -> tuple[tuple[int, ...], tuple[int
 
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
-    """The sum of products along one axis; the others broadcast."""
+    """The sum of products along one axis, x1 conjugated; the others broadcast."""
     a, b = numbers("vecdot", x1, x2)
+    a = conj(a)
     rank = min(a.ndim, b.ndim)
     axis = as_int("vecdot", axis, "an axis is an integer")
     if not -rank <= axis < 0:
