@@ -7,7 +7,7 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 
 import math as _math
 
-from einkorn import initializers, linalg, nn, optim, random, special
+from einkorn import fft, initializers, linalg, nn, optim, random, special
 from einkorn.associative import associative_scan
 from einkorn.compile import Compiled, compile, eager, trace
 from einkorn.container import Container
@@ -294,6 +294,7 @@ __all__ = [
     "expand_dims",
     "expm1",
     "eye",
+    "fft",
     "finfo",
     "flatten",
     "flip",

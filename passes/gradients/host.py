@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from einkorn.ir.node import Node
-from einkorn.passes.gradients import complex_numbers, linalg
+from einkorn.passes.gradients import complex_numbers, fourier, linalg
 from einkorn.passes.gradients.linalg import HostRule, Results
 from einkorn.passes.gradients.rule import Contributions
 
-HOST_GRADIENTS: dict[str, HostRule] = {**complex_numbers.RULES, **linalg.RULES}
+HOST_GRADIENTS: dict[str, HostRule] = {**complex_numbers.RULES, **fourier.RULES, **linalg.RULES}
 
 
 def host_contributions(node: Node, results: Results) -> Contributions:
