@@ -154,7 +154,9 @@ class Tensor(Value, results=True):
 
     def _real(self, what: str) -> Any:
         if self.dtype.is_complex:
-            raise DTypeError(f"{what}: {self._type} is complex; use complex(t), abs(t) or ek.real(t)")
+            raise DTypeError(
+                f"{what}: {self._type} is complex; use complex(t), abs(t) or ek.real(t)"
+            )
         return self._one(what)
 
     def __index__(self) -> int:

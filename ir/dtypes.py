@@ -2,7 +2,7 @@
 
 Promotion follows the Python array API standard within a kind. Between kinds, which the standard
 leaves open, an integer or bool array takes the dtype of the float or complex array it meets, and
-float16 with bfloat16 gives float32. A float with a complex number gives the complex dtype that holds
+float16 with bfloat16 gives float32. A float with a complex dtype gives the complex dtype that holds
 both. uint64 with a signed integer has no common dtype and is an error.
 """
 

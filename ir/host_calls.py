@@ -32,14 +32,24 @@ def is_complex(type: Type) -> bool:
     return isinstance(type, TensorType) and type.dtype.is_complex
 
 
-def on_host(op: Op, types: Iterable[Type]) -> bool:
-    """Whether an op on operands, and with a result, of these types is computed on the host."""
-    return op is Op.HOST or (op not in MOVES and any(map(is_complex, types)))
+def on_host(op: Op, types: Iterable[TensorType]) -> bool:
+    """Whether an op on operands, or with a result, of these types is computed on the host."""
+    for type in types:  # asked for every op that runs eagerly
+        if type.dtype.kind == "c":
+            return op not in MOVES
+    return op is Op.HOST
 
 
 def is_host_node(node: Node) -> bool:
     """Whether a node is computed on the host."""
-    return on_host(node.op, (node.type, *(x.type for x in node.inputs)))
+    if node.op in MOVES:
+        return False
+    if node.op is Op.HOST or is_complex(node.type):
+        return True
+    for x in node.inputs:  # asked often while kernels are chosen
+        if is_complex(x.type):
+            return True
+    return False
 
 
 def host_name(op: Op, attrs: Mapping[str, Any]) -> str:

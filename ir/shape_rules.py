@@ -90,7 +90,9 @@ def numeric(*types: TensorType) -> TensorType:
 
 def ordered(*types: TensorType) -> TensorType:
     """Operands whose dtype has an order."""
-    return _kinds(_same(*types), "fiub", "an order, which complex numbers have not; use abs or real")
+    return _kinds(
+        _same(*types), "fiub", "an order, which complex numbers have not; use abs or real"
+    )
 
 
 def real_numeric(*types: TensorType) -> TensorType:
@@ -298,7 +300,7 @@ def ordered_scan(x: TensorType, axis: int) -> TensorType:
 def arg_sort(x: TensorType) -> TensorType:
     if x.rank == 0:
         raise ShapeError("needs at least one axis, got a scalar")
-    return _kinds(x, "fiu", "numbers; cast bool to uint8").with_dtype(int64)
+    return _kinds(ordered(x), "fiu", "numbers; cast bool to uint8").with_dtype(int64)
 
 
 def last_axis(x: TensorType) -> TensorType:

@@ -150,7 +150,7 @@ def vjp(
 
 
 def _active(order: Iterable[Node], cut: set[Node]) -> set[Node]:
-    """The nodes that carry a cotangent: floating-point or complex, in `cut` or computed from such nodes."""
+    """The nodes that carry a cotangent: floats or complex, in `cut` or computed from such nodes."""
     active: set[Node] = set()
     for node in order:
         carries = isinstance(node.type, TupleType) or node.type.dtype.is_inexact

@@ -55,7 +55,8 @@ def numeric(loss: Callable[..., Any], args: list[Array], k: int, eps: float = 1e
             for sign in (1, -1):
                 moved = x.copy()
                 moved[index] += sign * step
-                ends.append(float(loss(*args[:k], moved, *args[k + 1 :])))
+                around = (*args[:k], moved, *args[k + 1 :])
+                ends.append(float(loss(*map(ek.asarray, around))))
             found[index] += (ends[0] - ends[1]) / (2 * eps) * (step / eps)
     return found
 

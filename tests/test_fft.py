@@ -25,7 +25,9 @@ REAL = ("rfft", "ihfft", "rfftn")
 
 def operand(name: str, *shape: int, single: bool = False) -> Array:
     dtype = "float64" if name in REAL else "complex128"
-    return normal(*shape, dtype=dtype).astype({"float64": "f4", "complex128": "c8"}[dtype] if single else dtype)
+    return normal(*shape, dtype=dtype).astype(
+        {"float64": "f4", "complex128": "c8"}[dtype] if single else dtype
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)

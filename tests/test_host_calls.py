@@ -77,7 +77,9 @@ def test_a_failure_leaves_state_as_it_was() -> None:
 
 def test_eager_code_raises_the_same() -> None:
     for run in (lambda: la.inv(SINGULAR), lambda: ek.compile(la.inv)(SINGULAR)):
-        with pytest.raises(ek.LinAlgError, match=r"inv: the matrix is singular; use ek\.linalg\.pinv"):
+        with pytest.raises(
+            ek.LinAlgError, match=r"inv: the matrix is singular; use ek\.linalg\.pinv"
+        ):
             run()
     x = ek.tensor(SINGULAR)
     with pytest.raises(ek.LinAlgError, match="inv"):

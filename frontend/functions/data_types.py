@@ -46,7 +46,7 @@ class IntegerInfo:
 
 
 def finfo(type: Any, /) -> FloatInfo:
-    """The limits of a floating-point dtype, or of a tensor's; of complex ones those of the parts."""
+    """The limits of a floating-point dtype, or of a tensor's; of complex ones of the parts."""
     dtype = _dtype_of(type)
     if not dtype.is_inexact:
         raise DTypeError(f"finfo: needs a floating-point dtype, got {dtype}; use iinfo")

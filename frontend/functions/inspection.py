@@ -46,7 +46,9 @@ class NamespaceInfo:
     ) -> dict[str, DType]:
         """The dtypes of the standard that there are, by name; only those of `kind` if given."""
         check_device("dtypes", device)
-        standard = (dtype for dtype in (*ALL, *COMPLEX) if dtype is not bfloat16 and dtype.name != "float16")
+        standard = (
+            dtype for dtype in (*ALL, *COMPLEX) if dtype is not bfloat16 and dtype.name != "float16"
+        )
         return {x.name: x for x in standard if kind is None or isdtype(x, kind)}
 
 

@@ -5,7 +5,7 @@ of M. Giles, "Collected matrix derivative results for forward and reverse mode a
 differentiation", 2008, for inverse, determinant and solve; of M. Seeger et al., "Auto-
 differentiating linear algebra", 2017, for cholesky, qr and eigh; of J. Townsend, "Differentiating
 the singular value decomposition", 2016; of H.-J. Liao et al., "Differentiable programming tensor
-networks", 2019, for qr of wide matrices; of G. Golub and V. Pereyra, "The differentiation of pseudo-
+networks", 2019, for qr of wide matrices; of G. Golub, V. Pereyra, "The differentiation of pseudo-
 inverses and nonlinear least squares problems", 1973; of R. Mathias, "A chain rule for matrix
 functions and applications", 1996, for expm; and of C. Boeddeker et al., "On the computation of
 complex-valued gradients with application to statistically optimum beamforming", 2017, for eig.
