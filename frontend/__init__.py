@@ -7,7 +7,7 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 
 import math as _math
 
-from einkorn import initializers, nn, optim, random, special
+from einkorn import fft, initializers, linalg, nn, optim, random, special
 from einkorn.associative import associative_scan
 from einkorn.compile import Compiled, compile, eager, trace
 from einkorn.container import Container
@@ -97,6 +97,7 @@ from einkorn.functions.elementwise import (
 )
 from einkorn.functions.exchange import from_dlpack
 from einkorn.functions.floating import (
+    angle,
     atan,
     atan2,
     conj,
@@ -158,6 +159,8 @@ from einkorn.functions.statistical import (
 from einkorn.ir.dtypes import (
     bfloat16,
     bool_,
+    complex64,
+    complex128,
     float16,
     float32,
     float64,
@@ -175,7 +178,9 @@ from einkorn.ir.errors import (
     DTypeError,
     EinkornError,
     ExchangeError,
+    HostError,
     IRError,
+    LinAlgError,
     ShapeError,
     StateError,
     TraceError,
@@ -213,8 +218,10 @@ __all__ = [
     "DTypeError",
     "EinkornError",
     "ExchangeError",
+    "HostError",
     "IRError",
     "Leaf",
+    "LinAlgError",
     "Module",
     "Parameter",
     "ShapeError",
@@ -228,6 +235,7 @@ __all__ = [
     "acosh",
     "add",
     "all",
+    "angle",
     "any",
     "arange",
     "argmax",
@@ -258,6 +266,8 @@ __all__ = [
     "clear_caches",
     "clip",
     "compile",
+    "complex64",
+    "complex128",
     "concat",
     "cond",
     "conj",
@@ -284,6 +294,7 @@ __all__ = [
     "expand_dims",
     "expm1",
     "eye",
+    "fft",
     "finfo",
     "flatten",
     "flip",
@@ -318,6 +329,7 @@ __all__ = [
     "jvp",
     "less",
     "less_equal",
+    "linalg",
     "linspace",
     "log",
     "log1p",

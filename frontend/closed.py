@@ -161,7 +161,7 @@ def trace_function(
         try:
             with tracing(trace):
                 given = [
-                    trace.argument(type, label, tracks=type.dtype.is_float)
+                    trace.argument(type, label, tracks=type.dtype.is_inexact)
                     for label, type in arguments
                 ]
                 outputs = list(run(given, trace))

@@ -13,18 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.closed import apply_control
 from einkorn.ir.dtypes import float64
 from einkorn.ir.errors import TraceError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, constant_value, make_call, project
-from einkorn.ir.ops import Op
-from einkorn.ir.types import TensorType
+from einkorn.ir.ops import CONTROL, Op
+from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
 from einkorn.passes.autodiff import expand
 from einkorn.recording import (
     Record,
     Value,
     apply,
+    apply_several,
     current_region,
     current_trace,
     is_recording,
@@ -149,6 +151,11 @@ def replay(graph: Graph, values: Sequence[Value]) -> list[Tensor]:
             env[node] = apply_region(node.attr("graph"), operands, **attrs)
         elif node.op is Op.PROJECT:
             env[node] = operands[0][node.attr("index")]
+        elif node.op in CONTROL:
+            attrs = {name: x for name, x in node.attrs if name != "id"}
+            env[node] = apply_control(node.op, operands, **attrs)
+        elif node.op is Op.HOST and isinstance(node.type, TupleType):
+            env[node] = apply_several(node.op, *operands, **dict(node.attrs))
         else:
             env[node] = _applied(node, operands)
             if trace is not None and node in graph.origins:

@@ -127,8 +127,8 @@ def _with_variants(forward: Iterable[Node], backward: Iterable[Node]) -> set[Nod
 def _influential(closed: Graph, tracked: Sequence[bool]) -> frozenset[int]:
     """The params that gradients of outputs can flow to."""
     rows = zip(tracked, closed.outputs)
-    starts = [node for is_tracked, node in rows if is_tracked and node.dtype.is_float]
+    starts = [node for is_tracked, node in rows if is_tracked and node.dtype.is_inexact]
     reached = set(toposort(starts, into=carries_gradient))
     return frozenset(
-        k for k, node in enumerate(closed.params) if node in reached and node.dtype.is_float
+        k for k, node in enumerate(closed.params) if node in reached and node.dtype.is_inexact
     )

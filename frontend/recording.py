@@ -19,11 +19,11 @@ import numpy as np
 from einkorn.ir.dtypes import DType
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
 from einkorn.ir.graph import Origin
-from einkorn.ir.node import Node, alias, constant, infer, make, placeholder
+from einkorn.ir.node import Node, alias, constant, infer, make, placeholder, project
 from einkorn.ir.ops import OPS, Op
 from einkorn.ir.shape_rules import common_shape
-from einkorn.ir.types import TensorType
-from einkorn.runtime.eager import run_cast, run_op
+from einkorn.ir.types import TensorType, TupleType
+from einkorn.runtime.eager import run_cast, run_host, run_op
 from einkorn.runtime.locks import LOCKS
 
 if TYPE_CHECKING:
@@ -275,6 +275,49 @@ def apply_elementwise(op: Op, *operands: Value, **attrs: Any) -> Tensor:
     with _still(operands):
         array = run_op(op, types, [x._eager() for x in operands], attrs)
         return _recorded(op, operands, attrs, type, array, shape)
+
+
+def apply_several(op: Op, *operands: Value, **attrs: Any) -> list[Tensor]:
+    """The results of an op that has several."""
+    trace = current_trace.get()
+    if trace is not None:
+        tracks = _recording.get() and any(map(trace.tracks, operands))
+        node = make(op, *(trace.operand(x, tracks) for x in operands), **attrs)
+        trace.note(node)
+        return [traced(part, trace, tracks=tracks and is_inexact(part)) for part in parts_of(node)]
+    types = [x._type for x in operands]
+    found = infer(op, types, attrs)
+    with _still(operands):
+        arrays = run_host(op, types, [x._eager() for x in operands], attrs)
+        if not (_recording.get() and any(x._tracked() is not None for x in operands)):
+            return [result(type, array) for type, array in zip(found.items, arrays)]
+        records = tuple(x._as_record() for x in operands)
+        region = current_region.get()
+        if region is not None:
+            records = tuple(map(region.bring, records))
+        node = make(op, *(record.node for record in records), **attrs)
+        for x in operands:
+            x._lend()
+    parts = parts_of(node)
+    known: dict[Any, Any] = dict(zip(parts, arrays))
+    results: list[Tensor] = []
+    for part, array in zip(parts, arrays):
+        record = Record(part, array, records, known=known) if is_inexact(part) else None
+        if region is not None and record is not None:
+            region.add(record)
+        results.append(result(part.tensor, array, record=record))
+    return results
+
+
+def parts_of(node: Node) -> list[Node]:
+    """The projections of a node with several results."""
+    assert isinstance(node.type, TupleType)
+    return [project(node, k) for k in range(len(node.type.items))]
+
+
+def is_inexact(node: Node) -> bool:
+    """Whether a node has values for which there are gradients."""
+    return node.dtype.is_inexact
 
 
 def _still(operands: Sequence[Value]) -> AbstractContextManager[Any]:

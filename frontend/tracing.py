@@ -141,7 +141,7 @@ class Trace:
         constant = value._trace is None and value._node is not None
         known = None if constant else self._names.get((value, node))
         if known is None:
-            known = alias(make(Op.STOP_GRADIENT, node) if node.dtype.is_float else node)
+            known = alias(make(Op.STOP_GRADIENT, node) if node.dtype.is_inexact else node)
             if not constant:
                 self._names[value, node] = known
         return known
@@ -210,7 +210,7 @@ class Trace:
         """`leaf.value = value`: a new version of the leaf for the rest of the trace."""
         self.node_of(leaf)  # captured, so that the commit knows it
         node = self.node_of(value)
-        if node.dtype.is_float:  # no gradient flows through an assignment
+        if node.dtype.is_inexact:  # no gradient flows through an assignment
             node = make(Op.STOP_GRADIENT, node)
         self._current[leaf] = alias(node)
         self._versions.append((leaf, self._current[leaf]))
@@ -356,7 +356,7 @@ def _settings_gone(_: Any) -> None:
 
 def carries_gradient(node: Node) -> bool:
     """Whether a gradient can flow through a node."""
-    is_float = isinstance(node.type, TupleType) or node.type.dtype.is_float
+    is_float = isinstance(node.type, TupleType) or node.type.dtype.is_inexact
     return is_float and node.op is not Op.STOP_GRADIENT
 
 

@@ -75,7 +75,7 @@ def infer(op: Op, types: Sequence[Type], attrs: Mapping[str, Any]) -> Any:
     try:
         return OPS[op].infer(*types, **attrs)
     except EinkornError as error:
-        error.args = (f"{op.name.lower()}: {error}",)
+        error.args = (f"{attrs.get('function', op.name.lower())}: {error}",)
         raise
 
 

@@ -115,6 +115,10 @@ def _const(node: Node, _: Names) -> str:
     """`ek.asarray(0.5, dtype=ek.float32)`; a NaN of unusual bits by its bits."""
     dtype = node.dtype
     text = const_text(dtype, node.attr("bits"))
+    if dtype.is_complex:
+        raw = node.attr("bits").to_bytes(dtype.itemsize, "little").hex()
+        value = f'np.frombuffer(bytes.fromhex("{raw}"), "{dtype.name}")[0]'
+        return f"ek.asarray({value})"
     if text.startswith("0x"):
         return f'ek.asarray(np.array({text}, "uint{dtype.bits}").view({_dtype(dtype)}.numpy))'
     if dtype.is_float and text.lstrip("-").isdigit():
@@ -252,6 +256,12 @@ def _windows(node: Node, x: Names) -> str:
     return f"ek.nn.{node.op.name.lower()}({', '.join(x)}, {attrs})"
 
 
+def _host(node: Node, x: Names) -> str:
+    """`ek.host.call` of the function by its name; a tuple for several results."""
+    name, params = node.attr("function"), dict(node.attrs).get("params", ())
+    return f"ek.host.call({', '.join([repr(name), *x, f'params={params}'])})"
+
+
 def _project(node: Node, x: Names) -> str:
     return f"{x[0]}[{node.attr('index')}]"
 
@@ -366,5 +376,6 @@ FORMS: dict[Op, Callable[[Node, Names], str]] = {
     Op.WINDOW_PICK: _windows,
     Op.WINDOW_PLACE: _windows,
     Op.WINDOW_SUM: _windows,
+    Op.HOST: _host,
     Op.PROJECT: _project,
 }

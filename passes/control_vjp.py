@@ -247,7 +247,7 @@ def _active_carries(body: Graph, wanted: Flags, first: int, count: int) -> set[i
 
 def _carries(node: Node) -> bool:
     """Whether a cotangent can flow through a node."""
-    is_float = isinstance(node.type, TupleType) or node.type.dtype.is_float
+    is_float = isinstance(node.type, TupleType) or node.type.dtype.is_inexact
     return is_float and node.op is not Op.STOP_GRADIENT
 
 

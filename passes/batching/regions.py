@@ -10,7 +10,7 @@ from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, make_call, placeholder, project, remake, toposort
 from einkorn.ir.ops import CONTROL, Op
-from einkorn.ir.types import TensorType
+from einkorn.ir.types import TensorType, TupleType
 from einkorn.passes.autodiff import expand_grads, inline_plain_calls
 from einkorn.passes.batching import BATCHING
 from einkorn.passes.batching.rule import in_front
@@ -98,6 +98,8 @@ class _Walk:
         elif node.op in CONTROL:
             raise EinkornError(MSG_CONTROL.format(op=node.op.name.lower()))
         else:
+            if isinstance(node.type, TupleType):
+                self.calls[node] = (True,) * len(node.type.items)
             self.batched.add(node)
             self.env[node] = BATCHING[node.op](node, operands, flags, self.size)
         for made in toposort([self.env[node]], into=lambda x: x not in self._known):
@@ -117,7 +119,7 @@ def batch_call(
         rule: Graph = attrs["backward"]
         given = (*inside.outputs[count : len(rule.inputs)], *inside.outputs[:count])
         inputs = zip(node.attr("graph").inputs, flags)
-        wanted = [many for x, many in inputs if x.dtype.is_float]
+        wanted = [many for x, many in inputs if x.dtype.is_inexact]
         attrs["backward"] = _like_operands(batch_graph(rule, given, size), wanted, size)
     return make_call(inside.graph, operands, **attrs), inside.outputs
 
