@@ -149,6 +149,9 @@ def replay(graph: Graph, values: Sequence[Value]) -> list[Tensor]:
         if node.op is Op.CALL:
             attrs = {name: x for name, x in node.attrs if name not in ("id", "graph")}
             env[node] = apply_region(node.attr("graph"), operands, **attrs)
+        elif node.op in CONTROL:
+            attrs = {name: x for name, x in node.attrs if name != "id"}
+            env[node] = apply_control(node.op, operands, **attrs)
         elif node.op is Op.PROJECT:
             env[node] = operands[0][node.attr("index")]
         elif node.op in CONTROL:
