@@ -21,7 +21,6 @@ from einkorn.ir.node import Node, make, new_id, placeholder, project
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
-from einkorn.passes.control_vjp import stacking
 from einkorn.recording import (
     Record,
     Value,
@@ -262,7 +261,7 @@ def outer_value(capture: Capture) -> Value:
 def apply_control(op: Op, operands: Sequence[Value], **attrs: Any) -> list[Tensor]:
     """The results of a `cond`, `while` or `scan`: run now and recorded, or added to the trace.
 
-    With an `id` among the attributes it is the node of that id, else one different from every other.
+    With an `id` it is the node of that id, else one different from every other.
     """
     attrs.setdefault("id", new_id())
     trace = current_trace.get()
@@ -284,12 +283,10 @@ def apply_control(op: Op, operands: Sequence[Value], **attrs: Any) -> list[Tenso
         records = tuple(map(region.bring, records))
     node = make(op, *(record.node for record in records), **attrs)
     parts = _parts(node)
-    ran = stacking(node) if op is Op.SCAN else node
-    found = [np.asarray(x) for x in control(ran, arrays)]
-    known: dict[Any, Any] = dict(zip(_parts(ran)[len(parts) :], found[len(parts) :]))
+    found = [np.asarray(x) for x in control(node, arrays)]
     results: list[Tensor] = []
     for part, array in zip(parts, found):
-        record = Record(part, array, records, known=known)
+        record = Record(part, array, records)
         if region is not None:
             region.add(record)
         results.append(result(part.tensor, array, record=record))

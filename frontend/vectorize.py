@@ -14,7 +14,7 @@ from einkorn.ir.errors import EinkornError, ShapeError
 from einkorn.ir.ops import Op
 from einkorn.leaf import Counter
 from einkorn.passes.batching.regions import batch_graph
-from einkorn.passes.control_vjp import share_scans
+from einkorn.passes.scan_variants import share_scans
 from einkorn.recording import Value, apply
 from einkorn.tensor import Tensor
 from einkorn.tree import END, Structure, describe, flatten, paths, unflatten

@@ -25,8 +25,9 @@ from einkorn.ir.ops import CONTROL, Op
 from einkorn.ir.types import TupleType
 from einkorn.passes.barrier import after
 from einkorn.passes.build import add, zeros
-from einkorn.passes.control_vjp import Backward, control_contributions, share_scans
+from einkorn.passes.control_vjp import Backward, Tools, control_contributions
 from einkorn.passes.gradients import GRADIENTS
+from einkorn.passes.scan_variants import share_scans
 
 Origins = dict[Node, Origin]
 
@@ -98,7 +99,8 @@ class _Sweep:
             parts = _call_contributions(node, self.results.pop(node, {}), self.active)
         elif node.op in CONTROL:
             results = self.results.pop(node, {})
-            parts = control_contributions(node, results, self.active, call_vjp)
+            tools = Tools(call_vjp, _flatten)
+            parts = control_contributions(node, results, self.active, tools)
         elif node.op is Op.GRAD:
             raise IRError("a grad inside a differentiated function must be expanded before it")
         elif (cotangent := self.total(node)) is None:
@@ -244,7 +246,11 @@ def _custom_contributions(node: Node, cotangents: dict[int, Node]) -> list[Node 
 
 def expand(graph: Graph) -> Graph:
     """Pass `expand-autodiff`: the graph without `grad` and `call`, in it or in regions it calls."""
-    return share_scans(inline_calls(expand_grads(graph)))
+    return share_scans(_flatten(graph))
+
+
+def _flatten(graph: Graph) -> Graph:
+    return inline_calls(expand_grads(graph))
 
 
 def expand_grads(graph: Graph) -> Graph:
