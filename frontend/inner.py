@@ -17,7 +17,7 @@ from einkorn.closed import apply_control
 from einkorn.ir.dtypes import float64
 from einkorn.ir.errors import TraceError
 from einkorn.ir.graph import Graph
-from einkorn.ir.node import Node, constant_value, make_call, project
+from einkorn.ir.node import Node, constant_value, make_call, new_id, project
 from einkorn.ir.ops import CONTROL, Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
@@ -142,6 +142,7 @@ def replay(graph: Graph, values: Sequence[Value]) -> list[Tensor]:
     """The outputs of a graph without `grad`, its ops applied where the call stands."""
     trace = current_trace.get()
     env: dict[Node, Any] = dict(zip(graph.params, values))
+    ids: dict[int, int] = {}  # variants of one loop share theirs
     for node in graph.nodes:
         if node in env:
             continue
@@ -150,13 +151,11 @@ def replay(graph: Graph, values: Sequence[Value]) -> list[Tensor]:
             attrs = {name: x for name, x in node.attrs if name not in ("id", "graph")}
             env[node] = apply_region(node.attr("graph"), operands, **attrs)
         elif node.op in CONTROL:
-            attrs = {name: x for name, x in node.attrs if name != "id"}
+            attrs = dict(node.attrs)
+            attrs["id"] = ids.setdefault(attrs["id"], new_id())
             env[node] = apply_control(node.op, operands, **attrs)
         elif node.op is Op.PROJECT:
             env[node] = operands[0][node.attr("index")]
-        elif node.op in CONTROL:
-            attrs = {name: x for name, x in node.attrs if name != "id"}
-            env[node] = apply_control(node.op, operands, **attrs)
         elif node.op is Op.HOST and isinstance(node.type, TupleType):
             env[node] = apply_several(node.op, *operands, **dict(node.attrs))
         else:

@@ -300,6 +300,12 @@ class Parameter(Leaf):
         super().__init__(value, dtype, trainable=trainable, name=name)
 
 
+class Counter(Leaf):
+    """A number that only grows: examples of a batch that count apart leave the largest."""
+
+    __slots__ = ()
+
+
 def tensor(value: Any, dtype: Any = None, *, trainable: bool | None = None, name: str = "") -> Leaf:
     """A new leaf holding `value`; floats are trainable unless told otherwise.
 

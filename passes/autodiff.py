@@ -25,9 +25,10 @@ from einkorn.ir.ops import CONTROL, Op
 from einkorn.ir.types import TupleType
 from einkorn.passes.barrier import after
 from einkorn.passes.build import add, zeros
-from einkorn.passes.control_vjp import Backward, control_contributions, share_scans
+from einkorn.passes.control_vjp import Backward, Tools, control_contributions
 from einkorn.passes.gradients import gradient_rule
 from einkorn.passes.gradients.host import host_contributions
+from einkorn.passes.scan_variants import share_scans
 
 Origins = dict[Node, Origin]
 
@@ -99,7 +100,8 @@ class _Sweep:
             parts = _call_contributions(node, self.results.pop(node, {}), self.active)
         elif node.op in CONTROL:
             results = self.results.pop(node, {})
-            parts = control_contributions(node, results, self.active, call_vjp)
+            tools = Tools(call_vjp, _flatten)
+            parts = control_contributions(node, results, self.active, tools)
         elif node.op is Op.HOST and isinstance(node.type, TupleType):
             parts = host_contributions(node, self.results.pop(node, {}))
         elif node.op is Op.GRAD:
@@ -247,7 +249,11 @@ def _custom_contributions(node: Node, cotangents: dict[int, Node]) -> list[Node 
 
 def expand(graph: Graph) -> Graph:
     """Pass `expand-autodiff`: the graph without `grad` and `call`, in it or in regions it calls."""
-    return share_scans(inline_calls(expand_grads(graph)))
+    return share_scans(_flatten(graph))
+
+
+def _flatten(graph: Graph) -> Graph:
+    return inline_calls(expand_grads(graph))
 
 
 def expand_grads(graph: Graph) -> Graph:

@@ -18,7 +18,7 @@ from einkorn.ir.dtypes import uint64
 from einkorn.ir.errors import DTypeError, EinkornError
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
-from einkorn.leaf import Leaf
+from einkorn.leaf import Counter, Leaf
 from einkorn.recording import Value, apply, scalar
 from einkorn.runtime.locks import LOCKS
 from einkorn.tensor import Tensor
@@ -37,7 +37,7 @@ class Generator:
 
     def __init__(self, seed: int = 0) -> None:
         self.key = Leaf(0, "uint64", name="random.key")
-        self.draw = Leaf(0, "uint64", name="random.draw")
+        self.draw = Counter(0, "uint64", name="random.draw")
         self.seed(seed)
 
     def seed(self, seed: int) -> None:

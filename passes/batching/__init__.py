@@ -20,7 +20,7 @@ BATCHING: dict[Op, Rule] = {
 }
 
 _SOURCE = "a source has no operands, so it is the same for all examples"
-_CONTROL = "refused with what to write instead: passes/batching/regions.py"
+_CONTROL = "passes/batching/control.py batches the steps and branches"
 _REGION = "passes/batching/regions.py batches the graphs that are called"
 
 NOT_BATCHED: dict[Op, str] = {
