@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, ItemsView, Iterator, Sequence, Set, ValuesView
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from types import MethodType
 from typing import Any
@@ -20,6 +21,7 @@ from einkorn.ir.graph import Graph
 from einkorn.ir.node import make_call, project
 from einkorn.leaf import Leaf
 from einkorn.lowered import Lowered
+from einkorn.python_reads import PythonReads
 from einkorn.recording import (
     Value,
     current_region,
@@ -161,7 +163,7 @@ class Compiled:
         trace = Trace(self._name, outer=current_trace.get())
         region = current_region.set(None)
         try:
-            with tracing(trace):
+            with tracing(trace), self._reading(trace, arguments):
                 args, kwargs = arguments.traced(trace, self._parameters)
                 returned = self._fn(*args, **kwargs)
                 ends, structure = flatten(returned)
@@ -173,6 +175,14 @@ class Compiled:
             current_region.reset(region)
         plain = [OUTPUT if _is_output(x) else x for x in ends]
         return trace, Returned(outputs, plain, structure)
+
+    def _reading(self, trace: Trace, arguments: Arguments) -> AbstractContextManager[None]:
+        """Note what the function reads by name; within the block calls it must not make raise."""
+        if trace.outer is not None:  # which does so
+            return nullcontext()
+        trace.reads = PythonReads(sys._getframe(1), self._name)
+        trace.reads.enter(self._fn, arguments.objects(self._parameters))
+        return trace.reads.effects.refused()
 
     def _inline(self, outer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call inside another trace: a `call` region there."""
