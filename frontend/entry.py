@@ -138,16 +138,19 @@ class Entry:
         failed += [place.why_not() for place in self._places if not place.holds()]
         return "; ".join(failed) or "the arguments differ"
 
-    def describe(self) -> Iterable[str]:
-        """The trace for people: why it was made, its size and its guards."""
-        nodes = len(self.graph.nodes)
-        yield f"trace because: {self.why} ({nodes} nodes, called {self.calls} times)"
-        for reason in self.reasons:
-            yield f"  specialised: {reason}"
-        for guard in self._guards:
-            yield f"  guard: {guard.reason}"
-        for place in self._places:
-            yield f"  guard: {place.describe()}"
+    def changed_numbers(self) -> list[str]:
+        """What reads the numbers by name that are others now."""
+        return [x.label for x in self._places if x.is_number and not x.holds()]
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether an object that it was made for is gone, so that it can never be used again."""
+        return any(place.is_gone for place in self._places)
+
+    def conditions(self) -> Iterable[str]:
+        """What has to be as it was, for people."""
+        yield from (guard.reason for guard in self._guards)
+        yield from (place.describe() for place in self._places)
 
     @property
     def _places(self) -> Sequence[Place]:

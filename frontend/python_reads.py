@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -37,7 +37,6 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _NESTS = (list, tuple, dict, set, frozenset)
 _OPAQUE = (*_PLAIN, *_NESTS, Value, np.ndarray, np.generic, np.dtype, Container)
 _MOST_ITEMS = 64  # items of a list or dict that are looked into
-MSG_NUMBER = " (a number that is an argument of the function never leads to a new trace)"
 _ABSENT = object()
 _DEFAULTS = ("__code__", "__defaults__", "__kwdefaults__")
 
@@ -66,6 +65,11 @@ class Place:
     def is_number(self) -> bool:
         return isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether what was there, or what it was in, is no more."""
+        return any(type(x) is weakref.ref and x() is None for x in (self.owner, self.value))
+
     def describe(self) -> str:
         """The condition, for people."""
         if self.kind == "items":
@@ -80,8 +84,7 @@ class Place:
             return f"{self.describe()} changed"
         now = self.now()
         shown = "is gone" if now is _ABSENT else f"is {_shown(now)} now"
-        hint = MSG_NUMBER if self.is_number else ""
-        return f"{self.describe()} and {shown}{hint}"
+        return f"{self.describe()} and {shown}"
 
     def now(self) -> Any:
         """What is there now; a value of its own when nothing is."""
@@ -135,7 +138,7 @@ class PythonReads:
     """The places that one trace read, those of the traces inside it included.
 
     Attributes:
-        places: what has to be as it was.
+        places: what has to be as it was, when the function has run.
         effects: what the code might do beside recording ops.
     """
 
@@ -148,7 +151,8 @@ class PythonReads:
         self.places: list[Place] = []
         self.effects = Effects(name)
         self._root: FrameType | None = root
-        self._known: set[Any] = set()
+        self._known: dict[Any, Place] = {}
+        self._through: weakref.ref[Any] | None = None
         self._entered: set[Any] = set()
         self._frames: set[CodeType] = set()
 
@@ -176,23 +180,26 @@ class PythonReads:
             found = found.f_back
 
     def _enter_frame(self, frame: FrameType) -> None:
-        code = frame.f_code
+        code, wanted = frame.f_code, reads_of(frame.f_code)
         scope = _Scope(self, frame.f_globals, {}, {}, code.co_qualname)
-        wanted = reads_of(code)
-        pending = scope.follow(wanted)
+        pending: list[tuple[Any, Any]] = [(None, scope.follow(wanted))]
         for name, value in frame.f_locals.items():
-            if not isinstance(value, (*_OPAQUE, Watched, FunctionType, type, ModuleType)):
-                through = _held(value)
-                if type(through) is weakref.ref:
-                    part = _Scope(self, {}, {}, {name: value}, code.co_qualname, through)
-                    wanted = {
-                        x: used for x, used in reads_of(code).items() if x[:2] == ("local", name)
-                    }
-                    pending += part.follow(wanted)
-            elif isinstance(value, (FunctionType, Watched)):
-                pending.append((value, {}))
-        for fn, local in pending:
-            self.enter(fn, local)
+            if isinstance(value, (*_OPAQUE, type, ModuleType)):
+                continue
+            held = _held(value)
+            if type(held) is not weakref.ref:
+                continue
+            self._through = held  # it may have been made while the function ran
+            its = {x: used for x, used in wanted.items() if x[:2] == ("local", name)}
+            pending.append(
+                (held, _Scope(self, {}, {}, {name: value}, code.co_qualname).follow(its))
+            )
+        for held, functions in pending:
+            self._through = held
+            for fn, local in functions:
+                self.enter(fn, local)
+            functions.clear()
+        self._through = None
 
     def _enter_one(self, fn: Any, local: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
         receiver: Any = None
@@ -246,19 +253,19 @@ class PythonReads:
 
     def note(self, place: Place) -> None:
         """Make a place a condition, once."""
-        owner = _target(place.owner)
-        key = (place.kind, id(owner), place.name)
-        if key not in self._known:
-            self._known.add(key)
-            self.places.append(place)
+        key = (place.kind, id(_target(place.owner)), place.name)
+        known = self._known.get(key)
+        if known is None or (known.through is not None and self._through is None):
+            self._known[key] = replace(place, through=self._through)
 
     def finish(self) -> None:
         """Forget what belongs to objects that were made while the function ran, and are gone."""
-        self.places = [x for x in self.places if x.through is None or x.through() is not None]
-        self._root = None
-        self._known.clear()
+        self._root = self._through = None
         self._entered.clear()
         self._frames.clear()
+        found = self._known.values()
+        self.places = [x for x in found if x.through is None or x.through() is not None]
+        self._known = {}
 
     def check(self) -> Callable[[], bool]:
         """One function that says whether every place is as it was."""
@@ -321,11 +328,10 @@ class _Scope:
         cells: Mapping[str, Any],
         local: Mapping[str, Any],
         label: str,
-        through: weakref.ref[Any] | None = None,
     ) -> None:
         self._reads = reads
         self._globals, self._cells, self._locals = names, cells, local
-        self._label, self._through = label, through
+        self._label = label
         self._used: Mapping[Read, bool] = {}
         self._values: dict[Read, list[Any]] = {}
         self._functions: list[tuple[Any, dict[str, Any]]] = []
@@ -374,10 +380,9 @@ class _Scope:
         """Make a place a condition; gives what is there."""
         label = f"{read} in {self._label}"
         held = _held(owner) if kind == "attribute" else owner
-        place = Place(kind, held, name, label, None, self._through)
-        value = place.now()
+        value = Place(kind, held, name, label, None).now()
         if value is not _ABSENT:
-            self._reads.note(Place(kind, held, name, label, _held(value), self._through))
+            self._reads.note(Place(kind, held, name, label, _held(value)))
             yield value
 
     def _step(self, owner: Any, name: str, read: Read) -> Iterator[Any]:
@@ -421,7 +426,7 @@ class _Scope:
         if isinstance(value, _NESTS):
             if not isinstance(value, (tuple, frozenset)) and self._used.get(read, True):
                 label = f"{read} in {self._label}"
-                place = Place("items", value, "", label, contents(value), self._through)
+                place = Place("items", value, "", label, contents(value))
                 self._reads.note(place)
             items = list(value.values() if isinstance(value, dict) else value)[:_MOST_ITEMS]
             self._functions += [(x, {}) for x in items if _is_callable(x)]
