@@ -9,7 +9,7 @@ import math as _math
 
 from einkorn import fft, initializers, linalg, nn, optim, random, special
 from einkorn.associative import associative_scan
-from einkorn.compile import Compiled, compile, eager, trace
+from einkorn.compile import Compiled, clear_caches, compile, eager, trace
 from einkorn.container import Container
 from einkorn.control import cond, fori_loop, map, scan, switch, while_loop
 from einkorn.functions.creation import (
@@ -189,9 +189,9 @@ from einkorn.ir.parse import parse
 from einkorn.leaf import Leaf, Parameter, tensor
 from einkorn.nn.module import Module
 from einkorn.recording import no_grad
-from einkorn.runtime.compiler import clear_caches
 from einkorn.runtime.settings import override as settings
 from einkorn.tensor import Tensor
+from einkorn.traces import RetraceWarning
 from einkorn.transforms.checkpoint import checkpoint
 from einkorn.transforms.custom import custom_jvp, custom_vjp
 from einkorn.transforms.gradients import grad, value_and_grad
@@ -224,6 +224,7 @@ __all__ = [
     "LinAlgError",
     "Module",
     "Parameter",
+    "RetraceWarning",
     "ShapeError",
     "StateError",
     "Tensor",

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -389,15 +390,21 @@ def broadcast_shape(op: Op, types: Sequence[TensorType]) -> tuple[int, ...]:
     return shape
 
 
-def user_origin(module: str = "") -> Origin | None:
+def user_frame() -> FrameType | None:
     """The innermost frame outside of einkorn."""
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "").split(".")[0]
         if name not in ("einkorn", "contextlib", "functools"):
-            return Origin(frame.f_code.co_filename, frame.f_lineno, module)
+            return frame
         frame = frame.f_back
     return None
+
+
+def user_origin(module: str = "") -> Origin | None:
+    """The file and line of the innermost frame outside of einkorn."""
+    frame = user_frame()
+    return frame and Origin(frame.f_code.co_filename, frame.f_lineno, module)
 
 
 def tape(roots: Iterable[Record]) -> list[Record]:
