@@ -12,11 +12,13 @@ from types import MethodType
 from typing import Any
 from weakref import WeakSet
 
+import numpy as np
+
 from einkorn.arguments import Arguments, read_arguments
 from einkorn.closed import outer_value
 from einkorn.entry import OUTPUT, Entry, Mode, Returned
 from einkorn.explanation import Explanation
-from einkorn.ir.errors import EinkornError
+from einkorn.ir.errors import EinkornError, TraceError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import make_call, project
 from einkorn.leaf import Leaf
@@ -38,6 +40,12 @@ from einkorn.tracing import Trace, tracing
 from einkorn.transforms.targets import depth
 from einkorn.tree import flatten, is_plain_dataclass, unflatten
 
+MSG_STRICT = (
+    "{name} would keep these arrays as constants, which strict=True refuses: {listed}. Pass them "
+    "as arguments, keep them in variables, attributes or leaves that the function reads, or "
+    "compute them with ek functions"
+)
+
 BACKENDS = ("llvm", "reference")
 _alive: WeakSet[Any] = WeakSet()  # every compiled function
 
@@ -53,6 +61,7 @@ class Compiled:
         threads: int | None = None,
         static_argnames: Sequence[str] = (),
         name: str | None = None,
+        strict: bool = False,
         policy: Policy = Policy(),  # noqa: B008 # frozen
     ) -> None:
         if not callable(fn) or inspect.isclass(fn):
@@ -65,7 +74,7 @@ class Compiled:
         if threads is not None:
             settings.check_threads(threads)
         self._fn = fn
-        self._backend = backend
+        self._backend, self._strict = backend, strict
         self._threads = threads
         one_name = isinstance(static_argnames, str)
         self._static = frozenset([static_argnames] if one_name else static_argnames)
@@ -133,8 +142,12 @@ class Compiled:
             why = self._traces.why(key, arguments)
             start = perf_counter()
             trace, returned = self._run_traced(arguments)
+            constants = _constants(trace, returned)
+            if constants and self._strict:
+                listed = "; ".join(constants)
+                raise TraceError(MSG_STRICT.format(name=self._name, listed=listed))
             traced = perf_counter()
-            entry = Entry(trace, returned, arguments, mode, self._backend, why)
+            entry = Entry(trace, returned, arguments, mode, self._backend, why, constants)
             self._traces.add(key, entry, (traced - start, perf_counter() - traced))
             return entry
 
@@ -218,6 +231,18 @@ class Compiled:
         self._traces.clear()
 
 
+def _constants(trace: Trace, returned: Returned) -> list[str]:
+    """The arrays that a trace took over as they are, each with the line that used it."""
+    assert trace.reads is not None
+    values = {c.source: c for c in trace.captures if c.kind == "value"}
+    found = [values[x] for x in trace.reads.unseen(values)]
+    listed = [f"{c.source._type} used at {c.origin or 'an unknown place'}" for c in found]
+    arrays = [x for x in returned.plain if isinstance(x, np.ndarray)]
+    return listed + [
+        f"a returned NumPy array of shape {x.shape} and dtype {x.dtype}" for x in arrays
+    ]
+
+
 def _parameters(fn: Callable[..., Any]) -> list[str]:
     """The names of a function's parameters, in order; none for one without a signature."""
     try:
@@ -252,6 +277,7 @@ def compile(
     threads: int | None = None,
     static_argnames: Sequence[str] = (),
     name: str | None = None,
+    strict: bool = False,
     on_retrace: str | None = None,
     max_traces: int = MAX_TRACES,
 ) -> Any:
@@ -265,6 +291,9 @@ def compile(
         threads: how many threads a step may use; the setting EINKORN_THREADS by default.
         static_argnames: parameters whose numbers are constants of the trace.
         name: the name in printed IR; the function's own by default.
+        strict: refuse arrays that would become constants of a trace because nobody can see where
+            they came from, such as what NumPy computed while the function was traced. Without it
+            `explain()` lists them.
         on_retrace: what happens when the function has to be traced again: "allow", "warn" or
             "error". By default a RetraceWarning comes after the eighth time, and when one number
             is the reason for the second time.
@@ -277,6 +306,7 @@ def compile(
         "threads": threads,
         "static_argnames": static_argnames,
         "name": name,
+        "strict": strict,
         "policy": Policy(on_retrace, max_traces),
     }
     if fn is None:

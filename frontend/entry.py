@@ -53,6 +53,7 @@ class Entry:
         calls: how often it was called.
         why: why it was made, for people.
         reasons: why numbers are part of it.
+        constants: the arrays that are part of it, for people.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Entry:
         mode: Mode,
         backend: str,
         why: str,
+        constants: Sequence[str] = (),
     ) -> None:
         outputs = returned.tensors
         self.graph, updated, with_grad = trace.finish(outputs)
@@ -76,6 +78,7 @@ class Entry:
             len(outputs),
         )
         self._mode, self.why, self.reasons = mode, why, trace.reasons
+        self.constants = constants
         self.epoch, self.calls = EPOCHS.structure, 0
         self._guards = trace.guards
         self._announced = [guard for guard in trace.guards if guard.announced]

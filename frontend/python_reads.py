@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -155,6 +155,7 @@ class PythonReads:
         self._known: dict[Any, Place] = {}
         self._through: weakref.ref[Any] | None = None
         self._spaces: dict[type[Any], Any] = {}
+        self._arrays: dict[int, Any] = {}
         self._entered: set[Any] = set()
         self._frames: set[CodeType] = set()
 
@@ -253,6 +254,18 @@ class PythonReads:
         """The names of a class, each time by the same object."""
         return self._spaces.setdefault(kind, vars(kind))
 
+    # -- arrays --------------------------------------------------------------------------------
+
+    def saw(self, value: Any) -> None:
+        """Note an array or tensor that is read by name, or as an attribute that is watched."""
+        value = _memory(value)
+        if value is not None:
+            self._arrays[id(value)] = value
+
+    def unseen(self, values: Iterable[Any]) -> list[Any]:
+        """Those of the captured tensors that came on no way that is looked at again."""
+        return [x for x in values if id(_memory(x)) not in self._arrays]
+
     # -- places --------------------------------------------------------------------------------
 
     def note(self, place: Place) -> None:
@@ -269,7 +282,7 @@ class PythonReads:
         self._frames.clear()
         found = self._known.values()
         self.places = [x for x in found if x.through is None or x.through() is not None]
-        self._known = {}
+        self._known, self._arrays = {}, {}
 
     def check(self) -> Callable[[], bool]:
         """One function that says whether every place is as it was."""
@@ -312,6 +325,14 @@ def _wrapped(x: Any) -> Any:
     """The function that a decorator's result stands for, if it says so."""
     inside = getattr(x, "__dict__", None)
     return inside.get("__wrapped__") if isinstance(inside, dict) else None
+
+
+def _memory(value: Any) -> Any:
+    """The array that owns what an array or tensor shows; None for anything else."""
+    array = value._array if isinstance(value, Value) else value
+    while isinstance(array, np.ndarray) and isinstance(array.base, np.ndarray):
+        array = array.base
+    return array if isinstance(array, np.ndarray) else None
 
 
 def _function_of(defined: Any) -> FunctionType | None:
@@ -427,6 +448,7 @@ class _Scope:
 
     def _reached(self, value: Any, read: Read) -> None:
         """Look into a value that was found: functions are entered, nests have to stay."""
+        self._reads.saw(value)
         if self._reads.effects.see(value, f"{read} in {self._label}, {self._place}"):
             return
         if isinstance(value, _NESTS):
@@ -435,6 +457,8 @@ class _Scope:
                 place = Place("items", value, "", label, contents(value))
                 self._reads.note(place)
             items = list(value.values() if isinstance(value, dict) else value)[:_MOST_ITEMS]
+            for item in items:
+                self._reads.saw(item)
             self._functions += [(x, {}) for x in items if _is_callable(x)]
         elif _is_callable(value):
             self._functions.append((value, {}))

@@ -171,6 +171,7 @@ class Traces:
             entry.calls,
             tuple(entry.reasons),
             tuple(entry.conditions()),
+            tuple(entry.constants),
             traced,
             compiled,
             None if program is None else len(program.instructions),

@@ -62,11 +62,13 @@ class Capture:
         kind: "leaf", "setting" (an object and the name of its attribute), "value" (a tensor) or
             "grad" (the gradient of a leaf).
         source: the leaf, the (object, name) pair, or the tensor.
+        origin: the user's line that used a tensor.
     """
 
     node: Node
     kind: str
     source: Any
+    origin: Origin | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -185,7 +187,8 @@ class Trace:
     def _capture(self, kind: str, key: Any, source: Any, type: TensorType, name: str) -> Node:
         found = self._by_key.get((kind, key))
         if found is None:
-            found = Capture(placeholder(type), kind, source)
+            origin = user_origin() if kind == "value" else None
+            found = Capture(placeholder(type), kind, source, origin)
             self._by_key[kind, key] = found
             self.captures.append(found)
             if kind == "value" and source._array is not None:

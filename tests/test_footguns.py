@@ -396,6 +396,27 @@ def test_arrays_are_read_at_each_call() -> None:
     assert_same_bits(check(rows).numpy(), held[1] * 2)
 
 
+def test_arrays_that_become_constants_are_listed_and_can_be_refused() -> None:
+    held = X.copy()
+    model = SimpleNamespace(mask=X > 0, parts=[X, ek.asarray(X)])
+
+    def seen(x: Any) -> Any:
+        return x + held + ek.where(model.mask, x, 0.0) + model.parts[0] * model.parts[1]
+
+    def baked(x: Any) -> Any:
+        return x + np.exp(held)
+
+    assert ek.compile(seen, strict=True)(X).shape == X.shape
+    step = ek.compile(baked)
+    step(X)
+    (constant,) = step.explain().traces[0].constants
+    assert constant.startswith("f32[3,4] used at test_footguns.py:")
+    with pytest.raises(ek.TraceError, match=r"strict=True refuses: f32\[3,4\] used at test_foot"):
+        ek.compile(baked, strict=True)(X)
+    with pytest.raises(ek.TraceError, match="a returned NumPy array of shape"):
+        ek.compile(lambda: held * 2, strict=True)()
+
+
 def test_outputs_do_not_change_with_the_next_call() -> None:
     step = compiled(lambda x: x * 2)
     outputs = [step(X + k) for k in range(4)]

@@ -42,7 +42,11 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("document", [README, ARCHITECTURE], ids=["README", "architecture"])
+TRACES = (ROOT / "docs" / "traces.md").read_text(encoding="utf-8")
+SHOWN = {"README": README, "architecture": ARCHITECTURE, "traces": TRACES}
+
+
+@pytest.mark.parametrize("document", SHOWN.values(), ids=SHOWN)
 def test_an_example_prints_what_the_document_shows(document: str, tmp_path: Path) -> None:
     script = tmp_path / "step.py"
     script.write_text(block(document, "example", "python"), encoding="utf-8")
