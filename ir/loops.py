@@ -216,6 +216,14 @@ class RandomBits:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """out = x, one bool; bit 2 of the status word is set when it is not what is expected.
+
+    pointers: x, out. params: what is expected. Work items: 1.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """Over the middle axis of dense [outer, n, inner]: y[0] = x[0], y[i] = y[i-1] op x[i].
 
@@ -444,6 +452,7 @@ class HostCall:
 Template = (
     Batched
     | RandomBits
+    | Check
     | Sequence
     | Scan
     | ArgReduce

@@ -363,6 +363,15 @@ def dot(a: TensorType, b: TensorType, contract: tuple[int, int]) -> TensorType:
     return sized(a.with_shape((*a.shape[:-2], m, n)))
 
 
+# -- conditions ------------------------------------------------------------------------------------
+
+
+def check(x: TensorType, expected: bool) -> TensorType:
+    if x != TensorType(bool_, ()):
+        raise DTypeError(f"a condition is bool[], got {x}")
+    return x
+
+
 # -- several results and regions -------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from einkorn.ir.loops import (
     ArgSort,
     Batched,
     Branch,
+    Check,
     Epilogue,
     Gather,
     HostCall,
@@ -113,6 +114,10 @@ def _sequence(kernel: Sequence, params: Ints) -> Work:
     outer, _, inner = params
     size = kernel.dtype.itemsize
     return Work(prod(params), size * prod(params), size * outer * inner)
+
+
+def _check(kernel: Check, params: Ints) -> Work:
+    return Work(0, 1, 1)
 
 
 def _random_bits(kernel: RandomBits, params: Ints) -> Work:
@@ -254,6 +259,7 @@ def _total(parts: Iterable[Work]) -> Work:
 WORK: dict[type, Callable[[Any, Ints], Work]] = {
     LoopKernel: _loops,
     Batched: _batched,
+    Check: _check,
     RandomBits: _random_bits,
     Scan: _scan,
     ArgReduce: _arg_reduce,
