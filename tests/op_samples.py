@@ -343,7 +343,8 @@ def _sorting() -> Iterator[Sample]:
         yield Sample(Op.ARGSORT, (uniform(shape),), {}, NUMBERS, 0, note=str(shape))
     ties = fixed([[1.0, 3.0, 3.0, 1.0], [0.0, -0.0, 0.0, -0.0], [np.nan, 1.0, -np.inf, np.nan]])
     for outcome in (True, False):
-        yield Sample(Op.CHECK, (np.array(outcome),), {"expected": outcome}, (bool_,), 0)
+        given = lambda rng, dtype, outcome=outcome: np.array(outcome)  # noqa: E731
+        yield Sample(Op.CHECK, (given,), {"expected": outcome}, (bool_,), 0)
     yield Sample(Op.ARGSORT, (ties,), {}, FLOATS, 0, note="ties")
     yield Sample(Op.ARGSORT, (edges(0, 2),), {}, NUMBERS, 0, note="edges")
 
