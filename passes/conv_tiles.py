@@ -22,7 +22,7 @@ _LINE = 8.0  # cycles to start a line of k
 _TILE = 80.0  # cycles of each tile beside its steps
 _VECTOR = 3.0  # cycles to start and to store each vector of a tile
 _MASKED = 0.5  # more for each masked load
-_NEAR = 1 << 17  # bytes of both operands that stay near beside everything else
+_NEAR = 1 << 18  # bytes of both operands that stay near beside everything else
 _LEAST_PART = 128  # steps that are worth putting sums down and taking them up again
 _STREAM = 20.0  # bytes in a nanosecond that come from afar
 

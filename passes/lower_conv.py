@@ -132,19 +132,17 @@ def conv(
         batch = _Axes((1,), ((0,),) * (2 + len(last)))
         columns, columns_of = groups, (1, 1, *last)
     else:
-        steps = [channels * view.strides[-1], 0, *(each * stride for stride in last)]
+        steps = [channels * view.strides[-1], 1, *(each * stride for stride in last)]
         batch = _Axes((groups,), tuple((step,) for step in steps))
         columns, columns_of = each, (0, 1, *last)
     problem = _Problem(node, batch, rows, k, columns, columns_of, False, depthwise)
     choice = choose_tile(lowering.machine, node.dtype, problem.shape())
+    filter = lowering.view(w)
+    if len(merge_axes(w.shape[1:], [filter.strides[1:]])[0]) > 2:
+        filter = lowering.dense(w)
     label = lowering.label(node, (node, *members))
-    panels = _panels(lowering, problem, w, choice, label)
-    length = prod(k.extents)
-    problem = replace(
-        problem,
-        batch=_with_right(batch, (-(-columns // choice.columns) * choice.columns * length,)),
-        k=_with_right(k, tuple(step * choice.columns for step in k.of(1))),
-    )
+    source = _Source(filter, w.shape[1:], filter.strides[1:], filter.strides[0])
+    problem, panels = _with_panels(lowering, problem, source, choice, label)
     _emit(lowering, problem, choice, (lowering.operand(view), panels), found, label)
 
 
@@ -161,16 +159,17 @@ def conv_filter(
     problems = _filter_problems(node, views[0], views[1], found)
     choices = [choose_tile(lowering.machine, node.dtype, problem.shape()) for problem in problems]
     number = min(range(len(choices)), key=lambda k: choices[k].dot_ns)
+    problem, choice = problems[number], choices[number]
     operands = [lowering.operand(view) for view in views]
-    if number == 0 and not _is_depthwise(node):
-        operands.reverse()
     label = lowering.label(node, (node, *members))
-    _emit(lowering, problems[number], choices[number], operands, found, label)
-
-
-def _with_right(axes: _Axes, strides: Ints) -> _Axes:
-    """With these strides in the right operand."""
-    return replace(axes, strides=(axes.of(0), strides, *axes.strides[2:]))
+    if not problem.in_place:
+        if len(merge_axes(g.shape[:-1], [views[1].strides[:-1]])[0]) > 2:
+            views[1] = lowering.dense(g)
+        source = _Source(views[1], g.shape[:-1], views[1].strides[:-1], 1)
+        problem, operands[1] = _with_panels(lowering, problem, source, choice, label)
+    elif not problem.diagonal:
+        operands.reverse()
+    _emit(lowering, problem, choice, operands, found, label)
 
 
 def _is_depthwise(node: Node) -> bool:
@@ -231,26 +230,28 @@ def _filter_problems(node: Node, x: View, g: View, found: _Results) -> list[_Pro
         (each, *(0,) * axes),
         *((each * row[0], *row[1 : 1 + axes]) for row in found.strides),
     ]
-    batch = _Axes((groups, *rest), tuple(outside))
     k = [(x.strides[0], *across), g.strides[:-1], *([(0,) * (1 + len(across))] * count)]
     extents = (*node.inputs[1].shape[:-1],)
     of_results = [row[0] for row in found.strides]
     of_input = [row[-1] for row in found.strides]
 
     def problem(turned: bool) -> _Problem:
-        """Rows are the results, or `turned` the input."""
+        """Rows are the results; or `turned` the input, with the results in panels."""
         order = (0, 1) if turned else (1, 0)
         rows, across = (of_input, of_results) if turned else (of_results, of_input)
         sizes = (columns, each) if turned else (each, columns)
         pick = [*order, *range(2, 2 + count)]
+        outer, inner = ([table[p] for p in pick] for table in (outside, k))
+        if turned:
+            outer[1], inner[1] = (1, *outer[1][1:]), dense_strides(extents)
         return _Problem(
             node,
-            _Axes(batch.extents, tuple(batch.strides[p] for p in pick)),
+            _Axes((groups, *rest), tuple(outer)),
             _Axes((sizes[0],), tuple((step,) for step in (1, 0, *rows))),
-            _Axes.merged(extents, [k[p] for p in pick]),
+            _Axes.merged(extents, inner),
             sizes[1],
             (0, 1, *across),
-            True,
+            not turned,
         )
 
     return [problem(False), problem(True)]
@@ -279,25 +280,44 @@ def _depthwise_filter(node: Node, x: View, g: View, found: _Results) -> _Problem
 # -- launches --------------------------------------------------------------------------------------
 
 
-def _panels(
-    lowering: Lowering, problem: _Problem, w: Node, choice: Choice, label: str
-) -> tuple[Buffer, int]:
-    """The filter in panels, one group after the other: [group][panel][k][width]."""
-    node = problem.node
-    groups, columns = problem.batch.extents[0], problem.columns
-    view = lowering.view(w)
-    axes, (strides,) = merge_axes(w.shape[1:], [view.strides[1:]])
-    if len(axes) > 2:
-        view = lowering.dense(w)
-        axes, (strides,) = merge_axes(w.shape[1:], [view.strides[1:]])
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A right operand that is to be packed: its view, extents and strides of k, stride of a row."""
+
+    view: View
+    extents: Ints
+    steps: Ints
+    row: int
+
+
+def _with_panels(
+    lowering: Lowering, problem: _Problem, source: _Source, choice: Choice, label: str
+) -> tuple[_Problem, tuple[Buffer, int]]:
+    """The right operand in panels, [group][panel][k][width], and the problem with their strides.
+
+    Before, the steps of k are those of one row of a panel, and those of the batch 1 for a group.
+    """
+    node, columns, width = problem.node, problem.columns, choice.columns
+    groups, length = problem.batch.extents[0], prod(source.extents)
+    axes, (strides,) = merge_axes(source.extents, [source.steps])
     lines = (axes[0], strides[0]) if len(axes) == 2 else (1, 0)
-    row = view.strides[0]
-    side = Side(lowering.operand(view), columns, (0, columns * row, row, strides[-1]))
-    k = prod(axes)
-    whole = Product(node, (1, groups), k, side, side, _nothing(), label)
-    size = groups * -(-columns // choice.columns) * choice.columns * k * node.dtype.itemsize
-    buffer, _ = packed(lowering, whole, side, choice.columns, size * _PACK_NS, lines)
-    return buffer, 0
+    step = (0, columns * source.row, source.row, strides[-1])
+    side = Side(lowering.operand(source.view), columns, step)
+    whole = Product(node, (1, groups), length, side, side, _nothing(), label)
+    each = -(-columns // width) * width * length
+    cost = groups * each * node.dtype.itemsize * _PACK_NS
+    buffer, _ = packed(lowering, whole, side, width, cost, lines)
+    batch, k = problem.batch, problem.k
+    return replace(
+        problem,
+        batch=_with_right(batch, tuple(each * stride for stride in batch.of(1))),
+        k=_with_right(k, tuple(width * stride for stride in k.of(1))),
+    ), (buffer, 0)
+
+
+def _with_right(axes: _Axes, strides: Ints) -> _Axes:
+    """With these strides in the right operand."""
+    return replace(axes, strides=(axes.of(0), strides, *axes.strides[2:]))
 
 
 def _nothing() -> Finish:
@@ -370,7 +390,8 @@ def _launch(
     line_bytes = size * sum(
         shape.steps * min(extent, abs(k.of(side)[-1])) for side, extent in ((0, m), (1, n))
     )
-    part = part_of(shape, line_bytes) if problem.in_place else 0
+    is_filter = node.op is Op.CONV_FILTER
+    part = part_of(shape, line_bytes) if is_filter else 0
     finish = _finish(problem, batch, rows, operands, found)
     kernel = TiledDot(
         node.dtype,
@@ -388,7 +409,7 @@ def _launch(
     tiles = -(-m // choice.rows), -(-n // choice.columns)
     near = block_of(abs(rows.of(0)[-1]) * size * shape.lines, choice.rows)
     params = (
-        *(*batch.extents, m, n, *k.extents, tiles[0] if problem.in_place else near),
+        *(*batch.extents, m, n, *k.extents, tiles[0] if is_filter else near),
         *(rows.extents[1:] if run else ()),
         *((part,) if part else ()),
         *(*batch.of(0), *left, *k.of(0), max(m - choice.rows, 0)),
