@@ -88,6 +88,7 @@ def window_pick(
     high: Ints,
     dilation: Ints,
 ) -> TensorType:
+    """The type of one value for each window; ShapeError for windows of padding alone."""
     if keys != values:
         raise ShapeError(f"keys and values must agree in shape and dtype: {keys} and {values}")
     result = _windows(keys, window, strides, low, high, dilation)
@@ -108,14 +109,24 @@ def _all_reach(size: int, count: int, window: int, stride: int, low: int, dilati
 
 
 def window_place(keys: TensorType, updates: TensorType, **attrs: Any) -> TensorType:
+    """The type of the keys, when the updates have that of what is picked."""
     wanted = window_pick(keys, keys, **attrs)
     if updates != wanted:
         raise ShapeError(f"the updates for keys {keys} must be {wanted}, got {updates}")
     return keys
 
 
-def window_sum(x: TensorType, **attrs: Any) -> TensorType:
-    return _windows(x, **attrs)
+def window_sum(
+    x: TensorType,
+    window: Ints,
+    strides: Ints,
+    low: Ints,
+    high: Ints,
+    dilation: Ints,
+    interior: Ints,
+) -> TensorType:
+    """The type of the sums of windows; `low` and `high` may leave elements out."""
+    return _windows(x, window, strides, low, high, dilation, interior)
 
 
 # -- references ------------------------------------------------------------------------------------

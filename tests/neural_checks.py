@@ -58,12 +58,17 @@ def torch_outcomes(f: Function, arrays: Sequence[Array], cotangent: Array) -> li
 
 
 def compare(
-    ours: Function, theirs: Function, arrays: Sequence[Array], ulps: float = 8.0
+    ours: Function,
+    theirs: Function,
+    arrays: Sequence[Array],
+    ulps: float = 8.0,
+    limit: float = 1e-10,
 ) -> None:
-    """Values and gradients: 1e-10 in float64; in float32 twice PyTorch's error and some ulps.
+    """Values and gradients: `limit` in float64; in float32 twice PyTorch's error and some ulps.
 
     Args:
         ulps: of the largest element of each result.
+        limit: in float64.
     """
     shape = np.shape(ours(*map(ek.asarray, arrays)))
     cotangent = np.random.default_rng(5).standard_normal(shape)
@@ -76,7 +81,7 @@ def compare(
     reference = torch_outcomes(theirs, rounded, cotangent.astype("float32").astype("float64"))
     other = torch_outcomes(theirs, narrow, cotangent.astype("float32"))
     for k, want in enumerate(exact):
-        np.testing.assert_allclose(wide[k], want, rtol=1e-10, atol=1e-10, err_msg=f"result {k}")
+        np.testing.assert_allclose(wide[k], want, rtol=limit, atol=limit, err_msg=f"result {k}")
         true = reference[k]
         size = np.abs(true[np.isfinite(true)]).max(initial=0) if true.size else 0
         with np.errstate(invalid="ignore"):

@@ -68,11 +68,16 @@ def test_pools(rank: int, options: dict[str, Any], channels: int) -> None:
     )
 
 
-@pytest.mark.parametrize(("rank", "size"), [(1, 3), (2, (3, 4)), (2, (5, 8)), (2, 1), (3, (2, 3, 4))])
+@pytest.mark.parametrize(
+    ("rank", "size"), [(1, 3), (2, (3, 4)), (2, (5, 8)), (2, 1), (3, (2, 3, 4))]
+)
 def test_adaptive_pools(rank: int, size: Any) -> None:
     x = normal(2, *(9, 8, 5)[:rank], 3)
     for kind in ("max", "avg"):
-        ours, theirs = getattr(nn, f"adaptive_{kind}_pool"), getattr(F, f"adaptive_{kind}_pool{rank}d")
+        ours, theirs = (
+            getattr(nn, f"adaptive_{kind}_pool"),
+            getattr(F, f"adaptive_{kind}_pool{rank}d"),
+        )
         compare(lambda x: ours(x, size), first(lambda x: theirs(x, size)), [x])  # noqa: B023
         flat = lambda x: ours(x, size, data_format="NCHW")  # noqa: E731, B023
         compare(flat, lambda x: theirs(x, size), [normal(2, 3, *(9, 8, 5)[:rank])])  # noqa: B023
@@ -182,8 +187,8 @@ ACTIVATIONS: dict[str, tuple[Function, Function]] = {
     "softsign": (nn.softsign, F.softsign),
     "mish": (nn.mish, F.mish),
     "selu": (nn.selu, F.selu),
-    "celu": (lambda x: nn.celu(x, 0.7), lambda x: F.celu(x, 0.7)),
-    "elu": (lambda x: nn.elu(x, 0.7), lambda x: F.elu(x, 0.7)),
+    "celu": (lambda x: nn.celu(x, 0.75), lambda x: F.celu(x, 0.75)),
+    "elu": (lambda x: nn.elu(x, 0.75), lambda x: F.elu(x, 0.75)),
     "leaky_relu": (nn.leaky_relu, F.leaky_relu),
     "relu": (nn.relu, F.relu),
     "silu": (nn.silu, F.silu),
@@ -206,7 +211,8 @@ ACTIVATIONS: dict[str, tuple[Function, Function]] = {
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations(name: str) -> None:
-    compare(*ACTIVATIONS[name], [np.stack([BENDS, 3 * normal(16)])])
+    limit = 1e-7 if name == "hardsigmoid" else 1e-10  # PyTorch takes 1 / 6 in float32
+    compare(*ACTIVATIONS[name], [np.stack([BENDS, 3 * normal(16)])], limit=limit)
 
 
 def test_activations_of_several_operands() -> None:
@@ -296,16 +302,28 @@ LOSSES: dict[str, tuple[Function, Function, list[Any]]] = {
         [ROWS[0], LABELS],
     ),
 }
-DIFFERENT_IN_TARGET = {"bce weighted", "poisson full", "hinge_embedding", "ranking", "cosine"}
+FIXED_TARGET = {
+    "soft_margin",
+    "bce weighted",
+    "poisson full",
+    "hinge_embedding",
+    "ranking",
+    "cosine",
+}
 
 
-@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.filterwarnings("ignore:reduction")  # that "mean" is not "batchmean"
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses(name: str, reduction: str) -> None:
+def test_losses(name: str) -> None:
+    for reduction in ("none", "mean", "sum"):
+        _compare_losses(name, reduction)
+
+
+def _compare_losses(name: str, reduction: str) -> None:
     ours, theirs, arrays = LOSSES[name]
     given = [a.copy() for a in arrays]
     fixed: list[Any] = []
-    if name in DIFFERENT_IN_TARGET:  # a target of signs or counts is not differentiated by
+    if name in FIXED_TARGET:  # a target of signs or counts is not differentiated by
         fixed = [given.pop()]
     if name == "bce weighted":
         fixed = [*fixed, UNIT[1] + 1]
@@ -352,7 +370,11 @@ def test_similarity() -> None:
 
 def test_embedding() -> None:
     table, places = normal(5, 3), np.array([[1, 4], [0, 1]])
-    compare(lambda w: nn.embedding(places, w), lambda w: F.embedding(torch.from_numpy(places), w), [table])
+    compare(
+        lambda w: nn.embedding(places, w),
+        lambda w: F.embedding(torch.from_numpy(places), w),
+        [table],
+    )
     ours = lambda w: nn.embedding(places, w, padding_idx=1)  # noqa: E731
     compare(ours, lambda w: F.embedding(torch.from_numpy(places), w, padding_idx=1), [table])
 

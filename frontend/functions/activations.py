@@ -80,8 +80,9 @@ def hardshrink(x: Any, threshold: Any = 0.5, /) -> Tensor:
 def softshrink(x: Any, threshold: Any = 0.5, /) -> Tensor:
     """x moved towards 0 by the threshold, and 0 within it; the gradient is 0 at the threshold."""
     tensor = as_tensor(x, "softshrink")
-    below = ew.where(ew.less(tensor, ew.negative(threshold)), ew.add(tensor, threshold), 0)
-    return ew.where(ew.greater(tensor, threshold), ew.subtract(tensor, threshold), below)
+    limit = as_number("softshrink", threshold, "the threshold is a number")
+    below = ew.where(ew.less(tensor, -limit), ew.add(tensor, limit), 0)
+    return ew.where(ew.greater(tensor, limit), ew.subtract(tensor, limit), below)
 
 
 def tanhshrink(x: Any, /) -> Tensor:

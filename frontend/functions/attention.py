@@ -22,9 +22,9 @@ from einkorn.functions.elementwise import (
     where,
 )
 from einkorn.functions.linear_algebra import matmul
-from einkorn.functions.manipulation import concat, stack, to_shape
+from einkorn.functions.manipulation import concat, spread_to, stack, to_shape
 from einkorn.functions.statistical import softmax
-from einkorn.ir.dtypes import bool_, float32, int64
+from einkorn.ir.dtypes import bool_, float32, int32, int64
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.ops import Op
 from einkorn.recording import apply
@@ -156,16 +156,18 @@ def _plain(
 
 
 def _until(scores: Tensor, first: int) -> Tensor:
-    """Whether key j is not behind query first + i: [T, S]."""
+    """Whether key j is not behind query first + i, for every score: fused, it is never stored."""
     queries, keys = scores.shape[-2:]
-    rows = add(apply(Op.IOTA, size=queries, dtype=int64), first)
-    return greater_equal(to_shape(rows, (queries, 1)), apply(Op.IOTA, size=keys, dtype=int64))
+    rows = add(apply(Op.IOTA, size=queries, dtype=int32), first)
+    columns = apply(Op.IOTA, size=keys, dtype=int32)
+    spread = (spread_to(x, scores.shape) for x in (to_shape(rows, (queries, 1)), columns))
+    return greater_equal(*spread)
 
 
 def _in_blocks(
     q: Tensor, k: Tensor, v: Tensor, added: list[Tensor], scale: Any, rate: float, causal: bool
 ) -> Tensor:
-    """Blocks of queries; the backward pass computes each again. Keys ahead of a block are left out."""
+    """Blocks of queries, which the backward pass computes again; keys ahead are left out."""
     queries, keys = q.shape[-2], k.shape[-2]
     rows = max(PLAIN_SCORES // keys, -(-queries // MAX_BLOCKS), 1)
     parts: list[Tensor] = []

@@ -142,7 +142,7 @@ def binary_cross_entropy_with_logits(
     x, t = _pair(what, logits, target)
     softened = ew.softplus(ew.negative(x))
     if pos_weight is not None:
-        factor = ew.add(ew.multiply(ew.subtract(pos_weight, 1.0), t), 1.0)
+        factor = ew.add(ew.subtract(ew.multiply(t, pos_weight), t), 1.0)
         if factor.shape != x.shape:
             raise ShapeError(f"{what}: pos_weight must broadcast to {x._type}")
         softened = ew.multiply(softened, in_dtype(what, factor, x.dtype))
@@ -271,7 +271,7 @@ def soft_margin_loss(pred: Any, target: Any, /, *, reduction: str = "mean") -> T
 def margin_ranking_loss(
     first: Any, second: Any, target: Any, /, *, margin: Any = 0.0, reduction: str = "mean"
 ) -> Tensor:
-    """max(0, margin - target * (first - second)); target 1 wants the first larger, -1 the second."""
+    """max(0, margin - target * (first - second)): target 1 wants the first one to be larger."""
     what = "margin_ranking_loss"
     a, b = _pair(what, first, second)
     _, y = _pair(what, a, target)

@@ -238,5 +238,5 @@ def _moved(what: str, name: str, old: Any, new: Tensor, momentum: Any, size: Int
     known = as_tensor(old, what)
     running = _parameter(what, name, known, new, size, size)
     batch = stop_gradient(to_shape(new, size))
-    kept = multiply(running, subtract(1.0, momentum))
+    kept = subtract(running, multiply(running, momentum))
     return cast(add(kept, multiply(batch, momentum)), known.dtype)
