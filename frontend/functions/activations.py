@@ -103,6 +103,19 @@ def mish(x: Any, /) -> Tensor:
     return ew.multiply(tensor, ew.tanh(ew.softplus(tensor)))
 
 
+def leaky_relu(x: Any, negative_slope: Any = 0.01) -> Tensor:
+    """x where x > 0, else negative_slope * x (Maas et al., 2013)."""
+    tensor = as_tensor(x, "leaky_relu")
+    return ew.where(ew.greater(tensor, 0), tensor, ew.multiply(tensor, negative_slope))
+
+
+def elu(x: Any, alpha: Any = 1.0) -> Tensor:
+    """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al., 2016)."""
+    tensor = as_tensor(x, "elu")
+    below = ew.multiply(ew.expm1(_negative_part(tensor)), alpha)
+    return ew.where(ew.greater(tensor, 0), tensor, below)
+
+
 def selu(x: Any, /) -> Tensor:
     """scale * x where x > 0, else scale * alpha * (exp(x) - 1) (Klambauer et al., 2017)."""
     tensor = _floats("selu", x)

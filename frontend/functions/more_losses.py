@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from einkorn.convert import as_choice, as_flag, as_number, as_tensor, in_dtype, meet, normal_axis
 from einkorn.functions import elementwise as ew
-from einkorn.functions.losses import reduced
+from einkorn.functions.losses import REDUCTIONS, reduced
 from einkorn.functions.statistical import sum as sum_over
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import DTypeError, ShapeError
@@ -162,7 +162,7 @@ def kl_div(
     """
     what = "kl_div"
     x, t = _pair(what, log_pred, target)
-    as_choice(what, "reduction", reduction, ("mean", "sum", "none", "batchmean"))
+    as_choice(what, "reduction", reduction, (*REDUCTIONS, "batchmean"))
     if as_flag(what, "log_target", log_target):
         losses = ew.multiply(ew.exp(t), ew.subtract(t, x))
     else:
