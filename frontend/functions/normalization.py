@@ -229,8 +229,8 @@ def batch_norm(
     if mean is None:
         return found, None, None
     unbiased = multiply(variance, count / (count - 1))
-    pairs = (("mean", mean, centre), ("var", var, unbiased))
-    return found, *(_moved(what, *pair, momentum, size) for pair in pairs)
+    new_mean = _moved(what, "mean", mean, centre, momentum, size)
+    return found, new_mean, _moved(what, "var", var, unbiased, momentum, size)
 
 
 def _moved(what: str, name: str, old: Any, new: Tensor, momentum: Any, size: Ints) -> Tensor:
