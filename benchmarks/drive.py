@@ -14,9 +14,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks import reference
 from benchmarks.peers import by_numpy
 from benchmarks.process import environment, wait_until_quiet
 from benchmarks.results import DISTURBED
@@ -102,12 +104,16 @@ class Process:
         self._folder.cleanup()
 
 
+@lru_cache
 def reference_losses(name: str, plan: Plan) -> list[float] | None:
     """The first losses in float64; None when the reference has no such model."""
     workload = in_float64(make(name, tiny=plan.tiny))
-    if workload.model not in by_numpy.MODELS:
+    if workload.model in reference.TRAINED:
+        running = by_numpy.train(workload, reference.TRAINED[workload.model])
+    elif workload.model in by_numpy.MODELS:
+        running = by_numpy.build(workload, "", 1)
+    else:
         return None
-    running = by_numpy.build(workload, "", 1)
     losses: list[float] = []
     for _ in range(plan.checked):
         running.step()

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.workloads import Workload
+from benchmarks.definition import Workload
 
 CACHE = 64 * 2**20  # bytes; a workload with less is taken to stay in the last-level cache
 TOLERANCE = 1e-3  # relative, for the losses of the first steps

@@ -1,85 +1,23 @@
-"""What is measured: arrays, optimizer and the amount of work, without saying how to compute it.
-
-A workload names a model; every peer has a function of that name in its table of models, or leaves
-the workload out. All arrays are float32, but for labels. Step number i takes batch i modulo the
-number of batches.
-
-task    one step is
-train   the loss and its gradients by all parameters, and the optimizer's update
-update  the optimizer's update alone; the batch holds the gradients
-call    the model applied to the batch, results in the peer's own arrays
-infer   the same, from NumPy arrays to a NumPy array
-"""
+"""The workloads by name, and in groups; `definition` says what one is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
-Arrays = tuple[Array, ...]
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """How a parameter follows its gradient: `sgd`, `adam` (eps beside the corrected root), `none`.
-
-    Attributes:
-        rates: the learning rates, one for each parameter.
-    """
-
-    kind: str = "none"
-    rates: tuple[float, ...] = ()
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-
-
-@dataclass(frozen=True)
-class Workload:
-    """One thing to time.
-
-    Attributes:
-        matmul_flops: multiplications and additions of the matrix products of a step.
-        least_bytes: what has to move if everything that can be fused is fused.
-        exponentials: exp and tanh to evaluate.
-    """
-
-    name: str
-    title: str
-    model: str
-    task: str
-    params: dict[str, Array]
-    batches: list[Arrays]
-    optimizer: Optimizer = Optimizer()
-    matmul_flops: float = 0.0
-    least_bytes: float = 0.0
-    exponentials: float = 0.0
-
-    @property
-    def footprint(self) -> int:
-        """The bytes of all arrays that outlive a step."""
-        copies = 3 if self.optimizer.kind == "adam" else 1
-        kept = sum(values.nbytes for values in self.params.values())
-        return copies * kept + sum(x.nbytes for batch in self.batches for x in batch)
-
-
-def _normal(generator: np.random.Generator, *shape: int, scale: float = 1.0) -> Array:
-    """Drawn in float32, so that no float64 copy counts in the peak memory of a peer."""
-    values = generator.standard_normal(shape, dtype=np.float32)
-    values *= np.float32(scale)
-    return values
+from benchmarks import networks
+from benchmarks.definition import Array, Arrays, Optimizer, Workload, normal, size
 
 
 def _layers(generator: np.random.Generator, widths: tuple[int, ...]) -> dict[str, Array]:
     """Weights for ReLU, and zero biases."""
     params: dict[str, Array] = {}
     for k, (before, after) in enumerate(pairwise(widths)):
-        params[f"weight{k}"] = _normal(generator, before, after, scale=(2 / before) ** 0.5)
+        params[f"weight{k}"] = normal(generator, before, after, scale=(2 / before) ** 0.5)
         params[f"bias{k}"] = np.zeros(after, np.float32)
     return params
 
@@ -91,17 +29,13 @@ def _layer_flops(widths: tuple[int, ...], batch: int) -> float:
     return 2.0 * batch * products
 
 
-def _size(params: dict[str, Array]) -> int:
-    return sum(values.size for values in params.values())
-
-
 def regression(batch: int = 32, hidden: int = 64) -> Workload:
     """A network so small that calls and launches are all there is."""
     generator = np.random.default_rng(101)
     params = _layers(generator, (3, hidden, 1))
     batches: list[Arrays] = []
     for _ in range(4):
-        x = _normal(generator, batch, 3)
+        x = normal(generator, batch, 3)
         batches.append((x, np.cos(2 * x[:, :1]) * x[:, 1:2]))
     return Workload(
         "W1",
@@ -123,7 +57,7 @@ def _classifier(
     generator = np.random.default_rng(seed)
     params = _layers(generator, widths)
     batches: list[Arrays] = [
-        (_normal(generator, batch, widths[0]), generator.integers(0, widths[-1], batch))
+        (normal(generator, batch, widths[0]), generator.integers(0, widths[-1], batch))
         for _ in range(4)
     ]
     return Workload(
@@ -135,7 +69,7 @@ def _classifier(
         batches,
         Optimizer("adam", (rate,) * len(params)),
         matmul_flops=_layer_flops(widths, batch),
-        least_bytes=4.0 * 7 * _size(params),
+        least_bytes=4.0 * 7 * size(params),
     )
 
 
@@ -155,7 +89,7 @@ def elementwise(size: int = 4 * 2**20) -> Workload:
     """Three transcendental functions, forward and gradient, one pass over memory if fused."""
     generator = np.random.default_rng(106)
     params = {
-        "x": _normal(generator, size),
+        "x": normal(generator, size),
         "a": np.full((), 0.9, np.float32),
         "b": np.full((), 0.1, np.float32),
     }
@@ -176,7 +110,7 @@ def normalised_softmax(rows: int = 4096, columns: int = 1024) -> Workload:
     """Reductions along rows, and what comes between them."""
     generator = np.random.default_rng(107)
     params = {
-        "x": _normal(generator, rows, columns),
+        "x": normal(generator, rows, columns),
         "gamma": np.ones(columns, np.float32),
         "beta": np.zeros(columns, np.float32),
     }
@@ -196,8 +130,8 @@ def normalised_softmax(rows: int = 4096, columns: int = 1024) -> Workload:
 def adam_alone(count: int = 10, side: int = 1024) -> Workload:
     """Memory traffic: three arrays are read and written, a fourth is read."""
     generator = np.random.default_rng(108)
-    params = {f"weight{k}": _normal(generator, side, side) for k in range(count)}
-    gradients = tuple(_normal(generator, side, side, scale=0.01) for _ in range(count))
+    params = {f"weight{k}": normal(generator, side, side) for k in range(count)}
+    gradients = tuple(normal(generator, side, side, scale=0.01) for _ in range(count))
     return Workload(
         "W8",
         f"Adam on {count} arrays of {side}x{side}",
@@ -206,7 +140,7 @@ def adam_alone(count: int = 10, side: int = 1024) -> Workload:
         params,
         [gradients],
         Optimizer("adam", (1e-3,) * count),
-        least_bytes=4.0 * 7 * _size(params),
+        least_bytes=4.0 * 7 * size(params),
     )
 
 
@@ -220,9 +154,9 @@ def inference(widths: tuple[int, ...] = (784, 512, 256, 10)) -> Workload:
         "relu_mlp",
         "infer",
         params,
-        [(_normal(generator, 1, widths[0]),) for _ in range(16)],
-        matmul_flops=2.0 * _size(params),
-        least_bytes=4.0 * _size(params),
+        [(normal(generator, 1, widths[0]),) for _ in range(16)],
+        matmul_flops=2.0 * size(params),
+        least_bytes=4.0 * size(params),
     )
 
 
@@ -235,7 +169,7 @@ def product(m: int, k: int, n: int) -> Workload:
         "product",
         "call",
         {},
-        [(_normal(generator, m, k), _normal(generator, k, n))],
+        [(normal(generator, m, k), normal(generator, k, n))],
         matmul_flops=2.0 * m * k * n,
     )
 
@@ -243,7 +177,7 @@ def product(m: int, k: int, n: int) -> Workload:
 def small_call(model: str, captured: int) -> Workload:
     """Arrays of eight elements: the time is that of the call."""
     generator = np.random.default_rng(121)
-    params = {f"p{k}": _normal(generator, 8) for k in range(captured)}
+    params = {f"p{k}": normal(generator, 8) for k in range(captured)}
     titles = {
         "add_all": f"compiled call, 2 arrays, {captured} parameters, all of them added",
         "capture_all": f"compiled call, 2 arrays, {captured} parameters captured, x + y returned",
@@ -251,25 +185,33 @@ def small_call(model: str, captured: int) -> Workload:
         "exp": "exp(x) of 8 elements",
     }
     name = f"{model.replace('_', '-')} {captured}" if captured else model
-    batch = (_normal(generator, 8), _normal(generator, 8))
+    batch = (normal(generator, 8), normal(generator, 8))
     return Workload(name, titles[model], model, "call", params, [batch])
 
 
 TINY: dict[str, dict[str, Any]] = {  # the same code in milliseconds, for tests
     "W1": {"batch": 8, "hidden": 16},
     "W2": {"batch": 8, "widths": (12, 16, 8, 5)},
+    "W3": {"batch": 3, "side": 16, "channels": (2, 3), "widths": (7, 6, 5)},
+    "W4": {"batch": 4, "side": 8, "channels": (8, 8, 16), "classes": 5},
+    "W5": {"batch": 2, "length": 6, "width": 8, "layers": 2, "letters": 11},
     "W6": {"size": 1000},
     "W7": {"rows": 6, "columns": 20},
     "W8": {"count": 2, "side": 5},
+    "W9": {"batch": 3, "length": 5, "inputs": 4, "hidden": 6, "classes": 5},
     "W10": {"widths": (12, 16, 8, 5)},
     "W11": {"batch": 4, "depth": 4, "width": 8},
 }
 STEPS: dict[str, Callable[..., Workload]] = {
     "W1": regression,
     "W2": classifier,
+    "W3": networks.lenet,
+    "W4": networks.residual_network,
+    "W5": networks.transformer,
     "W6": elementwise,
     "W7": normalised_softmax,
     "W8": adam_alone,
+    "W9": networks.lstm,
     "W10": inference,
     "W11": deep_classifier,
 }

@@ -14,9 +14,10 @@ import numpy as np
 from einkorn.ir.control import run_control
 from einkorn.ir.errors import BoundsError, DTypeError, IRError, ShapeError
 from einkorn.ir.graph import Graph
+from einkorn.ir.host_calls import call_host, is_host_node, result_types
 from einkorn.ir.node import Node
 from einkorn.ir.ops import CONTROL, OPS, Op
-from einkorn.ir.types import TensorType
+from einkorn.ir.types import TensorType, TupleType
 
 Array = np.ndarray[Any, Any]
 
@@ -48,6 +49,9 @@ def _evaluate(node: Node, env: Mapping[Node, Any]) -> Any:
         raise IRError("the reference has no grad; expand-autodiff comes before")
     if node.op is Op.INPUT:
         raise IRError(f"{node!r} is neither an input nor a capture of the graph")
+    if is_host_node(node):
+        found = call_host(node.op, dict(node.attrs), values, result_types(node.type))
+        return found if isinstance(node.type, TupleType) else found[0]
     touched = values[2].size if len(values) > 2 else node.tensor.size
     if OPS[node.op].refuses and touched:
         _check_indices(node, values[1], values[0].shape[node.attr("axis")])

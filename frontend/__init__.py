@@ -7,9 +7,9 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 
 import math as _math
 
-from einkorn import initializers, nn, optim, random, special
+from einkorn import fft, initializers, linalg, nn, optim, random, special
 from einkorn.associative import associative_scan
-from einkorn.compile import Compiled, compile, eager, trace
+from einkorn.compile import Compiled, clear_caches, compile, eager, trace
 from einkorn.container import Container
 from einkorn.control import cond, fori_loop, map, scan, switch, while_loop
 from einkorn.functions.creation import (
@@ -97,6 +97,7 @@ from einkorn.functions.elementwise import (
 )
 from einkorn.functions.exchange import from_dlpack
 from einkorn.functions.floating import (
+    angle,
     atan,
     atan2,
     conj,
@@ -158,6 +159,8 @@ from einkorn.functions.statistical import (
 from einkorn.ir.dtypes import (
     bfloat16,
     bool_,
+    complex64,
+    complex128,
     float16,
     float32,
     float64,
@@ -175,7 +178,9 @@ from einkorn.ir.errors import (
     DTypeError,
     EinkornError,
     ExchangeError,
+    HostError,
     IRError,
+    LinAlgError,
     ShapeError,
     StateError,
     TraceError,
@@ -184,9 +189,9 @@ from einkorn.ir.parse import parse
 from einkorn.leaf import Leaf, Parameter, tensor
 from einkorn.nn.module import Module
 from einkorn.recording import no_grad
-from einkorn.runtime.compiler import clear_caches
 from einkorn.runtime.settings import override as settings
 from einkorn.tensor import Tensor
+from einkorn.traces import RetraceWarning
 from einkorn.transforms.checkpoint import checkpoint
 from einkorn.transforms.custom import custom_jvp, custom_vjp
 from einkorn.transforms.gradients import grad, value_and_grad
@@ -213,10 +218,13 @@ __all__ = [
     "DTypeError",
     "EinkornError",
     "ExchangeError",
+    "HostError",
     "IRError",
     "Leaf",
+    "LinAlgError",
     "Module",
     "Parameter",
+    "RetraceWarning",
     "ShapeError",
     "StateError",
     "Tensor",
@@ -228,6 +236,7 @@ __all__ = [
     "acosh",
     "add",
     "all",
+    "angle",
     "any",
     "arange",
     "argmax",
@@ -258,6 +267,8 @@ __all__ = [
     "clear_caches",
     "clip",
     "compile",
+    "complex64",
+    "complex128",
     "concat",
     "cond",
     "conj",
@@ -284,6 +295,7 @@ __all__ = [
     "expand_dims",
     "expm1",
     "eye",
+    "fft",
     "finfo",
     "flatten",
     "flip",
@@ -318,6 +330,7 @@ __all__ = [
     "jvp",
     "less",
     "less_equal",
+    "linalg",
     "linspace",
     "log",
     "log1p",

@@ -181,6 +181,15 @@ class Arguments:
             labels.append(".".join(map(str, (head, *rest))))
         return labels
 
+    def objects(self, names: Sequence[str]) -> dict[str, Any]:
+        """The arguments that are passed on as they are, by the names of their parameters."""
+        rows = zip(paths(self.structure), self.ends, self.kinds)
+        return {
+            key if side == 1 else names[key]: end
+            for (side, key, *rest), end, kind in rows
+            if isinstance(kind, Static) and not rest and (side == 1 or key < len(names))
+        }
+
     def traced(self, trace: Any, names: Sequence[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with inputs of `trace` in place of tensors and numbers.
 

@@ -174,6 +174,8 @@ class BoundCall:
         else:
             status = self._native.run(threads)
         del held
+        if status:
+            self._native.raise_failure(status)
         return None if status else arrays
 
     def _rebind(self) -> None:

@@ -17,11 +17,10 @@ from einkorn.convert import as_tensor, in_dtype, is_weak
 from einkorn.ir.dtypes import float64
 from einkorn.ir.errors import EinkornError, ShapeError, TraceError
 from einkorn.ir.graph import Graph
-from einkorn.ir.node import Node, make_region, placeholder, project
+from einkorn.ir.node import Node, make, new_id, placeholder, project
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
-from einkorn.passes.control_vjp import stacking
 from einkorn.recording import (
     Record,
     Value,
@@ -161,7 +160,7 @@ def trace_function(
         try:
             with tracing(trace):
                 given = [
-                    trace.argument(type, label, tracks=type.dtype.is_float)
+                    trace.argument(type, label, tracks=type.dtype.is_inexact)
                     for label, type in arguments
                 ]
                 outputs = list(run(given, trace))
@@ -260,32 +259,34 @@ def outer_value(capture: Capture) -> Value:
 
 
 def apply_control(op: Op, operands: Sequence[Value], **attrs: Any) -> list[Tensor]:
-    """The results of a `cond`, `while` or `scan`: run now and recorded, or added to the trace."""
+    """The results of a `cond`, `while` or `scan`: run now and recorded, or added to the trace.
+
+    With an `id` it is the node of that id, else one different from every other.
+    """
+    attrs.setdefault("id", new_id())
     trace = current_trace.get()
     if trace is not None:
         tracks = is_recording() and any(map(trace.tracks, operands))
-        node = make_region(op, [trace.operand(x, tracks) for x in operands], **attrs)
+        node = make(op, *(trace.operand(x, tracks) for x in operands), **attrs)
         trace.note(node)
         return [traced(part, trace, tracks=tracks) for part in _parts(node)]
     arrays = [x._eager() for x in operands]
     for x in operands:
         x._lend()
     if not (is_recording() and any(x._tracked() is not None for x in operands)):
-        node = make_region(op, [placeholder(x._type) for x in operands], **attrs)
+        node = make(op, *(placeholder(x._type) for x in operands), **attrs)
         found = control(node, arrays)
         return [result(part.tensor, np.asarray(x)) for part, x in zip(_parts(node), found)]
     region = current_region.get()
     records = tuple(x._as_record() for x in operands)
     if region is not None:
         records = tuple(map(region.bring, records))
-    node = make_region(op, [record.node for record in records], **attrs)
+    node = make(op, *(record.node for record in records), **attrs)
     parts = _parts(node)
-    ran = stacking(node) if op is Op.SCAN else node
-    found = [np.asarray(x) for x in control(ran, arrays)]
-    known: dict[Any, Any] = dict(zip(_parts(ran)[len(parts) :], found[len(parts) :]))
+    found = [np.asarray(x) for x in control(node, arrays)]
     results: list[Tensor] = []
     for part, array in zip(parts, found):
-        record = Record(part, array, records, known=known)
+        record = Record(part, array, records)
         if region is not None:
             region.add(record)
         results.append(result(part.tensor, array, record=record))

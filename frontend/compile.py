@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, ItemsView, Iterator, Sequence, Set, ValuesView
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from types import MethodType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
-from einkorn.arguments import Arguments, is_gone, read_arguments
+from einkorn.arguments import Arguments, read_arguments
 from einkorn.closed import outer_value
 from einkorn.entry import OUTPUT, Entry, Mode, Returned
-from einkorn.epochs import structure_epoch
+from einkorn.explanation import Explanation
 from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import make_call, project
 from einkorn.leaf import Leaf
 from einkorn.lowered import Lowered
+from einkorn.python_reads import PythonReads
 from einkorn.recording import (
     Value,
     current_region,
@@ -29,14 +31,15 @@ from einkorn.recording import (
 )
 from einkorn.region import run_region
 from einkorn.runtime import settings
+from einkorn.runtime.compiler import clear_caches as clear_programs
 from einkorn.runtime.locks import LOCKS
+from einkorn.traces import MAX_TRACES, Policy, Traces
 from einkorn.tracing import Trace, tracing
 from einkorn.transforms.targets import depth
 from einkorn.tree import flatten, is_plain_dataclass, unflatten
 
 BACKENDS = ("llvm", "reference")
-KINDS_KEPT = 256  # kinds of arguments for which one compiled function keeps traces
-QUICK = 4  # traces that are looked at before the arguments of a call are flattened
+_alive: WeakSet[Any] = WeakSet()  # every compiled function
 
 
 class Compiled:
@@ -50,6 +53,7 @@ class Compiled:
         threads: int | None = None,
         static_argnames: Sequence[str] = (),
         name: str | None = None,
+        policy: Policy = Policy(),  # noqa: B008 # frozen
     ) -> None:
         if not callable(fn) or inspect.isclass(fn):
             raise EinkornError(f"ek.compile needs a function or a Module, got {fn!r}")
@@ -73,9 +77,8 @@ class Compiled:
             )
         self._name = name or _name_of(fn)
         self._is_method = False  # whether the first argument is an object, not data
-        self._entries: dict[Any, list[Entry]] = {}
-        self._quick: tuple[Entry, ...] = ()  # used lately, and with flat arguments
-        self._seconds: WeakKeyDictionary[Entry, tuple[float, float]] = WeakKeyDictionary()
+        self._traces = Traces(self._name, policy.checked())
+        _alive.add(self)
         functools.update_wrapper(self, fn, updated=())
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -102,15 +105,12 @@ class Compiled:
             return run_region(self._name, self._fn, self._read(args, kwargs))
         threads = self._threads or chosen.threads
         mode = (depth() > 0, is_recording())
-        for entry in self._quick:
+        for entry in self._traces.quick:
             words = entry.words(args, kwargs, mode)
             if words is not None:
                 return entry.run(words, threads)
         arguments = self._read(args, kwargs)
-        entry = self._entry(arguments, mode)
-        if entry.is_quick and entry not in self._quick:
-            self._quick = (entry, *self._quick[: QUICK - 1])
-        return entry.call(arguments, threads)
+        return self._entry(arguments, mode).call(arguments, threads)
 
     # -- tracing -------------------------------------------------------------------------------
 
@@ -124,44 +124,26 @@ class Compiled:
         return read_arguments(self._name, args, kwargs, static)
 
     def _entry(self, arguments: Arguments, mode: Mode) -> Entry:
-        """The entry whose guards hold, traced anew when there is none."""
+        """The trace whose guards hold, made anew when there is none."""
         key = (arguments.key, *mode)
-        entries = self._entries.get(key, ())
-        for entry in entries:
-            if entry.holds(arguments):
-                return entry
+        found = self._traces.find(key, arguments)
+        if found is not None:
+            return found
         with LOCKS.tracing:
-            entry = self._traced(arguments, mode, self._why(entries, arguments))
-            self._quick = ()
-            for gone in [old for old in self._entries if is_gone(old[0])]:
-                del self._entries[gone]
-            while len(self._entries) >= KINDS_KEPT:  # the oldest kind of arguments goes first
-                del self._entries[next(iter(self._entries))]
-            kept = [old for old in self._entries.get(key, ()) if old.epoch == structure_epoch()]
-            self._entries[key] = [entry, *kept]
+            why = self._traces.why(key, arguments)
+            start = perf_counter()
+            trace, returned = self._run_traced(arguments)
+            traced = perf_counter()
+            entry = Entry(trace, returned, arguments, mode, self._backend, why)
+            self._traces.add(key, entry, (traced - start, perf_counter() - traced))
             return entry
-
-    def _why(self, entries: Sequence[Entry], arguments: Arguments) -> str:
-        if not self._entries:
-            return "first call"
-        if not entries:
-            return f"new kinds of arguments: {arguments.describe()}"
-        return entries[0].why_not(arguments)
-
-    def _traced(self, arguments: Arguments, mode: Mode, why: str) -> Entry:
-        start = perf_counter()
-        trace, returned = self._run_traced(arguments)
-        traced = perf_counter()
-        entry = Entry(trace, returned, arguments, mode, self._backend, why)
-        self._seconds[entry] = traced - start, perf_counter() - traced
-        return entry
 
     def _run_traced(self, arguments: Arguments) -> tuple[Trace, Returned]:
         """Run the function on traced arguments."""
         trace = Trace(self._name, outer=current_trace.get())
         region = current_region.set(None)
         try:
-            with tracing(trace):
+            with tracing(trace), self._reading(trace, arguments):
                 args, kwargs = arguments.traced(trace, self._parameters)
                 returned = self._fn(*args, **kwargs)
                 ends, structure = flatten(returned)
@@ -173,6 +155,14 @@ class Compiled:
             current_region.reset(region)
         plain = [OUTPUT if _is_output(x) else x for x in ends]
         return trace, Returned(outputs, plain, structure)
+
+    def _reading(self, trace: Trace, arguments: Arguments) -> AbstractContextManager[None]:
+        """Note what the function reads by name; within the block calls it must not make raise."""
+        if trace.outer is not None:  # which does so
+            return nullcontext()
+        trace.reads = PythonReads(sys._getframe(1), self._name)
+        trace.reads.enter(self._fn, arguments.objects(self._parameters))
+        return trace.reads.effects.refused()
 
     def _inline(self, outer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call inside another trace: a `call` region there."""
@@ -216,24 +206,16 @@ class Compiled:
         """Every stage of the compilation for these arguments; nothing is run."""
         return Lowered(self.trace(*args, **kwargs), self._backend)
 
-    def explain(self) -> str:
-        """What was traced, why, under which conditions each trace is used, and what it cost."""
-        rows = [f"{self._name}: {sum(map(len, self._entries.values()))} traces"]
-        for entries in self._entries.values():
-            for entry in entries:
-                rows.extend(f"  {row}" for row in (*entry.describe(), *self._made(entry)))
-        return "\n".join(rows)
+    def explain(self) -> Explanation:
+        """What was traced, why, under which conditions each trace is used, and what it cost.
 
-    def _made(self, entry: Entry) -> Iterator[str]:
-        """What making the program of a trace took, and how large it is."""
-        traced, compiled = (1e3 * seconds for seconds in self._seconds[entry])
-        yield f"  made in: {traced:.1f} ms of tracing, {compiled:.1f} ms of compiling"
-        program = entry.program
-        if program is not None:
-            yield (
-                f"  program: {len(program.instructions)} instructions of {len(program.kernels)} "
-                f"kernels, an arena of {program.arena_bytes} bytes"
-            )
+        Text when it is printed; its attributes are the same as data.
+        """
+        return self._traces.explain()
+
+    def clear(self) -> None:
+        """Forget every trace of this function."""
+        self._traces.clear()
 
 
 def _parameters(fn: Callable[..., Any]) -> list[str]:
@@ -270,6 +252,8 @@ def compile(
     threads: int | None = None,
     static_argnames: Sequence[str] = (),
     name: str | None = None,
+    on_retrace: str | None = None,
+    max_traces: int = MAX_TRACES,
 ) -> Any:
     """Compile a function, a Module or a method into one native call; use it as a decorator.
 
@@ -281,6 +265,10 @@ def compile(
         threads: how many threads a step may use; the setting EINKORN_THREADS by default.
         static_argnames: parameters whose numbers are constants of the trace.
         name: the name in printed IR; the function's own by default.
+        on_retrace: what happens when the function has to be traced again: "allow", "warn" or
+            "error". By default a RetraceWarning comes after the eighth time, and when one number
+            is the reason for the second time.
+        max_traces: how many traces are kept; the one unused for longest makes room for another.
     """
     if backend not in BACKENDS:
         raise EinkornError(f"there is no backend {backend!r}; use one of {', '.join(BACKENDS)}")
@@ -289,6 +277,7 @@ def compile(
         "threads": threads,
         "static_argnames": static_argnames,
         "name": name,
+        "policy": Policy(on_retrace, max_traces),
     }
     if fn is None:
         return lambda fn: Compiled(fn, **options)
@@ -299,6 +288,13 @@ def trace(fn: Callable[..., Any]) -> Callable[..., Graph]:
     """`ek.trace(fn)(*args)`: the graph that `fn` records for these arguments."""
     compiled = fn if isinstance(fn, Compiled) else Compiled(fn)
     return compiled.trace
+
+
+def clear_caches() -> None:
+    """Forget every trace and every compiled program; kernels stay loaded."""
+    for compiled in list(_alive):
+        compiled.clear()
+    clear_programs()
 
 
 def eager() -> AbstractContextManager[Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einkorn.ir.dtypes import DType, as_dtype, bool_, float32, int64, promote
+from einkorn.ir.dtypes import DType, as_dtype, bool_, complex64, float32, int64, promote
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.numpy_rules import cast as cast_values
 from einkorn.ir.ops import Op
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-_SCALARS = (bool, int, float)
+_SCALARS = (bool, int, float, complex)
 
 
 def as_operand(x: object) -> bool:
     """Whether an operator of Tensor takes `x`; sequences and arrays yes, other objects no."""
-    return isinstance(x, (Value, bool, int, float, np.ndarray, np.generic, list, tuple))
+    return isinstance(x, (Value, bool, int, float, complex, np.ndarray, np.generic, list, tuple))
 
 
 def check_dtype(spec: object) -> DType:
@@ -54,11 +54,13 @@ def to_array(
     """
     listed = isinstance(x, (list, tuple))
     array = _from_sequence(x, what, dtype) if listed else np.asarray(x)
-    if array.dtype.kind in "OSUVMmc" and array.dtype.name != "bfloat16":
+    if array.dtype.kind in "OSUVMm" and array.dtype.name != "bfloat16":
         raise DTypeError(
             f"{what}: values of dtype {array.dtype} ({type(x).__name__}) are not numbers that "
             "einkorn supports; convert them to a float, integer or bool array first"
         )
+    if array.dtype.kind == "c" and dtype is not None and not dtype.is_complex:
+        raise DTypeError(f"{what}: complex numbers are no {dtype}; take their real part first")
     weak = type(x) in _SCALARS
     wanted = dtype or (weak_dtype(x) if weak else as_dtype(array.dtype.newbyteorder("=")))
     if wanted.is_integer and array.dtype.kind not in "bui":
@@ -100,9 +102,9 @@ def _from_sequence(x: Sequence[Any], what: str, dtype: DType | None) -> Array:
         raise ShapeError(f"{what}: nested lists must be rectangular: {error}") from None
     except (OverflowError, TypeError) as error:
         raise DTypeError(f"{what}: the list holds values that are no numbers: {error}") from None
-    if dtype is None and (array.size == 0 or (array.dtype.kind == "f" and not _has_arrays(x))):
+    if dtype is None and (array.size == 0 or (array.dtype.kind in "fc" and not _has_arrays(x))):
         with np.errstate(over="ignore"):
-            array = array.astype(np.float32)
+            array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32)
     return array
 
 
@@ -130,10 +132,12 @@ def _has_arrays(x: Any) -> bool:
     return isinstance(x, (np.ndarray, np.generic)) or (isinstance(x, Value) and not x._weak)
 
 
-def weak_dtype(number: bool | int | float) -> DType:
+def weak_dtype(number: bool | int | float | complex) -> DType:
     """The dtype of a Python number that meets no tensor."""
     if isinstance(number, bool):
         return bool_
+    if isinstance(number, complex):
+        return complex64
     return int64 if isinstance(number, int) else float32
 
 
@@ -195,8 +199,10 @@ def _with_weak(dtype: DType | None, x: Any) -> DType:
     """The dtype when a Python number joins: its kind may raise the kind, never the width."""
     kind = _weak_kind(x)
     if dtype is None:
-        return {"b": bool_, "i": int64, "f": float32}[kind]
-    if kind == "f" and not dtype.is_float:
+        return {"b": bool_, "i": int64, "f": float32, "c": complex64}[kind]
+    if kind == "c":
+        return dtype if dtype.is_complex else dtype.complex
+    if kind == "f" and not dtype.is_inexact:
         return float32
     if kind == "i" and dtype is bool_:
         return int64
@@ -207,6 +213,8 @@ def _weak_kind(x: Any) -> str:
     """The kind of a Python number, or of the one that a run-time scalar stands for."""
     if isinstance(x, Value):
         return "f" if x._type.dtype.is_float else "i"
+    if isinstance(x, complex):
+        return "c"
     return "b" if isinstance(x, bool) else "i" if isinstance(x, int) else "f"
 
 
@@ -226,6 +234,8 @@ def in_dtype(what: str, x: Any, dtype: DType) -> Tensor:
 
 def _check_fits(what: str, number: Any, dtype: DType) -> None:
     """Integers hold their range; floats round, but not what is beyond every float."""
+    if isinstance(number, complex) and not dtype.is_complex:
+        raise DTypeError(f"{what}: the complex number {number} is no {dtype}")
     if dtype.is_integer and not isinstance(number, bool):
         info = np.iinfo(dtype.numpy)
         if not info.min <= number <= info.max:

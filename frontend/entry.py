@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from einkorn.bound_call import Calls
 from einkorn.epochs import EPOCHS
 from einkorn.ir.program import Program
 from einkorn.ir.types import TensorType
+from einkorn.python_reads import Place
 from einkorn.recorded_call import RecordedCalls, calls_of
 from einkorn.recording import result
 from einkorn.runtime.locks import LOCKS
@@ -79,6 +80,10 @@ class Entry:
         self._guards = trace.guards
         self._announced = [guard for guard in trace.guards if guard.announced]
         self._others = [guard for guard in trace.guards if not guard.announced]
+        self._reads = trace.reads
+        if self._reads is not None:
+            self._reads.finish()
+        self._as_read = _always if self._reads is None else self._reads.check()
         self._checked = -1  # the epoch of settings in which those announced were seen to hold
         self._specialised = _specialised_arguments(trace, arguments)
         self._plain, self._structure = returned.plain, returned.structure
@@ -120,7 +125,7 @@ class Entry:
         for guard in self._others:
             if not guard.holds():
                 return False
-        return True
+        return self._as_read()
 
     def why_not(self, arguments: Arguments) -> str:
         """Why this trace cannot be used, for people."""
@@ -130,16 +135,26 @@ class Entry:
             if repr(arguments.ends[k]) != repr(value):
                 return f"the number {value} became {arguments.ends[k]}: {'; '.join(self.reasons)}"
         failed = [guard.reason for guard in self._guards if not guard.holds()]
+        failed += [place.why_not() for place in self._places if not place.holds()]
         return "; ".join(failed) or "the arguments differ"
 
-    def describe(self) -> Iterable[str]:
-        """The trace for people: why it was made, its size and its guards."""
-        nodes = len(self.graph.nodes)
-        yield f"trace because: {self.why} ({nodes} nodes, called {self.calls} times)"
-        for reason in self.reasons:
-            yield f"  specialised: {reason}"
-        for guard in self._guards:
-            yield f"  guard: {guard.reason}"
+    def changed_numbers(self) -> list[str]:
+        """What reads the numbers by name that are others now."""
+        return [x.label for x in self._places if x.is_number and not x.holds()]
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether an object that it was made for is gone, so that it can never be used again."""
+        return any(place.is_gone for place in self._places)
+
+    def conditions(self) -> Iterable[str]:
+        """What has to be as it was, for people."""
+        yield from (guard.reason for guard in self._guards)
+        yield from (place.describe() for place in self._places)
+
+    @property
+    def _places(self) -> Sequence[Place]:
+        return self._reads.places if self._reads is not None else ()
 
     # -- the call ------------------------------------------------------------------------------
 
@@ -185,6 +200,10 @@ class Entry:
         found = iter(tensors)
         ends = [next(found) if x is OUTPUT else x for x in self._plain]
         return unflatten(self._structure, ends)
+
+
+def _always() -> bool:
+    return True
 
 
 def _specialised_arguments(trace: Trace, arguments: Arguments) -> dict[int, Any]:

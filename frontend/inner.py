@@ -13,18 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.closed import apply_control
 from einkorn.ir.dtypes import float64
 from einkorn.ir.errors import TraceError
 from einkorn.ir.graph import Graph
-from einkorn.ir.node import Node, constant_value, make_call, project
-from einkorn.ir.ops import Op
-from einkorn.ir.types import TensorType
+from einkorn.ir.node import Node, constant_value, make_call, new_id, project
+from einkorn.ir.ops import CONTROL, Op
+from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
 from einkorn.passes.autodiff import expand
 from einkorn.recording import (
     Record,
     Value,
     apply,
+    apply_several,
     current_region,
     current_trace,
     is_recording,
@@ -140,6 +142,7 @@ def replay(graph: Graph, values: Sequence[Value]) -> list[Tensor]:
     """The outputs of a graph without `grad`, its ops applied where the call stands."""
     trace = current_trace.get()
     env: dict[Node, Any] = dict(zip(graph.params, values))
+    ids: dict[int, int] = {}  # variants of one loop share theirs
     for node in graph.nodes:
         if node in env:
             continue
@@ -147,8 +150,14 @@ def replay(graph: Graph, values: Sequence[Value]) -> list[Tensor]:
         if node.op is Op.CALL:
             attrs = {name: x for name, x in node.attrs if name not in ("id", "graph")}
             env[node] = apply_region(node.attr("graph"), operands, **attrs)
+        elif node.op in CONTROL:
+            attrs = dict(node.attrs)
+            attrs["id"] = ids.setdefault(attrs["id"], new_id())
+            env[node] = apply_control(node.op, operands, **attrs)
         elif node.op is Op.PROJECT:
             env[node] = operands[0][node.attr("index")]
+        elif node.op is Op.HOST and isinstance(node.type, TupleType):
+            env[node] = apply_several(node.op, *operands, **dict(node.attrs))
         else:
             env[node] = _applied(node, operands)
             if trace is not None and node in graph.origins:

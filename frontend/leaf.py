@@ -73,7 +73,7 @@ class Leaf(Tensor):
         wanted = None if dtype is None else as_dtype(dtype)
         array = to_array(np.asarray(value) if isinstance(value, Value) else value, wanted, "leaf")
         self._type = TensorType(as_dtype(array.dtype), array.shape)
-        if trainable and not self._type.dtype.is_float:
+        if trainable and not self._type.dtype.is_inexact:
             raise DTypeError(MSG_NOT_FLOAT.format(type=self._type))
         self._node = self._record = self._own = self._trace = self._grad = None
         self._weak, self._lent = False, False
@@ -213,7 +213,7 @@ class Leaf(Tensor):
 
     @trainable.setter
     def trainable(self, on: bool) -> None:
-        if on and not self.dtype.is_float:
+        if on and not self.dtype.is_inexact:
             raise DTypeError(MSG_NOT_FLOAT.format(type=self._type))
         if on != self._trainable:
             self._trainable = on
@@ -300,6 +300,12 @@ class Parameter(Leaf):
         super().__init__(value, dtype, trainable=trainable, name=name)
 
 
+class Counter(Leaf):
+    """A number that only grows: examples of a batch that count apart leave the largest."""
+
+    __slots__ = ()
+
+
 def tensor(value: Any, dtype: Any = None, *, trainable: bool | None = None, name: str = "") -> Leaf:
     """A new leaf holding `value`; floats are trainable unless told otherwise.
 
@@ -310,8 +316,8 @@ def tensor(value: Any, dtype: Any = None, *, trainable: bool | None = None, name
         name: for printed IR.
     """
     leaf = Leaf(value, dtype, name=name)
-    leaf._trainable = leaf.dtype.is_float if trainable is None else trainable
-    if leaf._trainable and not leaf.dtype.is_float:
+    leaf._trainable = leaf.dtype.is_inexact if trainable is None else trainable
+    if leaf._trainable and not leaf.dtype.is_inexact:
         raise DTypeError(MSG_NOT_FLOAT.format(type=leaf._type))
     return leaf
 

@@ -18,7 +18,7 @@ from einkorn.ir.node import Node, make_call, project, toposort
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TupleType
 from einkorn.passes.autodiff import call_vjp, expand_grads, inline_calls
-from einkorn.passes.control_vjp import variants_key
+from einkorn.passes.scan_variants import with_variants
 from einkorn.recording import Record, current_region, result
 from einkorn.reference_call import ReferenceCalls
 from einkorn.step import Step
@@ -98,7 +98,7 @@ def _residuals(closed: Graph, tracked: Sequence[bool]) -> tuple[Node, ...]:
         is_tracked and carries_gradient(node) for is_tracked, node in zip(tracked, closed.outputs)
     )
     backward = inline_calls(call_vjp(closed, wanted, given).graph)
-    forward = _with_variants(inline_calls(expand_grads(closed)).nodes, backward.nodes)
+    forward = with_variants(inline_calls(expand_grads(closed)).nodes, backward.nodes)
     used = [x for node in backward.nodes if node not in forward for x in node.inputs]
     used += backward.outputs
     skip = set(closed.params)
@@ -112,23 +112,11 @@ def _residuals(closed: Graph, tracked: Sequence[bool]) -> tuple[Node, ...]:
     )
 
 
-def _with_variants(forward: Iterable[Node], backward: Iterable[Node]) -> set[Node]:
-    """The forward nodes, with the scans that compute the same and also stack their carries."""
-    found = set(forward)
-    scans = {variants_key(node) for node in found if node.op is Op.SCAN}
-    for node in backward:
-        if node.op is Op.SCAN and variants_key(node) in scans:
-            found.add(node)
-        elif node.op is Op.PROJECT and node.inputs[0] in found:
-            found.add(node)
-    return found
-
-
 def _influential(closed: Graph, tracked: Sequence[bool]) -> frozenset[int]:
     """The params that gradients of outputs can flow to."""
     rows = zip(tracked, closed.outputs)
-    starts = [node for is_tracked, node in rows if is_tracked and node.dtype.is_float]
+    starts = [node for is_tracked, node in rows if is_tracked and node.dtype.is_inexact]
     reached = set(toposort(starts, into=carries_gradient))
     return frozenset(
-        k for k, node in enumerate(closed.params) if node in reached and node.dtype.is_float
+        k for k, node in enumerate(closed.params) if node in reached and node.dtype.is_inexact
     )

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -19,11 +20,11 @@ import numpy as np
 from einkorn.ir.dtypes import DType
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
 from einkorn.ir.graph import Origin
-from einkorn.ir.node import Node, alias, constant, infer, make, placeholder
+from einkorn.ir.node import Node, alias, constant, infer, make, placeholder, project
 from einkorn.ir.ops import OPS, Op
 from einkorn.ir.shape_rules import common_shape
-from einkorn.ir.types import TensorType
-from einkorn.runtime.eager import run_cast, run_op
+from einkorn.ir.types import TensorType, TupleType
+from einkorn.runtime.eager import run_cast, run_host, run_op
 from einkorn.runtime.locks import LOCKS
 
 if TYPE_CHECKING:
@@ -277,6 +278,49 @@ def apply_elementwise(op: Op, *operands: Value, **attrs: Any) -> Tensor:
         return _recorded(op, operands, attrs, type, array, shape)
 
 
+def apply_several(op: Op, *operands: Value, **attrs: Any) -> list[Tensor]:
+    """The results of an op that has several."""
+    trace = current_trace.get()
+    if trace is not None:
+        tracks = _recording.get() and any(map(trace.tracks, operands))
+        node = make(op, *(trace.operand(x, tracks) for x in operands), **attrs)
+        trace.note(node)
+        return [traced(part, trace, tracks=tracks and is_inexact(part)) for part in parts_of(node)]
+    types = [x._type for x in operands]
+    found = infer(op, types, attrs)
+    with _still(operands):
+        arrays = run_host(op, types, [x._eager() for x in operands], attrs)
+        if not (_recording.get() and any(x._tracked() is not None for x in operands)):
+            return [result(type, array) for type, array in zip(found.items, arrays)]
+        records = tuple(x._as_record() for x in operands)
+        region = current_region.get()
+        if region is not None:
+            records = tuple(map(region.bring, records))
+        node = make(op, *(record.node for record in records), **attrs)
+        for x in operands:
+            x._lend()
+    parts = parts_of(node)
+    known: dict[Any, Any] = dict(zip(parts, arrays))
+    results: list[Tensor] = []
+    for part, array in zip(parts, arrays):
+        record = Record(part, array, records, known=known) if is_inexact(part) else None
+        if region is not None and record is not None:
+            region.add(record)
+        results.append(result(part.tensor, array, record=record))
+    return results
+
+
+def parts_of(node: Node) -> list[Node]:
+    """The projections of a node with several results."""
+    assert isinstance(node.type, TupleType)
+    return [project(node, k) for k in range(len(node.type.items))]
+
+
+def is_inexact(node: Node) -> bool:
+    """Whether a node has values for which there are gradients."""
+    return node.dtype.is_inexact
+
+
 def _still(operands: Sequence[Value]) -> AbstractContextManager[Any]:
     """Within the block no step of another thread writes an operand."""
     return LOCKS.state if any([x._is_cell for x in operands]) else _NO_LOCK
@@ -346,15 +390,21 @@ def broadcast_shape(op: Op, types: Sequence[TensorType]) -> tuple[int, ...]:
     return shape
 
 
-def user_origin(module: str = "") -> Origin | None:
+def user_frame() -> FrameType | None:
     """The innermost frame outside of einkorn."""
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "").split(".")[0]
         if name not in ("einkorn", "contextlib", "functools"):
-            return Origin(frame.f_code.co_filename, frame.f_lineno, module)
+            return frame
         frame = frame.f_back
     return None
+
+
+def user_origin(module: str = "") -> Origin | None:
+    """The file and line of the innermost frame outside of einkorn."""
+    frame = user_frame()
+    return frame and Origin(frame.f_code.co_filename, frame.f_lineno, module)
 
 
 def tape(roots: Iterable[Record]) -> list[Record]:

@@ -144,10 +144,20 @@ class Tensor(Value, results=True):
         return bool(self._one("bool(t), as `if t:` and `while t:` use it,"))
 
     def __float__(self) -> float:
-        return float(self._one("float(t)"))
+        return float(self._real("float(t)"))
 
     def __int__(self) -> int:
-        return int(self._one("int(t)"))
+        return int(self._real("int(t)"))
+
+    def __complex__(self) -> complex:
+        return complex(self._one("complex(t)"))
+
+    def _real(self, what: str) -> Any:
+        if self.dtype.is_complex:
+            raise DTypeError(
+                f"{what}: {self._type} is complex; use complex(t), abs(t) or ek.real(t)"
+            )
+        return self._one(what)
 
     def __index__(self) -> int:
         value = self._one("a tensor as an index")

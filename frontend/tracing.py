@@ -23,7 +23,16 @@ from einkorn.ir.node import Node, alias, make, placeholder, toposort
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
-from einkorn.recording import MSG_ESCAPED, Value, current_trace, result, traced, user_origin
+from einkorn.python_reads import PythonReads
+from einkorn.recording import (
+    MSG_ESCAPED,
+    Value,
+    current_trace,
+    result,
+    traced,
+    user_frame,
+    user_origin,
+)
 from einkorn.runtime.evaluate import evaluate
 from einkorn.tensor import Tensor
 from einkorn.tunable import Tunable, module_path
@@ -87,6 +96,7 @@ class Trace:
         captures: values taken from outside, in the order in which they were met.
         guards: what the trace took from Python.
         specialised: the numbers among the inputs whose values the trace needed.
+        reads: what was read by name, here and in the traces around; None when nobody asks.
     """
 
     name: str
@@ -99,6 +109,7 @@ class Trace:
     reasons: list[str] = field(default_factory=list[str])
     names: dict[Node, str] = field(default_factory=dict[Node, str])
     origins: dict[Node, Origin] = field(default_factory=dict[Node, Origin])
+    reads: PythonReads | None = None
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
@@ -106,6 +117,10 @@ class Trace:
     _names: dict[tuple[Value, Node], Node] = field(default_factory=dict[tuple[Value, Node], Node])
     _numbers: dict[Node, Any] = field(default_factory=dict[Node, Any])
     _guarded: set[Any] = field(default_factory=set[Any])
+
+    def __post_init__(self) -> None:
+        if self.outer is not None:
+            self.reads = self.outer.reads
 
     # -- values --------------------------------------------------------------------------------
 
@@ -141,7 +156,7 @@ class Trace:
         constant = value._trace is None and value._node is not None
         known = None if constant else self._names.get((value, node))
         if known is None:
-            known = alias(make(Op.STOP_GRADIENT, node) if node.dtype.is_float else node)
+            known = alias(make(Op.STOP_GRADIENT, node) if node.dtype.is_inexact else node)
             if not constant:
                 self._names[value, node] = known
         return known
@@ -191,9 +206,12 @@ class Trace:
     def note(self, node: Node) -> None:
         """Remember the user's line and the module path of a new node."""
         if node not in self.origins and node.op not in (Op.INPUT, Op.CONST):
-            origin = user_origin(module_path.get())
-            if origin is not None:
-                self.origins[node] = origin
+            frame = user_frame()
+            if frame is not None:
+                path = module_path.get()
+                self.origins[node] = Origin(frame.f_code.co_filename, frame.f_lineno, path)
+                if self.reads is not None:
+                    self.reads.running(frame)
 
     def where(self, node: Node | None) -> str:
         """The user's line that made a node, for messages."""
@@ -210,7 +228,7 @@ class Trace:
         """`leaf.value = value`: a new version of the leaf for the rest of the trace."""
         self.node_of(leaf)  # captured, so that the commit knows it
         node = self.node_of(value)
-        if node.dtype.is_float:  # no gradient flows through an assignment
+        if node.dtype.is_inexact:  # no gradient flows through an assignment
             node = make(Op.STOP_GRADIENT, node)
         self._current[leaf] = alias(node)
         self._versions.append((leaf, self._current[leaf]))
@@ -356,7 +374,7 @@ def _settings_gone(_: Any) -> None:
 
 def carries_gradient(node: Node) -> bool:
     """Whether a gradient can flow through a node."""
-    is_float = isinstance(node.type, TupleType) or node.type.dtype.is_float
+    is_float = isinstance(node.type, TupleType) or node.type.dtype.is_inexact
     return is_float and node.op is not Op.STOP_GRADIENT
 
 

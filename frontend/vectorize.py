@@ -12,7 +12,9 @@ from einkorn.functions.manipulation import moveaxis
 from einkorn.inner import Closed, close, recording, replay
 from einkorn.ir.errors import EinkornError, ShapeError
 from einkorn.ir.ops import Op
+from einkorn.leaf import Counter
 from einkorn.passes.batching.regions import batch_graph
+from einkorn.passes.scan_variants import share_scans
 from einkorn.recording import Value, apply
 from einkorn.tensor import Tensor
 from einkorn.tree import END, Structure, describe, flatten, paths, unflatten
@@ -107,11 +109,16 @@ def apply_batched(closed: Closed, values: Sequence[Value], size: int) -> list[tu
     captured = closed.captured
     flags = [True] * len(values) + [False] * len(captured)
     graph, batched = batch_graph(closed.graph, flags, size)
+    graph = share_scans(graph)
     count = len(closed.tracked)
-    for leaf, many in zip((*closed.with_grad, *closed.updated), batched[count:]):
-        if many:
+    held = list(zip((*closed.with_grad, *closed.updated), batched[count:]))
+    for leaf, many in held:
+        if many and not isinstance(leaf, Counter):
             raise EinkornError(MSG_STATE.format(leaf=leaf.name or f"leaf {leaf.id}"))
     found = replay(graph, [*values, *captured])
+    for k, (leaf, many) in enumerate(held, count):
+        if many:  # a counter
+            found[k] = apply(Op.MAX, found[k], axes=(0,)) if size else leaf
     closed.commit(found[count:])
     # Derivatives inside are not recorded unless they are nested, so they are not from outside.
     rows = zip(found, closed.tracked, batched)

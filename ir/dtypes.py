@@ -1,8 +1,9 @@
 """dtypes and the promotion table.
 
 Promotion follows the Python array API standard within a kind. Between kinds, which the standard
-leaves open, an integer or bool array takes the dtype of the float array it meets, and float16 with
-bfloat16 gives float32. uint64 with a signed integer has no common dtype and is an error.
+leaves open, an integer or bool array takes the dtype of the float or complex array it meets, and
+float16 with bfloat16 gives float32. A float with a complex dtype gives the complex dtype that holds
+both. uint64 with a signed integer has no common dtype and is an error.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class DType:
     Attributes:
         name: the NumPy name, "float32".
         short: the name in printed IR, "f32".
-        kind: "f" float, "i" signed, "u" unsigned, "b" bool.
+        kind: "f" float, "c" complex, "i" signed, "u" unsigned, "b" bool.
         itemsize: bytes of one stored element.
     """
 
@@ -45,6 +46,26 @@ class DType:
     @property
     def is_float(self) -> bool:
         return self.kind == "f"
+
+    @property
+    def is_complex(self) -> bool:
+        return self.kind == "c"
+
+    @property
+    def is_inexact(self) -> bool:
+        """Whether it is a float or complex dtype: what gradients are for."""
+        return self.kind in "fc"
+
+    @property
+    def real(self) -> DType:
+        """The dtype of the parts of a complex number; of any other the dtype itself."""
+        return {"complex64": float32, "complex128": float64}.get(self.name, self)
+
+    @property
+    def complex(self) -> DType:
+        """The complex dtype whose parts have at least this precision."""
+        wide = self.name in ("float64", "complex128")
+        return complex128 if wide else complex64
 
     @property
     def is_integer(self) -> bool:
@@ -85,14 +106,18 @@ uint16 = DType("uint16", "u16", "u", 2)
 uint32 = DType("uint32", "u32", "u", 4)
 uint64 = DType("uint64", "u64", "u", 8)
 bool_ = DType("bool", "bool", "b", 1)
+complex64 = DType("complex64", "c64", "c", 8)
+complex128 = DType("complex128", "c128", "c", 16)
 
 FLOATS = (float16, bfloat16, float32, float64)
 SIGNED = (int8, int16, int32, int64)
 UNSIGNED = (uint8, uint16, uint32, uint64)
+COMPLEX = (complex64, complex128)
 ALL = (bool_, *SIGNED, *UNSIGNED, *FLOATS)
+"""Every dtype that kernels compute with; complex numbers are computed on the host (ir/ops.py)."""
 
-_BY_NAME = {d.name: d for d in ALL} | {d.short: d for d in ALL}
-_PYTHON = {float: float32, int: int64, bool: bool_}
+_BY_NAME = {d.name: d for d in (*ALL, *COMPLEX)} | {d.short: d for d in (*ALL, *COMPLEX)}
+_PYTHON = {complex: complex64, float: float32, int: int64, bool: bool_}
 
 
 @cache
@@ -118,7 +143,7 @@ def as_dtype(spec: object) -> DType:
         except (TypeError, ValueError, SyntaxError):
             found = None
     if found is None:
-        supported = ", ".join(d.name for d in ALL)
+        supported = ", ".join(d.name for d in (*ALL, *COMPLEX))
         raise DTypeError(f"{spec!r} is not a dtype that einkorn supports; use one of {supported}")
     return found
 
@@ -131,6 +156,9 @@ def promote(a: DType, b: DType) -> DType:
         return float32 if {a, b} == {float16, bfloat16} else max(a, b, key=lambda d: d.itemsize)
     if a.kind == "b" or b.kind == "b":
         return b if a.kind == "b" else a
+    if a.is_complex or b.is_complex:
+        wide, other = (a, b) if a.is_complex else (b, a)
+        return promote(wide, other.complex) if other.is_float else wide
     if a.is_float or b.is_float:
         return a if a.is_float else b
     unsigned, signed = (a, b) if a.kind == "u" else (b, a)

@@ -1,5 +1,7 @@
 """The one family of errors that einkorn raises on purpose."""
 
+import numpy as np
+
 
 class EinkornError(Exception):
     """The base of every error raised on purpose."""
@@ -15,6 +17,14 @@ class DTypeError(EinkornError, TypeError):
 
 class BoundsError(EinkornError, IndexError):
     """An index outside its axis."""
+
+
+class HostError(EinkornError):
+    """A function that a step calls on the host, outside of compiled kernels, has failed."""
+
+
+class LinAlgError(HostError, np.linalg.LinAlgError):
+    """A matrix for which a function of linear algebra has no result, such as a singular one."""
 
 
 class ExchangeError(EinkornError, BufferError):

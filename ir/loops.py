@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from einkorn.ir.dtypes import DType
 from einkorn.ir.ops import Op
+from einkorn.ir.types import TensorType
 from einkorn.ir.windows import WindowKernel
 
 BATCH_CHUNK = 4096  # elements of one tensor in one work item of a batched map
@@ -413,6 +415,32 @@ class Branch:
     branches: int
 
 
+@dataclass(frozen=True, slots=True)
+class HostCall:
+    """Call the reference of an op on the host (einkorn.ir.host_calls), unless the step has refused.
+
+    pointers: operands, results, all dense. params: 3 words, filled in by the runtime
+    (einkorn.ir.program). Work items: 1. The one kernel that knows its shapes: what is called needs
+    them. The code is the same for all.
+
+    Attributes:
+        op: what is computed.
+        attrs: the op's attributes.
+        operands: their types.
+        results: their types.
+    """
+
+    op: Op
+    attrs: tuple[tuple[str, Any], ...]
+    operands: tuple[TensorType, ...]
+    results: tuple[TensorType, ...]
+
+    def __str__(self) -> str:
+        attrs = "".join(f" {name}={value}" for name, value in self.attrs)
+        operands, results = (", ".join(map(str, x)) for x in (self.operands, self.results))
+        return f"host call {self.op.name.lower()}{attrs}: {operands} -> {results}"
+
+
 Template = (
     Batched
     | RandomBits
@@ -428,4 +456,4 @@ Template = (
     | WindowKernel
 )
 Nesting = ScanLoop | WhileLoop | Branch
-Kernel = LoopKernel | Template | Nesting
+Kernel = LoopKernel | Template | Nesting | HostCall

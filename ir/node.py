@@ -75,7 +75,7 @@ def infer(op: Op, types: Sequence[Type], attrs: Mapping[str, Any]) -> Any:
     try:
         return OPS[op].infer(*types, **attrs)
     except EinkornError as error:
-        error.args = (f"{op.name.lower()}: {error}",)
+        error.args = (f"{attrs.get('function', op.name.lower())}: {error}",)
         raise
 
 
@@ -126,7 +126,12 @@ def make_call(graph: Any, operands: Sequence[Node], **attrs: Any) -> Node:
 
 def make_region(op: Op, operands: Sequence[Node], **attrs: Any) -> Node:
     """A node that applies graphs, different from every other one."""
-    return make(op, *operands, **attrs, id=next(_ids))
+    return make(op, *operands, **attrs, id=new_id())
+
+
+def new_id() -> int:
+    """A number for the attribute `id` that no other node has."""
+    return next(_ids)
 
 
 def project(node: Node, index: int) -> Node:
@@ -180,6 +185,7 @@ __all__ = [
     "make",
     "make_call",
     "make_region",
+    "new_id",
     "placeholder",
     "project",
     "remake",

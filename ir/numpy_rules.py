@@ -175,7 +175,7 @@ def _accumulator(x: Array) -> Any:
 def sum(x: Array, axes: Axes) -> Array:
     wide = x.astype(_accumulator(x))
     empty = any(x.shape[axis] == 0 for axis in axes)
-    start = 0 if empty or x.dtype.kind in "iu" else -0.0
+    start = 0 if empty or x.dtype.kind in "iuc" else -0.0
     # NumPy starts from +0.0 unless told otherwise, and a sum of -0.0 alone is -0.0.
     return np.asarray(np.sum(wide, axes, initial=start)).astype(x.dtype)
 

@@ -18,6 +18,12 @@ Contraction (`dot`)
     When min(M, N) <= 4 there are 16 interleaved chains instead: product k goes to chain k mod 16,
     every chain starts from +0, and the chains are joined by the tree below. The rule depends on
     (M, N) alone. An empty contraction gives +0.
+Convolution (`conv`, `conv_filter`)
+    Also contractions, always with one chain for each element, from +0. In `conv` it goes through
+    the positions of the window in row-major order, and at each through the channels of the group;
+    in `conv_filter`, the derivative by the filter, through the images, and in each through the
+    results in row-major order. The input is extended with +0, which takes part in the chain; where
+    a position of the window falls between two elements (`interior`), nothing takes part.
 Reduction over trailing axes (rows; the reduced axes, flattened, are one row)
     Within a block of 4096 elements, element i is added to partial i mod 16, in index order; each
     partial starts from the neutral element. The partials are joined by the tree: partial j gets
@@ -59,6 +65,11 @@ Indices
     gather and scatter read and write inside the axis only: a negative index counts from the end
     once; anything further out is clamped and reported as a BoundsError before any state changes.
     Repeated scatter indices apply in index order.
+Host functions (`host`) and complex numbers
+    A host function is NumPy's, on dense operands, in every mode; ir/host lists them. So is every op
+    that computes with complex operands or gives a complex result: the reference in the table below.
+    Data movement, gather and scatter of complex elements are those of any other element. LAPACK and
+    BLAS under NumPy have their own order of operations, which may depend on the machine.
 Control flow
     cond, while and scan apply their closed graphs step by step, as if each step were written out;
     a scan in reverse goes through the rows of its operands, and of its results, from the last.
@@ -77,10 +88,10 @@ from typing import Any
 import numpy as np
 
 from einkorn.ir import control_rules as control
+from einkorn.ir import conv_rules, host, windows
 from einkorn.ir import numpy_rules as ref
 from einkorn.ir import shape_rules as shape
 from einkorn.ir import special_rules as special
-from einkorn.ir import windows
 
 
 class Op(Enum):
@@ -188,10 +199,14 @@ class Op(Enum):
     SCATTER_ADD = auto()
     SCATTER_SET = auto()
     DOT = auto()
+    CONV = auto()
+    CONV_FILTER = auto()
     # Windows.
     WINDOW_PICK = auto()
     WINDOW_PLACE = auto()
     WINDOW_SUM = auto()
+    # Functions on the host.
+    HOST = auto()
     # Several results and regions.
     PROJECT = auto()
     GRAD = auto()
@@ -248,27 +263,27 @@ OPS: dict[Op, OpDef] = {
     Op.IOTA: OpDef(shape.iota, ref.iota, exact=True),
     Op.RANDOM_BITS: OpDef(shape.random_bits, ref.random_bits),
     Op.NEG: _exact(np.negative),
-    Op.ABS: _exact(np.abs),
+    Op.ABS: _exact(np.abs, shape.magnitude),
     Op.SIGN: _unary(np.sign, shape.numeric),
-    Op.SQRT: _exact(np.sqrt, shape.floating),
-    Op.RSQRT: _unary(ref.rsqrt),
-    Op.EXP: _unary(np.exp),
-    Op.EXPM1: _unary(np.expm1),
-    Op.LOG: _unary(np.log),
-    Op.LOG1P: _unary(np.log1p),
-    Op.LOG2: _unary(np.log2),
-    Op.LOG10: _unary(np.log10),
-    Op.SIN: _unary(np.sin),
-    Op.COS: _unary(np.cos),
-    Op.TAN: _unary(np.tan),
-    Op.ASIN: _unary(np.arcsin),
-    Op.ACOS: _unary(np.arccos),
-    Op.SINH: _unary(np.sinh),
-    Op.COSH: _unary(np.cosh),
-    Op.TANH: _unary(np.tanh),
-    Op.ASINH: _unary(np.arcsinh),
-    Op.ACOSH: _unary(np.arccosh),
-    Op.ATANH: _unary(np.arctanh),
+    Op.SQRT: _exact(np.sqrt, shape.inexact),
+    Op.RSQRT: _unary(ref.rsqrt, shape.inexact),
+    Op.EXP: _unary(np.exp, shape.inexact),
+    Op.EXPM1: _unary(np.expm1, shape.inexact),
+    Op.LOG: _unary(np.log, shape.inexact),
+    Op.LOG1P: _unary(np.log1p, shape.inexact),
+    Op.LOG2: _unary(np.log2, shape.inexact),
+    Op.LOG10: _unary(np.log10, shape.inexact),
+    Op.SIN: _unary(np.sin, shape.inexact),
+    Op.COS: _unary(np.cos, shape.inexact),
+    Op.TAN: _unary(np.tan, shape.inexact),
+    Op.ASIN: _unary(np.arcsin, shape.inexact),
+    Op.ACOS: _unary(np.arccos, shape.inexact),
+    Op.SINH: _unary(np.sinh, shape.inexact),
+    Op.COSH: _unary(np.cosh, shape.inexact),
+    Op.TANH: _unary(np.tanh, shape.inexact),
+    Op.ASINH: _unary(np.arcsinh, shape.inexact),
+    Op.ACOSH: _unary(np.arccosh, shape.inexact),
+    Op.ATANH: _unary(np.arctanh, shape.inexact),
     Op.ERF: _unary(special.erf),
     Op.ERFC: _unary(special.erfc),
     Op.ERFINV: _unary(special.erfinv),
@@ -281,7 +296,7 @@ OPS: dict[Op, OpDef] = {
     Op.SOFTPLUS: _unary(ref.softplus),
     Op.FLOOR: _unary(np.floor),
     Op.CEIL: _unary(np.ceil),
-    Op.ROUND: _unary(np.rint),
+    Op.ROUND: _unary(np.rint, shape.inexact),
     Op.TRUNC: _unary(np.trunc),
     Op.NOT: _exact(np.invert, shape.bitwise),
     Op.ISFINITE: _unary(np.isfinite, shape.predicate),
@@ -294,14 +309,14 @@ OPS: dict[Op, OpDef] = {
     Op.ADD: _exact(np.add, commutative=True),
     Op.SUB: _exact(np.subtract),
     Op.MUL: _exact(np.multiply, commutative=True),
-    Op.DIV: _exact(np.divide, shape.floating),
-    Op.FLOOR_DIV: _unary(ref.floor_div, shape.numeric),
-    Op.REMAINDER: _unary(ref.remainder, shape.numeric),
-    Op.POW: _unary(np.power, shape.floating),
+    Op.DIV: _exact(np.divide, shape.inexact),
+    Op.FLOOR_DIV: _unary(ref.floor_div, shape.real_numeric),
+    Op.REMAINDER: _unary(ref.remainder, shape.real_numeric),
+    Op.POW: _unary(np.power, shape.inexact),
     Op.ATAN2: _unary(np.arctan2),
     Op.NEXTAFTER: _exact(special.nextafter, shape.floating),
-    Op.MAXIMUM: OpDef(shape.elementwise, ref.maximum, elementwise=True, commutative=True),
-    Op.MINIMUM: OpDef(shape.elementwise, ref.minimum, elementwise=True, commutative=True),
+    Op.MAXIMUM: OpDef(shape.ordered, ref.maximum, elementwise=True, commutative=True),
+    Op.MINIMUM: OpDef(shape.ordered, ref.minimum, elementwise=True, commutative=True),
     Op.AND: _exact(np.bitwise_and, shape.bitwise, commutative=True),
     Op.OR: _exact(np.bitwise_or, shape.bitwise, commutative=True),
     Op.XOR: _exact(np.bitwise_xor, shape.bitwise, commutative=True),
@@ -309,10 +324,10 @@ OPS: dict[Op, OpDef] = {
     Op.SHIFT_RIGHT: _unary(ref.shift_right, shape.shift),
     Op.EQ: _compare(np.equal, commutative=True),
     Op.NE: _compare(np.not_equal, commutative=True),
-    Op.LT: _compare(np.less),
-    Op.LE: _compare(np.less_equal),
-    Op.GT: _compare(np.greater),
-    Op.GE: _compare(np.greater_equal),
+    Op.LT: _exact(np.less, shape.ordered_comparison),
+    Op.LE: _exact(np.less_equal, shape.ordered_comparison),
+    Op.GT: _exact(np.greater, shape.ordered_comparison),
+    Op.GE: _exact(np.greater_equal, shape.ordered_comparison),
     Op.SELECT: OpDef(shape.select, np.where, elementwise=True, exact=True),
     Op.RESHAPE: _move(shape.reshape, np.reshape),
     Op.BROADCAST: _move(shape.broadcast, np.broadcast_to),
@@ -330,8 +345,8 @@ OPS: dict[Op, OpDef] = {
     Op.ARGSORT: OpDef(shape.arg_sort, ref.argsort),
     Op.CUMSUM: OpDef(shape.scan, ref.cumsum),
     Op.CUMPROD: OpDef(shape.scan, ref.cumprod),
-    Op.CUMMAX: OpDef(shape.scan, ref.cummax),
-    Op.CUMMIN: OpDef(shape.scan, ref.cummin),
+    Op.CUMMAX: OpDef(shape.ordered_scan, ref.cummax),
+    Op.CUMMIN: OpDef(shape.ordered_scan, ref.cummin),
     Op.SOFTMAX: OpDef(shape.last_axis, ref.softmax),
     Op.LOG_SOFTMAX: OpDef(shape.last_axis, ref.log_softmax),
     Op.LOGSUMEXP: OpDef(shape.last_axis_reduction, ref.logsumexp),
@@ -339,9 +354,12 @@ OPS: dict[Op, OpDef] = {
     Op.SCATTER_ADD: OpDef(shape.scatter_add, ref.scatter_add, refuses=True),
     Op.SCATTER_SET: OpDef(shape.scatter, ref.scatter_set, refuses=True),
     Op.DOT: OpDef(shape.dot, ref.dot),
+    Op.CONV: OpDef(conv_rules.conv, conv_rules.conv_numpy),
+    Op.CONV_FILTER: OpDef(conv_rules.conv_filter, conv_rules.conv_filter_numpy),
     Op.WINDOW_PICK: OpDef(windows.window_pick, windows.pick),
     Op.WINDOW_PLACE: OpDef(windows.window_place, windows.place),
     Op.WINDOW_SUM: OpDef(windows.window_sum, windows.total),
+    Op.HOST: OpDef(host.infer, host.run, refuses=True),
     Op.PROJECT: OpDef(shape.project),
     Op.GRAD: OpDef(shape.grad),
     Op.CALL: OpDef(shape.call),

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from einkorn.ir.dtypes import ALL
+from einkorn.ir.dtypes import ALL, COMPLEX
 from einkorn.ir.errors import EinkornError, IRError
 from einkorn.ir.graph import Graph, Origin
 from einkorn.ir.node import Node, alias, make, make_region, placeholder
@@ -30,7 +30,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _ORIGIN = re.compile(r"#\s*(?:(?P<module>.*?)  )?(?P<file>.*):(?P<line>\d+)\s*")
-_DTYPES = {dtype.short: dtype for dtype in ALL}
+_DTYPES = {dtype.short: dtype for dtype in (*ALL, *COMPLEX)}
 _OPS = {op.name.lower(): op for op in Op}
 
 
@@ -197,12 +197,12 @@ class _Parser:
             raise IRError(f"line {word.line}: {error}") from error
 
     def _attribute(self) -> Any:
-        """NUMBER, (value,...), dtype or @graph"""
+        """NUMBER, (value,...), dtype, @graph or a name"""
         token = self._advance()
         if token.kind == "number" and token.text.lstrip("-").isdigit():
             return int(token.text)
-        if token.kind == "word" and token.text in _DTYPES:
-            return _DTYPES[token.text]
+        if token.kind == "word":
+            return _DTYPES.get(token.text, token.text)
         if token.text == "@" and self.next.text in self._graphs:
             return self._graphs[self._advance().text]
         if token.text != "(":

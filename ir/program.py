@@ -35,6 +35,13 @@ thread that runs the kernel. The first of its params say where they are:
     params[0]                    address of `run`
     params[1 + NESTED_WORDS * k]  of nested program k: address of its block, address of its slots,
                                  how many binds it has, how many of them change from step to step
+
+A kernel that calls the host has three words of params. The function takes the GIL, in whichever
+thread of the team runs the kernel, so a step with such kernels is run without it.
+
+    params[CALL]   address of `void call(ptr pointers, ptr params)`
+    params[SITE]   a number that tells it what to call
+    params[DONE]   cleared before the call; 1 when all results are written
 """
 
 from __future__ import annotations
@@ -42,7 +49,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from einkorn.ir.loops import Kernel
+from einkorn.ir.loops import HostCall, Kernel
 from einkorn.ir.types import TensorType
 
 COUNT, INSTRUCTIONS, BINDS, BIND_TABLE, SLOTS, STATUS, THREADS, TEAM, COUNTERS = range(9)
@@ -52,7 +59,10 @@ INSTRUCTION_WORDS = 8
 NESTED_WORDS = 4
 COUNTER_WORDS = 16  # `next` and `done`, each on a cache line of its own
 
+CALL, SITE, DONE = range(3)
+
 STATUS_INDEX = 1  # a gather or scatter index was out of range
+STATUS_HOST = 2  # a call of the host failed
 
 ARENA = 0  # the slot of the arena
 
@@ -143,6 +153,11 @@ class Program:
     def refuses(self) -> bool:
         """Whether anything in it can stop it."""
         return any(row.kernel is None for row in self.instructions)
+
+    @property
+    def calls_host(self) -> bool:
+        """Whether any kernel in it, or in nested programs, takes the GIL."""
+        return any(isinstance(row.kernel, HostCall) for _, row in self.walk())
 
     def walk(self) -> Iterator[tuple[str, Instruction]]:
         """Every instruction with its number, those of nested programs ("3.0.1") after their own."""

@@ -115,6 +115,10 @@ def _const(node: Node, _: Names) -> str:
     """`ek.asarray(0.5, dtype=ek.float32)`; a NaN of unusual bits by its bits."""
     dtype = node.dtype
     text = const_text(dtype, node.attr("bits"))
+    if dtype.is_complex:
+        raw = node.attr("bits").to_bytes(dtype.itemsize, "little").hex()
+        value = f'np.frombuffer(bytes.fromhex("{raw}"), "{dtype.name}")[0]'
+        return f"ek.asarray({value})"
     if text.startswith("0x"):
         return f'ek.asarray(np.array({text}, "uint{dtype.bits}").view({_dtype(dtype)}.numpy))'
     if dtype.is_float and text.lstrip("-").isdigit():
@@ -236,10 +240,26 @@ def _dot(node: Node, x: Names) -> str:
     return f"ek.matmul({x[0] if ca == last else x[0] + '.mT'}, {x[1] + '.mT' * (cb == last)})"
 
 
+def _conv(node: Node, x: Names) -> str:
+    """`ek.nn.conv`, or `ek.nn.conv_filter` with the window as its third argument."""
+    window = f", {node.attr('window')}" if node.op is Op.CONV_FILTER else ""
+    padding = tuple(zip(node.attr("low"), node.attr("high")))
+    gaps = tuple(n + 1 for n in node.attr("interior"))
+    options = f"stride={node.attr('strides')}, padding={padding}, dilation={node.attr('dilation')}"
+    options += f", groups={node.attr('groups')}, input_dilation={gaps}"
+    return f"ek.nn.{node.op.name.lower()}({x[0]}, {x[1]}{window}, {options})"
+
+
 def _windows(node: Node, x: Names) -> str:
     """The primitives below pooling, with their attributes by name."""
     attrs = ", ".join(f"{name}={value}" for name, value in node.attrs)
     return f"ek.nn.{node.op.name.lower()}({', '.join(x)}, {attrs})"
+
+
+def _host(node: Node, x: Names) -> str:
+    """`ek.host.call` of the function by its name; a tuple for several results."""
+    name, params = node.attr("function"), dict(node.attrs).get("params", ())
+    return f"ek.host.call({', '.join([repr(name), *x, f'params={params}'])})"
 
 
 def _project(node: Node, x: Names) -> str:
@@ -351,8 +371,11 @@ FORMS: dict[Op, Callable[[Node, Names], str]] = {
     Op.SCATTER_ADD: _scatter,
     Op.SCATTER_SET: _scatter,
     Op.DOT: _dot,
+    Op.CONV: _conv,
+    Op.CONV_FILTER: _conv,
     Op.WINDOW_PICK: _windows,
     Op.WINDOW_PLACE: _windows,
     Op.WINDOW_SUM: _windows,
+    Op.HOST: _host,
     Op.PROJECT: _project,
 }

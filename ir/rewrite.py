@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from einkorn.ir.errors import IRError
 from einkorn.ir.graph import Graph, Origin
+from einkorn.ir.host_calls import is_host_node
 from einkorn.ir.node import Node, remake
 from einkorn.ir.ops import Op
 
@@ -40,7 +41,8 @@ def always(name: str) -> bool:
 def rewrite(graph: Graph, rules: Mapping[Op, Sequence[Rule]], *, allow: Allow = always) -> Graph:
     """The graph with the rules of its op applied to each node until none matches.
 
-    Operands are rewritten before their users. A node that was replaced leaves its origin to its
+    What is computed on the host stays as it is: rules are about the ops of kernels. Operands are
+    rewritten before their users. A node that was replaced leaves its origin to its
     replacement, unless that has one. Graphs that are called stay as they are.
     """
     env: dict[Node, Node] = {}
@@ -57,6 +59,8 @@ def rewrite(graph: Graph, rules: Mapping[Op, Sequence[Rule]], *, allow: Allow = 
 def _settle(node: Node, rules: Mapping[Op, Sequence[Rule]], allow: Allow) -> Node:
     """The node after as many rewrites as there are."""
     applied: list[str] = []
+    if node.op in rules and is_host_node(node):
+        return node
     while (step := _apply(node, rules.get(node.op, ()), allow)) is not None:
         node, name = step
         applied.append(name)

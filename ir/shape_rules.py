@@ -85,7 +85,22 @@ def elementwise(*types: TensorType) -> TensorType:
 
 
 def numeric(*types: TensorType) -> TensorType:
-    return _kinds(_same(*types), "fiu", "numbers; cast bool with .astype('int32') first")
+    return _kinds(_same(*types), "fciu", "numbers; cast bool with .astype('int32') first")
+
+
+def ordered(*types: TensorType) -> TensorType:
+    """Operands whose dtype has an order."""
+    return _kinds(
+        _same(*types), "fiub", "an order, which complex numbers have not; use abs or real"
+    )
+
+
+def real_numeric(*types: TensorType) -> TensorType:
+    return numeric(ordered(*types))
+
+
+def magnitude(x: TensorType) -> TensorType:
+    return numeric(x).with_dtype(x.dtype.real)
 
 
 def signed(x: TensorType) -> TensorType:
@@ -94,6 +109,12 @@ def signed(x: TensorType) -> TensorType:
 
 def floating(*types: TensorType) -> TensorType:
     return _kinds(_same(*types), "f", "floating-point numbers; use .astype('float32') first")
+
+
+def inexact(*types: TensorType) -> TensorType:
+    return _kinds(
+        _same(*types), "fc", "floating-point or complex numbers; use .astype('float32') first"
+    )
 
 
 def bitwise(*types: TensorType) -> TensorType:
@@ -105,11 +126,11 @@ def shift(*types: TensorType) -> TensorType:
 
 
 def integer_pow(x: TensorType, exponent: int) -> TensorType:
-    if exponent < 0 and not x.dtype.is_float:
+    if exponent < 0 and not x.dtype.is_inexact:
         raise DTypeError(
             f"an integer to the negative power {exponent} is not an integer; cast first"
         )
-    return _kinds(x, "fiu", "numbers")
+    return _kinds(x, "fciu", "numbers")
 
 
 def polygamma(x: TensorType, order: int) -> TensorType:
@@ -120,6 +141,10 @@ def polygamma(x: TensorType, order: int) -> TensorType:
 
 def comparison(*types: TensorType) -> TensorType:
     return _same(*types).with_dtype(bool_)
+
+
+def ordered_comparison(*types: TensorType) -> TensorType:
+    return ordered(*types).with_dtype(bool_)
 
 
 def predicate(x: TensorType) -> TensorType:
@@ -134,6 +159,8 @@ def select(condition: TensorType, yes: TensorType, no: TensorType) -> TensorType
 
 
 def cast(x: TensorType, dtype: DType) -> TensorType:
+    if x.dtype.is_complex and not dtype.is_complex and dtype is not bool_:
+        raise DTypeError(f"{x} has an imaginary part, {dtype} has none; use ek.real(x) or abs(x)")
     return sized(x.with_dtype(dtype))
 
 
@@ -155,8 +182,8 @@ def const(dtype: DType, bits: int) -> TensorType:
 
 
 def iota(size: int, dtype: DType) -> TensorType:
-    if dtype.kind == "b" or size < 0:
-        raise DTypeError(f"needs a size of at least 0 and a number dtype, got {size} and {dtype}")
+    if dtype.kind in "bc" or size < 0:
+        raise DTypeError(f"needs a size of at least 0 and a real dtype, got {size} and {dtype}")
     return sized(TensorType(dtype, (size,)))
 
 
@@ -237,11 +264,12 @@ def concat(*parts: TensorType, axis: int) -> TensorType:
 
 
 def reduction(x: TensorType, axes: Axes) -> TensorType:
-    _kinds(x, "fiu", "numbers; cast bool first")
+    _kinds(x, "fciu", "numbers; cast bool first")
     return _reduced(x, axes)
 
 
 def ordered_reduction(x: TensorType, axes: Axes) -> TensorType:
+    ordered(x)
     if any(x.shape[axis] == 0 for axis in _axis_list(axes, x.rank)):
         raise ShapeError(
             f"{x} has no elements along axes {axes}, so there is no largest or smallest"
@@ -262,13 +290,17 @@ def arg_reduction(x: TensorType, axis: int) -> TensorType:
 
 def scan(x: TensorType, axis: int) -> TensorType:
     _axis_list((axis,), x.rank)
-    return _kinds(x, "fiu", "numbers")
+    return _kinds(x, "fciu", "numbers")
+
+
+def ordered_scan(x: TensorType, axis: int) -> TensorType:
+    return scan(ordered(x), axis)
 
 
 def arg_sort(x: TensorType) -> TensorType:
     if x.rank == 0:
         raise ShapeError("needs at least one axis, got a scalar")
-    return _kinds(x, "fiu", "numbers; cast bool to uint8").with_dtype(int64)
+    return _kinds(ordered(x), "fiu", "numbers; cast bool to uint8").with_dtype(int64)
 
 
 def last_axis(x: TensorType) -> TensorType:
@@ -308,7 +340,7 @@ def scatter(x: TensorType, indices: TensorType, updates: TensorType, axis: int) 
 
 
 def scatter_add(x: TensorType, indices: TensorType, updates: TensorType, axis: int) -> TensorType:
-    return scatter(_kinds(x, "fiu", "numbers"), indices, updates, axis)
+    return scatter(_kinds(x, "fciu", "numbers"), indices, updates, axis)
 
 
 # -- contraction -----------------------------------------------------------------------------------
@@ -326,7 +358,7 @@ def dot(a: TensorType, b: TensorType, contract: tuple[int, int]) -> TensorType:
             f"axis {ca} of {a} has {a.shape[ca]} elements, axis {cb} of {b} has {b.shape[cb]}; "
             "they must be equal"
         )
-    _kinds(_same(a.with_shape(()), b.with_shape(())), "fiu", "numbers")
+    _kinds(_same(a.with_shape(()), b.with_shape(())), "fciu", "numbers")
     m, n = a.shape[2 * a.rank - 3 - ca], b.shape[2 * b.rank - 3 - cb]
     return sized(a.with_shape((*a.shape[:-2], m, n)))
 
@@ -347,7 +379,7 @@ def grad(*operands: TensorType, outputs: int = 1) -> TupleType:
         if cotangent != output:
             raise ShapeError(f"the cotangent of {output} must have its type, got {cotangent}")
     for type in (*operands[:outputs], *wrt):
-        _kinds(type, "f", "floating-point values; integers and bool have no gradient")
+        _kinds(type, "fc", "floating-point values; integers and bool have no gradient")
     return TupleType(wrt)
 
 

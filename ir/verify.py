@@ -88,7 +88,7 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         items = cast(tuple[Any, ...], value)
         return all(_is_plain(item) for item in items)
-    return type(value) is int or isinstance(value, DType | Graph)
+    return type(value) in (int, str) or isinstance(value, DType | Graph)
 
 
 @cache

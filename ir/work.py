@@ -14,6 +14,7 @@ from math import prod
 from typing import Any
 
 from einkorn.ir.dtypes import DType, float32, int64
+from einkorn.ir.host import host_function
 from einkorn.ir.loops import (
     COLUMN_BLOCK,
     ROW_BLOCK,
@@ -24,6 +25,7 @@ from einkorn.ir.loops import (
     Branch,
     Epilogue,
     Gather,
+    HostCall,
     Kernel,
     LoopKernel,
     Over,
@@ -43,6 +45,7 @@ from einkorn.ir.windows import WindowPick, WindowPlace, WindowSum
 
 Ints = tuple[int, ...]
 
+COMPLEX_FLOPS = 6.0  # of an op on one complex element
 FREE = frozenset({Op.CONST, Op.IOTA, Op.CAST})
 
 
@@ -202,6 +205,22 @@ def _finished(epilogue: Epilogue, dot: Work, extents: Ints, strides: Ints) -> Wo
     return Work(dot.flops + steps * prod(extents), dot.read + read, written)
 
 
+def _host_call(kernel: HostCall, params: Ints) -> Work:
+    """What a function on the host does by its own estimate, and its operands and results."""
+    read, written = (sum(x.nbytes for x in types) for types in (kernel.operands, kernel.results))
+    return Work(round(host_flops(kernel)), read, written)
+
+
+def host_flops(kernel: HostCall) -> float:
+    """About how many floating-point operations a call of the host does."""
+    attrs = dict(kernel.attrs)
+    if kernel.op is Op.HOST:
+        return host_function(attrs["function"]).flops(*kernel.operands)
+    inner = kernel.operands[0].shape[attrs["contract"][0]] if kernel.op is Op.DOT else 1
+    largest = max(x.size for x in (*kernel.operands, *kernel.results))
+    return COMPLEX_FLOPS * largest * inner
+
+
 def _padded(rows: int, width: int) -> int:
     """Rows in whole panels."""
     return -(-rows // width) * width
@@ -248,4 +267,5 @@ WORK: dict[type, Callable[[Any, Ints], Work]] = {
     WindowPick: _windows,
     WindowPlace: _windows,
     WindowSum: _windows,
+    HostCall: _host_call,
 }

@@ -25,8 +25,10 @@ from einkorn.ir.ops import CONTROL, Op
 from einkorn.ir.types import TupleType
 from einkorn.passes.barrier import after
 from einkorn.passes.build import add, zeros
-from einkorn.passes.control_vjp import Backward, control_contributions, share_scans
-from einkorn.passes.gradients import GRADIENTS
+from einkorn.passes.control_vjp import Backward, Tools, control_contributions
+from einkorn.passes.gradients import gradient_rule
+from einkorn.passes.gradients.host import host_contributions
+from einkorn.passes.scan_variants import share_scans
 
 Origins = dict[Node, Origin]
 
@@ -98,7 +100,10 @@ class _Sweep:
             parts = _call_contributions(node, self.results.pop(node, {}), self.active)
         elif node.op in CONTROL:
             results = self.results.pop(node, {})
-            parts = control_contributions(node, results, self.active, call_vjp)
+            tools = Tools(call_vjp, _flatten)
+            parts = control_contributions(node, results, self.active, tools)
+        elif node.op is Op.HOST and isinstance(node.type, TupleType):
+            parts = host_contributions(node, self.results.pop(node, {}))
         elif node.op is Op.GRAD:
             raise IRError("a grad inside a differentiated function must be expanded before it")
         elif (cotangent := self.total(node)) is None:
@@ -107,7 +112,7 @@ class _Sweep:
             self.results.setdefault(node.inputs[0], {})[node.attr("index")] = cotangent
             return
         else:
-            parts = GRADIENTS[node.op](node, cotangent)
+            parts = gradient_rule(node)(node, cotangent)
         sent = [part if x in self.active else None for x, part in zip(node.inputs, parts)]
         self.trail.follow([part for part in sent if part is not None], node)
         for operand, part in zip(reversed(node.inputs), reversed(sent)):
@@ -147,10 +152,10 @@ def vjp(
 
 
 def _active(order: Iterable[Node], cut: set[Node]) -> set[Node]:
-    """The nodes that carry a cotangent: floating-point, in `cut` or computed from such nodes."""
+    """The nodes that carry a cotangent: floats or complex, in `cut` or computed from such nodes."""
     active: set[Node] = set()
     for node in order:
-        carries = isinstance(node.type, TupleType) or node.type.dtype.is_float
+        carries = isinstance(node.type, TupleType) or node.type.dtype.is_inexact
         carries = carries and node.op is not Op.STOP_GRADIENT
         if carries and (node in cut or not active.isdisjoint(node.inputs)):
             active.add(node)
@@ -232,7 +237,7 @@ def _custom_contributions(node: Node, cotangents: dict[int, Node]) -> list[Node 
     )
     given = (cotangents.get(k) or zeros(x.tensor) for k, x in enumerate(graph.outputs[:count]))
     call = make(Op.CALL, *kept, *given, graph=backward, id=node.attr("id"))
-    floats = [k for k, x in enumerate(graph.inputs) if x.dtype.is_float]
+    floats = [k for k, x in enumerate(graph.inputs) if x.dtype.is_inexact]
     parts: list[Node | None] = [None] * len(node.inputs)
     for index, position in enumerate(floats):
         parts[position] = project(call, index)
@@ -244,7 +249,11 @@ def _custom_contributions(node: Node, cotangents: dict[int, Node]) -> list[Node 
 
 def expand(graph: Graph) -> Graph:
     """Pass `expand-autodiff`: the graph without `grad` and `call`, in it or in regions it calls."""
-    return share_scans(inline_calls(expand_grads(graph)))
+    return share_scans(_flatten(graph))
+
+
+def _flatten(graph: Graph) -> Graph:
+    return inline_calls(expand_grads(graph))
 
 
 def expand_grads(graph: Graph) -> Graph:

@@ -6,10 +6,13 @@ core with 16 float32 lanes, rounded from measurements of the kernels themselves.
 
 from __future__ import annotations
 
-from einkorn.ir.loops import LoopKernel, levels
+from einkorn.ir.loops import HostCall, LoopKernel, levels
 from einkorn.ir.ops import Op
+from einkorn.ir.work import host_flops
 
 LAUNCH_NS = 15.0
+HOST_NS = 8_000.0  # to take the GIL, make arrays and enter NumPy
+HOST_FLOP_NS = 0.25  # an operation of LAPACK on matrices of moderate size
 NESTED_NS = 20.0  # to start a nested program
 WHILE_STEPS = 16  # of a loop of which nobody knows how long it runs
 BYTE_NS = 0.03  # a byte read or written, in cache
@@ -63,6 +66,12 @@ _SLOW = {
 def op_cost(op: Op) -> float:
     """The time of an elementwise op for one element."""
     return _SLOW.get(op, SIMPLE_NS)
+
+
+def host_cost(kernel: HostCall) -> float:
+    """The time of a call of the host."""
+    moved = sum(x.nbytes for x in (*kernel.operands, *kernel.results)) * BYTE_NS
+    return HOST_NS + moved + HOST_FLOP_NS * host_flops(kernel)
 
 
 def loop_cost(kernel: LoopKernel, elements: int) -> float:

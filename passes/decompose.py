@@ -3,7 +3,8 @@
 softmax, log_softmax and logsumexp become a maximum, an exponential, a sum and what joins them.
 Reductions get a normal form: rows [R, n] or [n] reduced over the last axis, or columns [O, R, C]
 over the middle one; a reduction over both kinds of axes becomes two. Sums of half types become
-sums of float32, rounded at the end. Every bit stays: these are the definitions of ir/ops.py.
+sums of float32, rounded at the end. Convolutions have theirs in passes/convolutions.py. Every bit
+stays: these are the definitions of ir/ops.py.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from einkorn.passes.build import (
     sub,
     transpose,
 )
+from einkorn.passes.convolutions import RULES as CONVOLUTIONS
 
 Ints = tuple[int, ...]
 
@@ -147,4 +149,5 @@ RULES: Mapping[Op, Sequence[Rule]] = {
     Op.LOG_SOFTMAX: (log_softmax,),
     Op.LOGSUMEXP: (logsumexp,),
     **dict.fromkeys((Op.SUM, Op.PROD, Op.MAX, Op.MIN), (normal_form,)),
+    **CONVOLUTIONS,
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 
+from einkorn.ir.host_calls import is_host_node
 from einkorn.ir.loops import COLUMN_BLOCK, COLUMN_CHUNK, PARTIALS, REDUCTIONS, ROW_BLOCK
 from einkorn.ir.node import Node
 from einkorn.ir.ops import OPS, Op
@@ -19,6 +20,7 @@ MAX_MEMBERS = 96  # ops of one kernel: compile time grows with them
 MAX_ROW = 16384  # elements of a row that is passed over again: the passes find it in the cache
 ALONE = 32768  # elements up to which a kernel runs on one thread anyway
 PARALLEL = 8  # work items that a kernel over more elements should have
+CONTRACTIONS = (Op.DOT, Op.CONV, Op.CONV_FILTER)
 SMALL = 4096  # elements up to which a launch costs more than lanes that idle
 
 
@@ -74,7 +76,8 @@ class Cluster:
 
 def is_pointwise(node: Node) -> bool:
     """Whether a loop nest computes the node from operands at the same index."""
-    return OPS[node.op].elementwise and not OPS[node.op].view
+    row = OPS[node.op]
+    return row.elementwise and not row.view and not is_host_node(node)
 
 
 def is_source(node: Node) -> bool:
@@ -89,7 +92,7 @@ def maker(base: Node) -> Node:
 
 def is_normal(node: Node) -> bool:
     """Whether a node is a reduction in one of the forms of passes/decompose.py, over something."""
-    if node.op not in REDUCTIONS or node.inputs[0].tensor.size == 0:
+    if node.op not in REDUCTIONS or node.inputs[0].tensor.size == 0 or is_host_node(node):
         return False
     rank, axes = len(node.inputs[0].shape), node.attr("axes")
     return (rank, axes) in ((1, (0,)), (2, (1,)), (3, (1,)))
@@ -100,7 +103,7 @@ def may_share(node: Node, found: Reach) -> bool:
     base = found.base
     if found.repeat == 0 or not (is_pointwise(node) or is_normal(node)):
         return False
-    if base.op is Op.DOT:
+    if base.op in CONTRACTIONS:
         return is_pointwise(node) and found.repeat == 1
     if not (is_pointwise(base) or is_normal(base)):
         return False
@@ -111,7 +114,7 @@ def may_share(node: Node, found: Reach) -> bool:
 
 def alone(node: Node) -> tuple[str, Ints, str]:
     """Kind, space and role of a node in a cluster of its own."""
-    if node.op is Op.DOT and node.tensor.size:
+    if node.op in CONTRACTIONS and node.tensor.size and not is_host_node(node):
         return "dot", (node.tensor.size,), "lane"
     if is_pointwise(node):
         return "map", (node.tensor.size,), "lane"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from einkorn.ir.dtypes import DType, int64
 from einkorn.ir.graph import Graph
+from einkorn.ir.host_calls import host_name
 from einkorn.ir.loops import Expr, Kernel, Over
 from einkorn.ir.machine import Machine
-from einkorn.ir.node import Node
+from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import OPS, Op
 from einkorn.ir.program import Program
 from einkorn.ir.types import TensorType
@@ -21,6 +23,7 @@ from einkorn.passes.loop_launches import Loop, LoopOperand, emit_loop
 from einkorn.passes.views import View, dense_strides, reach, scalar_constant, through, whole
 
 Ints = tuple[int, ...]
+WORD = 8  # bytes: complex numbers are moved as words
 SHOWN_OPS = 8  # ops that a label lists; the `fuse` stage lists all
 
 
@@ -139,7 +142,7 @@ class Lowering:
 
     def label(self, node: Node, members: Sequence[Node] = ()) -> str:
         """Op names and the user's line, for people."""
-        names = [member.op.name.lower() for member in members or (node,)]
+        names = [host_name(x.op, dict(x.attrs)) for x in members or (node,)]
         if len(names) > SHOWN_OPS:
             names = [*names[: SHOWN_OPS - 2], "...", names[-1], f"({len(names)} ops)"]
         ops = " ".join(names)
@@ -156,8 +159,9 @@ class Lowering:
     def fill(self, value: Node, buffer: Buffer, target: View) -> None:
         """Write one scalar (a constant, or a stored one) everywhere in a (part of a) buffer."""
         if value.op is Op.CONST:
-            body = (Expr(Op.CONST, (), value.dtype, (("bits", value.attr("bits")),)),)
-            self.nest(target, buffer, [], body, 0, "fill")
+            for dtype, bits, part in _words(value, target):
+                body = (Expr(Op.CONST, (), dtype, (("bits", bits),)),)
+                self.nest(part, buffer, [], body, 0, "fill")
             return
         scalar = self.view(value)
         spread = View(scalar.base, scalar.offset, target.shape, (0,) * len(target.shape))
@@ -179,6 +183,14 @@ class Lowering:
         """
         if target.size == 0:
             return
+        if target.base.dtype.is_complex:  # moved, not looked into
+            loads = [
+                (load[0], as_words(load[1]))
+                if isinstance(load, tuple)
+                else (self.buffer(load.base), as_words(load))
+                for load in loads
+            ]
+            target = as_words(target)
         found = [
             LoopOperand(*load)
             if isinstance(load, tuple)
@@ -198,6 +210,34 @@ class Lowering:
                     target = View(node, 0, view.shape, dense_strides(view.shape))
                     self.copy(view, buffer, target, node)
         return self.launches
+
+
+def as_words(view: View) -> View:
+    """A view of complex numbers as one of 64-bit words, with one more axis where they have two."""
+    words = view.base.dtype.itemsize // WORD
+    stand_in = constant(int64, 0)
+    if words == 1:
+        return View(stand_in, view.offset, view.shape, view.strides)
+    strides = tuple(words * stride for stride in view.strides)
+    return View(stand_in, words * view.offset, (*view.shape, words), (*strides, 1))
+
+
+def _words(value: Node, target: View) -> list[tuple[DType, int, View]]:
+    """A constant as dtype, bits and place; those of a complex one as 64-bit words."""
+    bits: int = value.attr("bits")
+    if not value.dtype.is_complex:
+        return [(value.dtype, bits, target)]
+    words = value.dtype.itemsize // WORD
+    stand_in = constant(int64, 0)
+    strides = tuple(words * stride for stride in target.strides)
+    return [
+        (
+            int64,
+            (bits >> (8 * WORD * k)) % (1 << 8 * WORD),
+            View(stand_in, words * target.offset + k, target.shape, strides),
+        )
+        for k in range(words)
+    ]
 
 
 def _result_buffers(graph: Graph) -> dict[Node, list[Buffer]]:

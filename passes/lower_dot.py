@@ -37,7 +37,7 @@ _EVERYWHERE = (1 << 63) - 1  # the last first row of padded panels: none stands 
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
+class Side:
     """An operand: where it starts, its rows (M or N), its strides outer, inner, row and k."""
 
     operand: tuple[Buffer, int]
@@ -50,7 +50,7 @@ class _Side:
 
 
 @dataclass(frozen=True, slots=True)
-class _Finish:
+class Finish:
     """An epilogue with its buffers, and the strides of each: outer, inner, m and n."""
 
     epilogue: Epilogue
@@ -58,7 +58,7 @@ class _Finish:
     writes: tuple[tuple[Buffer, int], ...]
     strides: tuple[Ints, ...]
 
-    def oriented(self, across: int, swap: bool) -> _Finish:
+    def oriented(self, across: int, swap: bool) -> Finish:
         """With the classes of its accesses; `swap`: for a kernel whose rows are the dot's columns.
 
         Args:
@@ -77,15 +77,15 @@ class _Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class _Product:
+class Product:
     """A dot without views: two batch axes, M, N, K, both operands and the epilogue."""
 
     node: Node
     batch: Ints
     k: int
-    left: _Side
-    right: _Side
-    finish: _Finish
+    left: Side
+    right: Side
+    finish: Finish
     label: str
 
     @property
@@ -124,7 +124,7 @@ def dot(
     if min(product.left.rows, product.right.rows) <= SKINNY:
         _skinny(lowering, product)
     else:
-        _tiled(lowering, product)
+        tiled(lowering, product)
 
 
 def _zeros(
@@ -147,19 +147,19 @@ def _zeros(
 
 def _product(
     lowering: Lowering, node: Node, members: Sequence[Node], results: Sequence[Node]
-) -> _Product:
+) -> Product:
     """The operands and the epilogue, with at most two batch axes that all of them cross evenly."""
     sides = [_by_row(lowering, *pair) for pair in zip(node.inputs, node.attr("contract"))]
     body, loads, number = expression(lowering, members, [node])
     views = [*sides, *loads]
     extents, batches = _batch(node, views)
     if len(extents) > 2:  # dense copies of all have one batch axis
-        views = [_copied(lowering, view) for view in views]
+        views = [copied(lowering, view) for view in views]
         extents, batches = _batch(node, views)
     operands = [lowering.operand(view) for view in views]
     strides = [(*batch, *view.strides[-2:]) for batch, view in zip(batches, views)]
     dense = (*batches[-1], *dense_strides(node.shape)[-2:])
-    finish = _Finish(
+    finish = Finish(
         Epilogue(
             tuple(Access(view.base.dtype, "") for view in loads),
             body,
@@ -169,9 +169,9 @@ def _product(
         tuple((lowering.result(result), 0) for result in results),
         (*strides[2:], *([dense] * len(results))),
     )
-    left, right = (_Side(operands[i], views[i].shape[-2], strides[i]) for i in (0, 1))
+    left, right = (Side(operands[i], views[i].shape[-2], strides[i]) for i in (0, 1))
     label = lowering.label(node, (node, *members))
-    return _Product(node, extents, sides[0].shape[-1], left, right, finish, label)
+    return Product(node, extents, sides[0].shape[-1], left, right, finish, label)
 
 
 def _batch(node: Node, views: Sequence[View]) -> tuple[Ints, list[Ints]]:
@@ -192,7 +192,7 @@ def _by_row(lowering: Lowering, source: Node, contract: int) -> View:
     return View(view.base, view.offset, shape, tuple(view.strides[axis] for axis in order))
 
 
-def _copied(lowering: Lowering, view: View) -> View:
+def copied(lowering: Lowering, view: View) -> View:
     """A dense copy of a view."""
     shape = TensorType(view.base.dtype, view.shape)
     stand_in = placeholder(shape)
@@ -204,9 +204,9 @@ def _copied(lowering: Lowering, view: View) -> View:
 
 def _launch(
     lowering: Lowering,
-    product: _Product,
+    product: Product,
     kernel: Kernel,
-    finish: _Finish,
+    finish: Finish,
     reads: Sequence[tuple[Buffer, int]],
     params: Ints,
     work: int,
@@ -241,7 +241,8 @@ def _launch(
 # -- register tiles --------------------------------------------------------------------------------
 
 
-def _tiled(lowering: Lowering, product: _Product) -> None:
+def tiled(lowering: Lowering, product: Product) -> None:
+    """A product by register tiles, with operands in place or packed."""
     node, k = product.node, product.k
     wide = float32 if node.dtype.is_float and node.dtype.itemsize == 2 else node.dtype
     left, right = product.left, product.right
@@ -273,7 +274,7 @@ def _tiled(lowering: Lowering, product: _Product) -> None:
 
 
 def _packed(
-    lowering: Lowering, product: _Product, side: _Side, width: int, nanoseconds: float
+    lowering: Lowering, product: Product, side: Side, width: int, nanoseconds: float
 ) -> tuple[Buffer, Ints]:
     """Panels of an operand, once for all batches that share it; their batch strides."""
     dtype, k = product.dtype, product.k
@@ -300,7 +301,7 @@ def _packed(
 # -- few rows or columns ---------------------------------------------------------------------------
 
 
-def _skinny(lowering: Lowering, product: _Product) -> None:
+def _skinny(lowering: Lowering, product: Product) -> None:
     """A strip of the long side for each work item; the short side is copied when k is strided."""
     node, k = product.node, product.k
     few, many = product.left, product.right
@@ -321,7 +322,7 @@ def _skinny(lowering: Lowering, product: _Product) -> None:
     _launch(lowering, product, kernel, finish, (few.operand, many.operand), params, work, cost)
 
 
-def _adjacent_k(lowering: Lowering, product: _Product, side: _Side) -> _Side:
+def _adjacent_k(lowering: Lowering, product: Product, side: Side) -> Side:
     """An operand with adjacent k: itself, or a dense copy."""
     if side.strides[3] == 1 or product.k == 1:
         return side
@@ -336,4 +337,4 @@ def _adjacent_k(lowering: Lowering, product: _Product, side: _Side) -> _Side:
     label = lowering.label(product.node) + " copy"
     lowering.nest(target, copy, [(buffer, source)], (), 0, label)
     batches = (n if stride else 0 for n, stride in zip(dense, side.strides[:2]))
-    return _Side((copy, 0), side.rows, (*batches, product.k, 1))
+    return Side((copy, 0), side.rows, (*batches, product.k, 1))

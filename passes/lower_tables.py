@@ -7,6 +7,7 @@ from math import prod
 
 from einkorn.ir.dtypes import DType, float32
 from einkorn.ir.graph import Graph
+from einkorn.ir.host_calls import is_host_node
 from einkorn.ir.loops import (
     COLUMN_CHUNK,
     RANDOM_CHUNK,
@@ -19,7 +20,7 @@ from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import Op
 from einkorn.ir.program import Program
-from einkorn.passes import lower_control, lower_dot, lower_windows
+from einkorn.passes import lower_control, lower_conv, lower_dot, lower_host, lower_windows
 from einkorn.passes.costs import LAUNCH_NS
 from einkorn.passes.launches import Buffer, Groups, Launches
 from einkorn.passes.lower import Lowering
@@ -37,13 +38,15 @@ def gather(lowering: Lowering, node: Node) -> None:
         return
     source, indices = node.inputs
     sizes = _index_sizes(source, indices, node.attr("axis"))
+    if source.dtype.is_complex:
+        sizes = (*sizes[:-1], 2 * sizes[-1])
     views = [lowering.dense(x) for x in node.inputs]
     buffer = lowering.result(node)
     outer, _, count, inner = sizes
     work = outer * count
     cost = LAUNCH_NS + work * (4 + inner * 0.3)
     lowering.launch(
-        Gather(source.dtype.itemsize, indices.dtype),
+        Gather(source.dtype.real.itemsize, indices.dtype),
         tuple(lowering.operand(view) for view in views),
         buffer,
         sizes,
@@ -92,6 +95,8 @@ def _scatter(lowering: Lowering, node: Node, dtype: DType, rows: Operand, buffer
     """The updates of a scatter into a buffer that already holds x."""
     source, indices, _ = node.inputs
     sizes = _index_sizes(source, indices, node.attr("axis"))
+    if dtype.is_complex:
+        sizes, dtype = (*sizes[:-1], 2 * sizes[-1]), dtype.real
     where = lowering.operand(lowering.dense(indices))
     outer, _, count, inner = sizes
     work = outer * -(-inner // COLUMN_CHUNK) if count else 0
@@ -166,8 +171,14 @@ def iota(lowering: Lowering, node: Node) -> None:
     lowering.nest(lowering.views[node], buffer, [], body, 0, lowering.label(node))
 
 
-LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
+CONTRACTIONS = {
     Op.DOT: lower_dot.dot,
+    Op.CONV: lower_conv.conv,
+    Op.CONV_FILTER: lower_conv.conv_filter,
+}
+
+LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
+    **CONTRACTIONS,
     Op.GATHER: gather,
     Op.SCATTER_ADD: scatter,
     Op.SCATTER_SET: scatter,
@@ -189,6 +200,7 @@ LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
     Op.WINDOW_PICK: lower_windows.over_windows,
     Op.WINDOW_PLACE: lower_windows.place,
     Op.WINDOW_SUM: lower_windows.over_windows,
+    Op.HOST: lower_host.host,
     **lower_control.LOWER,
 }
 
@@ -207,9 +219,11 @@ def lower(
     for group in groups.groups:
         if group.kind == "single":
             (node,) = group.members
-            LOWER[node.op](lowering, node)
+            rule = lower_host.host if is_host_node(node) else LOWER[node.op]
+            rule(lowering, node)
         elif group.kind == "dot":
-            lower_dot.dot(lowering, group.members[0], group.members[1:], group.results)
+            node, *members = group.members
+            CONTRACTIONS[node.op](lowering, node, members, group.results)
         else:
             loops(lowering, group)
     return lowering.finish()

@@ -8,6 +8,7 @@ result stays the same chain over k, and a product does not depend on the order o
 from __future__ import annotations
 
 from einkorn.ir.graph import Graph
+from einkorn.ir.host_calls import is_host_node
 from einkorn.ir.node import Node, make
 from einkorn.ir.ops import Op
 from einkorn.ir.rewrite import Allow, rewrite
@@ -21,7 +22,7 @@ def turn_dots(graph: Graph, *, allow: Allow) -> Graph:
     def turn_dot(node: Node) -> Node | None:
         """transpose(dot(a, b)) -> dot(b, a)"""
         (dot,) = node.inputs
-        if dot.op is not Op.DOT or dot in straight or not _transposes(node):
+        if dot.op is not Op.DOT or dot in straight or not _transposes(node) or is_host_node(dot):
             return None
         a, b = dot.inputs
         ca, cb = dot.attr("contract")

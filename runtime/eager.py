@@ -16,7 +16,8 @@ import numpy as np
 from einkorn.ir.dtypes import DType
 from einkorn.ir.errors import BoundsError
 from einkorn.ir.graph import Graph
-from einkorn.ir.node import make, placeholder
+from einkorn.ir.host_calls import call_host, on_host, result_types
+from einkorn.ir.node import infer, make, placeholder
 from einkorn.ir.ops import OPS, Op
 from einkorn.ir.types import TensorType
 from einkorn.runtime import settings
@@ -40,16 +41,31 @@ MSG_BOUNDS = (
 def run_op(op: Op, types: Sequence[TensorType], arrays: Sequence[Array], attrs: Attrs) -> Array:
     """The result of one op on arrays of the given types; elementwise operands may broadcast."""
     row = OPS[op]
+    if on_host(op, types):
+        return run_host(op, types, arrays, attrs)[0]
     if row.exact and row.numpy is not None:
         with np.errstate(all="ignore"):
             return np.asarray(row.numpy(*arrays, **attrs))
     return _run_program(op, types, arrays, attrs)
 
 
+def run_host(
+    op: Op, types: Sequence[TensorType], arrays: Sequence[Array], attrs: Attrs
+) -> list[Array]:
+    """The results of a node that is computed on the host."""
+    if OPS[op].elementwise and len(types) > 1:  # as the compiled step, on operands of one shape
+        shape = np.broadcast_shapes(*(type.shape for type in types))
+        types = [type.with_shape(shape) for type in types]
+        arrays = [np.broadcast_to(x, shape) for x in arrays]
+    return call_host(op, attrs, arrays, result_types(infer(op, types, attrs)))
+
+
 def run_cast(source: Array, type: TensorType, dtype: DType) -> Array:
     """`cast` on one array; NumPy does the conversions that are exact."""
     if dtype is type.dtype:
         return source
+    if on_host(Op.CAST, (type, type.with_dtype(dtype))):
+        return run_host(Op.CAST, [type], [source], {"dtype": dtype})[0]
     if _widening(type.dtype, dtype):
         return source.astype(dtype.numpy)
     return _run_program(Op.CAST, [type], [source], {"dtype": dtype})

@@ -14,9 +14,10 @@ from einkorn.ir.errors import IRError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, constant_value, placeholder, substitute, toposort
 from einkorn.ir.ops import CONTROL, Op
+from einkorn.ir.types import TupleType
 from einkorn.passes.autodiff import expand
 from einkorn.runtime.compiler import compile_graph
-from einkorn.runtime.eager import run_arrays, run_cast, run_op
+from einkorn.runtime.eager import run_arrays, run_cast, run_host, run_op
 from einkorn.runtime.executable import Executable
 
 Array = np.ndarray[Any, Any]
@@ -47,11 +48,19 @@ def evaluate(
             calls[node] = control(node, [env[x] for x in node.inputs])
         elif node.op is Op.PROJECT:
             env[node] = calls[node.inputs[0]][node.attr("index")]
+        elif isinstance(node.type, TupleType):
+            calls[node] = _several(node, env)
         else:
             env[node] = _one(node, env)
         if kept is not None and node in env:
             kept[node] = env[node]
     return [env[node] for node in nodes]
+
+
+def _several(node: Node, env: Mapping[Node, Array]) -> list[Array]:
+    """The results of an op that has several."""
+    arrays = [env[x] for x in node.inputs]
+    return run_host(node.op, [x.tensor for x in node.inputs], arrays, dict(node.attrs))
 
 
 def _one(node: Node, env: Mapping[Node, Array]) -> Array:
@@ -87,6 +96,8 @@ def _closed(graph: Graph, arrays: Sequence[Array]) -> list[Array]:
             env[node] = control(node, [env[x] for x in node.inputs])
         elif node.op is Op.PROJECT:
             env[node] = env[node.inputs[0]][node.attr("index")]
+        elif isinstance(node.type, TupleType):
+            env[node] = _several(node, env)
         elif node.op is not Op.INPUT:
             env[node] = _one(node, env)
     return [env[node] for node in graph.outputs]

@@ -15,8 +15,9 @@ import numpy as np
 from einkorn.codegen.target import Target
 from einkorn.ir import program as layout
 from einkorn.ir.errors import IRError
-from einkorn.ir.loops import Branch, ScanLoop
+from einkorn.ir.loops import Branch, HostCall, ScanLoop
 from einkorn.ir.program import ARENA, Instruction, Program
+from einkorn.runtime.host import HostSite, call_address, first_failure
 from einkorn.runtime.memory import ALIGNMENT, address_of, aligned_bytes
 from einkorn.runtime.team import is_awake, run_address, run_function, team_for
 
@@ -75,6 +76,7 @@ class Instance:
         self._counters = np.zeros(max(1, len(instructions)) * layout.COUNTER_WORDS + 8, np.int64)
         self._fill_instructions(program, kernels)
         self._inner = self._nested(program, inner)
+        self._sites = self._host_sites(program)
         binds = self._binds(operands)
         if changing is not None:
             binds.sort(key=lambda bind: bind[1] not in changing)
@@ -90,7 +92,8 @@ class Instance:
         self._block[layout.COUNTERS] = start + -start % ALIGNMENT
         self._address = self._block.buffer_info()[0]
         released, kept = run_function()
-        self._run = kept if program.cost < KEEP_GIL_NS else released
+        keeps = program.cost < KEEP_GIL_NS and not program.calls_host
+        self._run = kept if keeps else released
         self._settled = False
         self.bind_all()
 
@@ -122,6 +125,30 @@ class Instance:
                 made.append(nested)
             at += len(row.params)
         return made
+
+    def _host_sites(self, program: Program) -> list[HostSite]:
+        """What kernels that call the host call, known to them by their params."""
+        made: list[HostSite] = []
+        at = 0
+        for row in program.instructions:
+            if isinstance(row.kernel, HostCall):
+                site = HostSite(row.kernel, row.label)
+                self._params[at + layout.CALL] = call_address()
+                self._params[at + layout.SITE] = site.number
+                made.append(site)
+            at += len(row.params)
+        return made
+
+    @property
+    def sites(self) -> list[HostSite]:
+        """Every call of the host, those of nested programs after the program's own."""
+        return [*self._sites, *(site for part in self._inner for site in part.sites)]
+
+    def raise_failure(self, status: int) -> None:
+        """Raise what a call of the host has raised, if that is why a run was refused."""
+        if status & layout.STATUS_HOST:
+            # Without an error it was stopped before there was a place to keep one.
+            raise first_failure(self.sites) or KeyboardInterrupt()
 
     @property
     def words(self) -> tuple[int, int, int, int]:
@@ -204,7 +231,8 @@ class Executable:
             threads: how many threads may take part.
 
         Returns:
-            The status word; when it is not zero no state was written.
+            The status word; when it is not zero no state was written. What a call of the host
+            raised is raised again.
         """
         try:
             instance = self._idle.pop()
@@ -215,7 +243,9 @@ class Executable:
             raise IRError(f"{self.program.name} has {len(slots) - 1} slots, got {len(addresses)}")
         slots[1:] = addresses
         try:
-            return instance.run(threads)
+            status = instance.run(threads)
+            instance.raise_failure(status)
+            return status
         finally:
             self._idle.append(instance)
 

@@ -64,6 +64,12 @@ def indices(shape: Shape, low: int, high: int, dtype: DType = int64) -> Maker:
     return lambda rng, _: rng.integers(low, high, shape).astype(dtype.numpy)
 
 
+def near_identity(shape: Shape) -> Maker:
+    """Matrices that are far from singular: small numbers, and 2 more on the diagonal."""
+    off = uniform(shape, -0.5, 0.5)
+    return lambda rng, dtype: off(rng, dtype) + 2 * np.eye(shape[-1], dtype=dtype.numpy)
+
+
 def booleans(shape: Shape) -> Maker:
     return lambda rng, _: rng.random(shape) < 0.5
 

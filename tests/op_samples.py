@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 
 import numpy as np
+from conv_cases import convolutions
 from op_makers import (
     Maker,
     Shape,
@@ -19,6 +20,7 @@ from op_makers import (
     edges,
     fixed,
     indices,
+    near_identity,
     nonzero,
     uniform,
 )
@@ -32,6 +34,7 @@ from einkorn.ir.dtypes import (
     UNSIGNED,
     DType,
     bool_,
+    float32,
     float64,
     int8,
     int32,
@@ -396,6 +399,24 @@ def _dots() -> Iterator[Sample]:
         yield Sample(Op.DOT, args, attrs, dtypes, ulps=2, floor=max(k, 1), note=note)
 
 
+def _convolutions() -> Iterator[Sample]:
+    for op, shapes, attrs, terms in convolutions():
+        args = tuple(uniform(shape, -1, 1) for shape in shapes)
+        yield Sample(op, args, attrs, NUMBERS, ulps=2, floor=2.0 * terms + 1, note=str(shapes))
+
+
+def _host() -> Iterator[Sample]:
+    """Functions of one result; tests/test_linalg.py and tests/test_fft.py have all others."""
+    for shape in ((3, 3), (2, 4, 4), (0, 0), (0, 2, 2)):
+        near = near_identity(shape)
+        for name in ("inv", "det", "expm"):
+            attrs = {"function": name, "params": ()}
+            yield Sample(Op.HOST, (near,), attrs, (float32, float64), note=str(shape))
+        attrs = {"function": "solve", "params": ()}
+        right = uniform((*shape[:-1], 2))
+        yield Sample(Op.HOST, (near, right), attrs, (float32, float64), note=str(shape))
+
+
 SAMPLES: list[Sample] = [
     *_sources(),
     *_unary(),
@@ -406,5 +427,7 @@ SAMPLES: list[Sample] = [
     *_scans(),
     *_indexing(),
     *_dots(),
+    *_convolutions(),
     *windows(),
+    *_host(),
 ]

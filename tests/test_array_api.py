@@ -17,7 +17,7 @@ import pytest
 from function_checks import both
 
 import einkorn as ek
-from einkorn.ir.dtypes import FLOATS, SIGNED, UNSIGNED, DType, bool_
+from einkorn.ir.dtypes import COMPLEX, FLOATS, SIGNED, UNSIGNED, DType, bool_
 
 Array = np.ndarray[Any, Any]
 
@@ -79,8 +79,37 @@ SIGNATURES = {
     "(condition, x1, x2, /)": "where",
 }  # fmt: skip
 
+LINALG = {
+    "(x, /, *, upper=False)": "cholesky",
+    "(x1, x2, /, *, axis=-1)": "cross vecdot",
+    "(x, /)": "det eigh eigvalsh inv matrix_transpose slogdet svdvals",
+    "(x, /, *, offset=0)": "diagonal",
+    "(x1, x2, /)": "matmul outer solve",
+    "(x, /, *, keepdims=False, ord='fro')": "matrix_norm",
+    "(x, n, /)": "matrix_power",
+    "(x, /, *, rtol=None)": "matrix_rank pinv",
+    "(x, /, *, mode='reduced')": "qr",
+    "(x, /, *, full_matrices=True)": "svd",
+    "(x1, x2, /, *, axes=2)": "tensordot",
+    "(x, /, *, offset=0, dtype=None)": "trace",
+    "(x, /, *, axis=None, keepdims=False, ord=2)": "vector_norm",
+}
+FFT = {
+    "(x, /, *, n=None, axis=-1, norm='backward')": "fft ifft rfft irfft hfft ihfft",
+    "(x, /, *, s=None, axes=None, norm='backward')": "fftn ifftn rfftn irfftn",
+    "(n, /, *, d=1.0, dtype=None, device=None)": "fftfreq rfftfreq",
+    "(x, /, *, axes=None)": "fftshift ifftshift",
+}
+
+EXTENSIONS = [
+    (module, name, text)
+    for module, table in (("linalg", LINALG), ("fft", FFT))
+    for text, names in table.items()
+    for name in names.split()
+]
 FUNCTIONS = [(name, text) for text, names in SIGNATURES.items() for name in names.split()]
 STANDARD = [x for x in (bool_, *SIGNED, *UNSIGNED, *FLOATS) if x.itemsize != 2 or not x.is_float]
+STANDARD += COMPLEX
 
 
 # -- names -----------------------------------------------------------------------------------------
@@ -89,13 +118,27 @@ STANDARD = [x for x in (bool_, *SIGNED, *UNSIGNED, *FLOATS) if x.itemsize != 2 o
 @pytest.mark.parametrize(("name", "signature"), FUNCTIONS, ids=[name for name, _ in FUNCTIONS])
 def test_functions_have_the_names_and_signatures_of_the_standard(name: str, signature: str) -> None:
     assert name in ek.__all__
-    got = inspect.signature(getattr(ek, name))
+    assert _signature(getattr(ek, name)) == signature
+
+
+@pytest.mark.parametrize(("module", "name", "signature"), EXTENSIONS)
+def test_extensions_have_the_names_and_signatures_of_the_standard(
+    module: str, name: str, signature: str
+) -> None:
+    assert module in ek.__all__
+    assert name in getattr(ek, module).__all__
+    assert _signature(getattr(getattr(ek, module), name)) == signature
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    got = inspect.signature(function)
     plain = [x.replace(annotation=inspect.Parameter.empty) for x in got.parameters.values()]
-    assert str(inspect.Signature(plain)) == signature
+    return str(inspect.Signature(plain))
 
 
 def test_every_function_is_listed_once() -> None:
     assert len(FUNCTIONS) == len({name for name, _ in FUNCTIONS}) == 134
+    assert [sum(x[0] == module for x in EXTENSIONS) for module in ("linalg", "fft")] == [23, 14]
 
 
 def test_constants_and_dtypes() -> None:
@@ -103,7 +146,7 @@ def test_constants_and_dtypes() -> None:
     assert np.isnan(ek.nan)
     assert ek.__array_api_version__ == "2024.12"
     names = ("bool", *(f"{kind}{n}" for kind in ("int", "uint") for n in (8, 16, 32, 64)))
-    for name in (*names, "float32", "float64"):
+    for name in (*names, "float32", "float64", "complex64", "complex128"):
         dtype = getattr(ek, name)
         assert dtype.name == name
         assert dtype == getattr(ek, name)
@@ -155,13 +198,14 @@ def test_inspection() -> None:
     assert info.devices() == [info.default_device()] == ["cpu"]
     defaults = info.default_dtypes(device="cpu")
     assert defaults["real floating"] is ek.zeros(1).dtype
+    assert defaults["complex floating"] is ek.asarray(1j).dtype
     assert defaults["integral"] is ek.arange(1).dtype
     assert defaults["indexing"] is ek.argsort([1.0]).dtype
     assert set(info.dtypes().values()) == set(STANDARD)
     assert all(info.dtypes()[name].name == name for name in info.dtypes())
     assert list(info.dtypes(kind="bool")) == ["bool"]
     assert set(info.dtypes(kind=("real floating", "bool"))) == {"bool", "float32", "float64"}
-    assert info.dtypes(kind="complex floating") == {}
+    assert set(info.dtypes(kind="complex floating").values()) == set(COMPLEX)
     assert set(info.dtypes(kind="integral").values()) == {*SIGNED, *UNSIGNED}
     with pytest.raises(ek.DTypeError, match="device"):
         info.dtypes(device="cuda")
@@ -176,6 +220,8 @@ def test_limits_and_kinds() -> None:
             names = ("bits", "eps", "max", "min", "smallest_normal")
             assert all(getattr(limits, name) == getattr(want, name) for name in names)
             assert isinstance(limits.eps, float)
+        elif dtype.is_complex:
+            continue  # tests/test_complex.py
         elif dtype.is_integer:
             limits, want = ek.iinfo(dtype), np.iinfo(dtype.numpy)
             assert limits == ek.iinfo(array)
@@ -207,8 +253,10 @@ def _promoted(a: DType, b: DType) -> DType | None:
     """The standard's tables; None where it leaves the result open."""
     if a is b:
         return a
-    if bool_ in (a, b) or a.is_float != b.is_float:
+    if bool_ in (a, b) or a.is_inexact != b.is_inexact:
         return None
+    if a.is_complex or b.is_complex:
+        return max(a.complex, b.complex, key=lambda x: x.itemsize)
     if a.kind == b.kind:
         return max(a, b, key=lambda x: x.itemsize)
     unsigned, signed = (a, b) if a.kind == "u" else (b, a)
@@ -230,9 +278,10 @@ def test_promotion(a: DType, b: DType) -> None:
     assert ek.where(x == x, x, y).dtype is want
     assert ek.equal(x, y).dtype is bool_
     assert ek.concat([x, y]).dtype is want
-    functions = [ek.bitwise_and] if not want.is_float else []
+    functions = [ek.bitwise_and] if not want.is_inexact else []
     if want is not bool_:
-        functions += [ek.add, ek.multiply, ek.maximum, ek.remainder, ek.vecdot, ek.matmul]
+        functions += [ek.add, ek.multiply, ek.vecdot, ek.matmul]
+        functions += [] if want.is_complex else [ek.maximum, ek.remainder]
     for function in functions:
         assert function(x, y).dtype is want
 
@@ -240,12 +289,13 @@ def test_promotion(a: DType, b: DType) -> None:
 @pytest.mark.parametrize("dtype", STANDARD, ids=repr)
 def test_python_scalars_take_the_dtype_of_the_array(dtype: DType) -> None:
     x = ek.ones(2, dtype=dtype)
-    scalars: list[Any] = [True] if dtype is bool_ else [1, 1.0][: 1 + dtype.is_float]
+    scalars: list[Any] = [True] if dtype is bool_ else [1, 1.0][: 1 + dtype.is_inexact]
+    scalars += [1j] if dtype.is_complex else []
     for scalar in scalars:
         assert ek.where(x == x, x, scalar).dtype is ek.result_type(x, scalar) is dtype
         if dtype is not bool_:
             assert (x + scalar).dtype is (scalar - x).dtype is ek.add(scalar, x).dtype is dtype
-            assert ek.clip(x, scalar, scalar).dtype is dtype
+            assert dtype.is_complex or ek.clip(x, scalar, scalar).dtype is dtype
     if dtype is bool_:
         assert (x & True).dtype is dtype
 

@@ -63,7 +63,6 @@ def test_what_is_no_dtype(spec: Any) -> None:
         lambda bad: ek.random.key(bad),
         lambda bad: ek.random.seed(bad),
         lambda bad: ek.random.split(KEY, bad),
-        lambda bad: ek.random.randint(bad, 5),
     ],
 )
 def test_what_is_no_integer(call: Callable[[Any], Any], bad: Any) -> None:

@@ -133,6 +133,18 @@ def test_nests_other_transforms_and_modules() -> None:
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_loops_inside_of_a_checkpoint() -> None:
+    def fn(x: Any) -> Any:
+        steps = ek.scan(lambda c, row: (ek.sin(c) * row, c), x[0], x)
+        return (
+            ek.sum(ek.cond(ek.sum(x) > 0, lambda y: y * 2, lambda y: y, steps[0])) + steps[1].sum()
+        )
+
+    x = normal(3, 2)
+    want = same(ek.grad(fn), x)[0]
+    np.testing.assert_allclose(same(ek.grad(ek.checkpoint(fn)), x)[0], want, rtol=1e-12)
+
+
 def test_checkpoint_refuses_to_branch() -> None:
     with pytest.raises(ek.TraceError, match=r"ek\.checkpoint records"):
         ek.checkpoint(lambda x: x if x.sum() > 0 else -x)(ek.asarray(normal(3)))

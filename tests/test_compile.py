@@ -169,8 +169,8 @@ def test_number_used_for_a_shape_is_specialised() -> None:
     for n in (3, 2, 3, 2):
         both(step, X, n)
     assert traces(step) == 2
-    assert "needed the value of" in step.explain()
-    assert "test_compile.py" in step.explain()
+    assert "needed the value of" in str(step.explain())
+    assert "test_compile.py" in str(step.explain())
 
 
 def test_number_used_in_a_branch_or_loop_is_specialised() -> None:
@@ -235,7 +235,7 @@ def test_static_argnames() -> None:
 
 
 def test_an_object_that_died_does_not_lend_its_trace_to_another() -> None:
-    step = ek.compile(lambda x, holder: x + holder.number)
+    step = ek.compile(lambda x, holder: x + holder.number, on_retrace="allow")
     for number in range(20):
         holder = type("Holder", (), {})()
         holder.number = number
@@ -252,7 +252,7 @@ def test_new_shapes_and_dtypes_retrace_with_a_reason() -> None:
     for x in (X, X[:2], X.astype(np.float64), X[0], X):
         assert_same_bits(step(x).numpy(), both(step, x).numpy())
     assert traces(step) == 4
-    assert "f64[3,4]" in step.explain()
+    assert "f64[3,4]" in str(step.explain())
 
 
 def test_methods_lambdas_and_partial_results() -> None:

@@ -225,7 +225,7 @@ def test_lists_and_dicts_that_are_changed_in_place() -> None:
     check()
     model._submodules.reverse()
     check()
-    assert "the items of Sequential._submodules" in compiled.explain()
+    assert "the items of Sequential._submodules" in str(compiled.explain())
 
 
 def test_numbers_in_nests_are_compared_by_value() -> None:

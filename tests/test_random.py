@@ -43,12 +43,6 @@ def test_a_run_time_probability_draws_what_a_constant_draws(rate: float) -> None
         np.testing.assert_array_equal(compiled, np.asarray(ek.random.bernoulli(rate, (1 << 22,))))
 
 
-def test_the_threshold_of_a_run_time_probability_is_that_of_float64() -> None:
-    limit = ek.compile(lambda p: ek.random._as_f64(p) * 2.0**32)(0.6)
-    assert limit.dtype == ek.float64
-    assert float(limit) == 0.6 * 2.0**32
-
-
 def test_compiled_and_eager_draws_advance_the_generator_alike() -> None:
     def step() -> ek.Tensor:
         return ek.random.normal((5,)) + ek.random.uniform((5,)) + ek.random.randint(0, 9, (5,))

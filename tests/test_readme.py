@@ -62,6 +62,15 @@ def test_the_example_of_control_flow_runs(tmp_path: Path) -> None:
     assert run(sys.executable, script, cwd=tmp_path).startswith("Tensor(2685.")
 
 
+def test_the_example_of_random_numbers_runs(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "random.md").read_text(encoding="utf-8")
+    script = tmp_path / "draws.py"
+    script.write_text(block(document, "example", "python"), encoding="utf-8")
+    counts, slope = run(sys.executable, script, cwd=tmp_path).splitlines()
+    assert len(counts.split(",")) == 3
+    assert 0.9 < float(slope[len("Tensor(") :].split(",")[0]) < 1.1
+
+
 def test_the_example_is_short() -> None:
     lines = block(README, "example", "python").splitlines()
     assert sum(bool(line.strip()) for line in lines) <= 30

@@ -61,7 +61,7 @@ def test_compiled_state() -> None:
 def test_a_learning_rate_does_not_retrace() -> None:
     step = ek.compile(lambda x, lr: x * lr)
     assert [step(2.0 * X, lr)[0, 0].item() for lr in (0.5, 0.25)] == [-1, -0.5]
-    assert step.explain().startswith("compiled: 1 traces")
+    assert len(step.explain().traces) == 1
 
 
 def test_random_numbers_are_repeatable() -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 import einkorn as ek
+from benchmarks.definition import Optimizer, Workload
 from benchmarks.peers import Running
+from benchmarks.peers.einkorn_networks import Functions
+from benchmarks.peers.networks import models
 from benchmarks.peers.operators import OPERATORS, add_all
-from benchmarks.workloads import Optimizer, Workload
 
 VERSION = ek.__version__
 
@@ -58,6 +60,7 @@ def capture_all(params: Sequence[Any], x: Any, y: Any) -> Any:
 
 MODELS: dict[str, Any] = {
     **OPERATORS,
+    **models(Functions()),
     "tanh_mlp": tanh_mlp,
     "relu_mlp": relu_mlp,
     "relu_mlp_loss": relu_mlp_loss,
@@ -70,10 +73,15 @@ MODELS: dict[str, Any] = {
 
 def updater(leaves: list[Any], optimizer: Optimizer) -> Callable[[Sequence[Any]], None]:
     """A function that applies gradients to the leaves."""
-    if optimizer.kind == "adam":
+    if optimizer.slots:
         (rate,) = set(optimizer.rates)
         betas = optimizer.beta1, optimizer.beta2
-        return ek.optim.Adam(leaves, rate, *betas, optimizer.eps).step
+        if optimizer.kind == "momentum":
+            return ek.optim.Momentum(leaves, rate, optimizer.momentum).step
+        if optimizer.kind == "adam":
+            return ek.optim.Adam(leaves, rate, *betas, optimizer.eps).step
+        decay = optimizer.weight_decay
+        return ek.optim.AdamW(leaves, rate, *betas, optimizer.eps, decay).step
 
     def sgd(gradients: Sequence[Any]) -> None:
         for leaf, gradient, rate in zip(leaves, gradients, optimizer.rates, strict=True):
@@ -126,9 +134,10 @@ def build(workload: Workload, mode: str, threads: int) -> Running:
             lambda: float(np.mean([np.abs(leaf.value).mean() for leaf in leaves])),
         )
     model, last = MODELS[workload.model], None
+    kept = {"state": [ek.Leaf(values) for values in workload.state]} if workload.state else {}
 
     def loss_fn(*batch: Any) -> Any:
-        return model(leaves, *batch)
+        return model(leaves, *batch, **kept)
 
     @wrap
     def train_step(*batch: Any) -> Any:

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.definition import Optimizer, Workload
 from benchmarks.peers import Running
+from benchmarks.peers.jax_networks import Functions
+from benchmarks.peers.networks import models
 from benchmarks.peers.operators import OPERATORS
-from benchmarks.workloads import Optimizer, Workload
 
 VERSION = jax.__version__
 jax.devices()  # start the CPU client: part of the import, not of the first step
@@ -57,6 +59,7 @@ def norm_softmax(params: Any, w: Any) -> Any:
 
 MODELS: dict[str, Any] = {
     **OPERATORS,
+    **models(Functions()),
     "tanh_mlp": tanh_mlp,
     "relu_mlp": relu_mlp,
     "relu_mlp_loss": relu_mlp_loss,
@@ -69,9 +72,14 @@ MODELS: dict[str, Any] = {
 def updater(params: list[Any], optimizer: Optimizer) -> tuple[Any, Update]:
     """The first state, and (parameters, gradients, state) -> (parameters, state)."""
     rates, beta1, beta2 = optimizer.rates, optimizer.beta1, optimizer.beta2
+    decay = optimizer.weight_decay if optimizer.kind == "adamw" else 0.0
 
     def sgd(params: Any, gradients: Any, state: Any) -> tuple[Any, Any]:
         return [p - rate * g for p, g, rate in zip(params, gradients, rates)], state
+
+    def momentum(params: Any, gradients: Any, state: Any) -> tuple[Any, Any]:
+        speeds = [optimizer.momentum * speed + g for speed, g in zip(state, gradients)]
+        return sgd(params, speeds, speeds)
 
     def adam(params: Any, gradients: Any, state: Any) -> tuple[Any, Any]:
         count, moments = state
@@ -83,14 +91,22 @@ def updater(params: list[Any], optimizer: Optimizer) -> tuple[Any, Update]:
         for p, g, (m, v), rate in zip(params, gradients, moments, rates):
             m = beta1 * m + (1 - beta1) * g
             v = beta2 * v + (1 - beta2) * g * g
+            p = p * (1 - rate * decay) if decay else p
             new_params.append(p - rate / first * m / (jnp.sqrt(v) / second + optimizer.eps))
             new_moments.append((m, v))
         return new_params, (count, new_moments)
 
     if optimizer.kind == "sgd":
         return (), sgd
+    if optimizer.kind == "momentum":
+        return [jnp.zeros_like(p) for p in params], momentum
     moments = [(jnp.zeros_like(p), jnp.zeros_like(p)) for p in params]
     return (jnp.zeros(()), moments), adam
+
+
+def _weight(values: np.ndarray[Any, Any]) -> Any:
+    """A parameter; filters as (height, width, in, out)."""
+    return jnp.array(values.transpose(1, 2, 3, 0) if values.ndim == 4 else values)
 
 
 def _arrays(batch: tuple[np.ndarray[Any, Any], ...]) -> tuple[Any, ...]:
@@ -115,9 +131,25 @@ def _build_call(workload: Workload, params: list[Any]) -> Running:
     )
 
 
+def _whole(model: Callable[..., Any], update: Update) -> Callable[..., Any]:
+    """(parameters, state of the optimizer, kept arrays, batch) -> the next of each, and loss."""
+
+    def with_kept(params: Any, kept: Any, batch: Any) -> Any:
+        kept = list(kept)
+        loss = model(params, *batch, state=kept) if kept else model(params, *batch)
+        return loss, kept
+
+    def whole(params: Any, state: Any, kept: Any, batch: Any) -> Any:
+        differentiated = jax.value_and_grad(with_kept, has_aux=True)
+        (loss, kept), gradients = differentiated(params, kept, batch)
+        return *update(params, gradients, state), kept, loss
+
+    return whole
+
+
 def build(workload: Workload, mode: str, threads: int) -> Running:
     """Set up a workload; XLA takes as many threads as the process has CPUs."""
-    params: Any = [jnp.array(values) for values in workload.params.values()]
+    params: Any = [_weight(values) for values in workload.params.values()]
     if workload.task in ("call", "infer"):
         return _build_call(workload, params)
     batches = cycle(list(map(_arrays, workload.batches)))
@@ -134,16 +166,11 @@ def build(workload: Workload, mode: str, threads: int) -> Running:
             return float(np.mean([float(jnp.abs(p).mean()) for p in params]))
 
         return Running(update_step, size, lambda: jax.block_until_ready((params, state)))
-    model = MODELS[workload.model]
-
-    def whole(params: Any, state: Any, batch: Any) -> Any:
-        loss, gradients = jax.value_and_grad(model)(params, *batch)
-        return *update(params, gradients, state), loss
-
-    compiled = jax.jit(whole, donate_argnums=(0, 1))
+    kept = [jnp.array(values) for values in workload.state]
+    compiled = jax.jit(_whole(MODELS[workload.model], update), donate_argnums=(0, 1, 2))
 
     def train() -> None:
-        nonlocal params, state, last
-        params, state, last = compiled(params, state, next(batches))
+        nonlocal params, state, kept, last
+        params, state, kept, last = compiled(params, state, kept, next(batches))
 
     return Running(train, lambda: float(last), lambda: jax.block_until_ready((params, state, last)))

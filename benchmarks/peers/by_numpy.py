@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.definition import Array, Optimizer, Workload
 from benchmarks.peers import Running
-from benchmarks.workloads import Array, Optimizer, Workload
 
 VERSION = np.__version__
 EPS = 1e-5  # of the layer norm
@@ -135,6 +135,17 @@ def updater(params: Params, optimizer: Optimizer) -> Callable[[Params], None]:
 
     if optimizer.kind == "sgd":
         return sgd
+    speeds = [np.zeros_like(param) for param in params]
+
+    def momentum(gradients: Params) -> None:
+        for param, gradient, speed, rate in zip(params, gradients, speeds, rates, strict=True):
+            speed *= optimizer.momentum
+            speed += gradient
+            param -= rate * speed
+
+    if optimizer.kind == "momentum":
+        return momentum
+    decay = optimizer.weight_decay if optimizer.kind == "adamw" else 0.0
     state = [tuple(np.zeros_like(param) for _ in range(4)) for param in params]
     count = 0
 
@@ -155,9 +166,27 @@ def updater(params: Params, optimizer: Optimizer) -> Callable[[Params], None]:
             root += optimizer.eps
             np.divide(m, root, out=move)
             move *= rate / first
+            if decay:
+                param *= 1 - rate * decay
             param -= move
 
     return adam
+
+
+def train(workload: Workload, model: Callable[..., Gradients]) -> Running:
+    """Set up the training of a model that gives its loss and the gradients."""
+    params = [values.copy() for values in workload.params.values()]
+    batches = cycle(workload.batches)
+    update = updater(params, workload.optimizer)
+    kept = {"state": [values.copy() for values in workload.state]} if workload.state else {}
+    last: Any = None
+
+    def step() -> None:
+        nonlocal last
+        last, gradients = model(params, *next(batches), **kept)
+        update(gradients)
+
+    return Running(step, lambda: float(last))
 
 
 def build(workload: Workload, mode: str, threads: int) -> Running:
@@ -165,6 +194,8 @@ def build(workload: Workload, mode: str, threads: int) -> Running:
     params = [values.copy() for values in workload.params.values()]
     batches = cycle(workload.batches)
     last: Any = None
+    if workload.task == "train":
+        return train(workload, TRAINED[workload.model])
     if workload.task in ("call", "infer"):
         apply = APPLIED[workload.model]
         if workload.model == "product":
@@ -177,16 +208,7 @@ def build(workload: Workload, mode: str, threads: int) -> Running:
 
         return Running(call, lambda: float(np.abs(last).mean()))
     update = updater(params, workload.optimizer)
-    if workload.task == "update":
-        gradients = list(workload.batches[0])
-        return Running(
-            lambda: update(gradients), lambda: float(np.mean([np.abs(p).mean() for p in params]))
-        )
-    model = TRAINED[workload.model]
-
-    def train() -> None:
-        nonlocal last
-        last, gradients = model(params, *next(batches))
-        update(gradients)
-
-    return Running(train, lambda: float(last))
+    gradients = list(workload.batches[0])
+    return Running(
+        lambda: update(gradients), lambda: float(np.mean([np.abs(p).mean() for p in params]))
+    )

@@ -8,6 +8,7 @@ step    forward, gradients and optimizer traced as one graph and compiled
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -17,9 +18,11 @@ import torch._dynamo  # the first optimizer imports it in any case
 import torch.nn.functional as functional
 from torch._inductor import config as inductor_config
 
+from benchmarks.definition import Optimizer, Workload
 from benchmarks.peers import Running
+from benchmarks.peers.networks import models
 from benchmarks.peers.operators import OPERATORS
-from benchmarks.workloads import Optimizer, Workload
+from benchmarks.peers.torch_networks import Functions, Traceable
 
 VERSION = torch.__version__
 
@@ -59,6 +62,7 @@ def norm_softmax(params: Any, w: Any) -> Any:
 
 MODELS: dict[str, Any] = {
     **OPERATORS,
+    **models(Functions()),
     "tanh_mlp": tanh_mlp,
     "relu_mlp": relu_mlp,
     "relu_mlp_loss": relu_mlp_loss,
@@ -66,6 +70,17 @@ MODELS: dict[str, Any] = {
     "norm_softmax": norm_softmax,
     "exp": lambda params, x, y: torch.exp(x),
 }
+TRACEABLE: dict[str, Any] = {**MODELS, **models(Traceable())}
+CHANNELS_LAST = {"residual_network"}  # LeNet is faster with channels first
+
+
+def _placed(values: Any, workload: Workload) -> Any:
+    """A tensor; images and filters in the layout that suits the model."""
+    tensor = torch.tensor(values)
+    if tensor.ndim != 4:
+        return tensor
+    moved = tensor.permute(0, 3, 1, 2)
+    return moved if workload.model in CHANNELS_LAST else moved.contiguous()
 
 
 def fused(params: list[Any], optimizer: Optimizer) -> Any:
@@ -73,10 +88,13 @@ def fused(params: list[Any], optimizer: Optimizer) -> Any:
     groups = [{"params": [p], "lr": rate} for p, rate in zip(params, optimizer.rates)]
     if len(set(optimizer.rates)) == 1:
         groups = [{"params": params, "lr": optimizer.rates[0]}]
-    if optimizer.kind == "sgd":
-        return torch.optim.SGD(groups, fused=True)
-    betas = (optimizer.beta1, optimizer.beta2)
-    return torch.optim.Adam(groups, betas=betas, eps=optimizer.eps, fused=True)
+    if optimizer.kind in ("sgd", "momentum"):
+        momentum = optimizer.momentum if optimizer.kind == "momentum" else 0.0
+        return torch.optim.SGD(groups, momentum=momentum, fused=True)
+    options = {"betas": (optimizer.beta1, optimizer.beta2), "eps": optimizer.eps, "fused": True}
+    if optimizer.kind == "adam":
+        return torch.optim.Adam(groups, **options)
+    return torch.optim.AdamW(groups, weight_decay=optimizer.weight_decay, **options)
 
 
 def traceable(params: list[Any], optimizer: Optimizer) -> Callable[[Any], None]:
@@ -88,6 +106,9 @@ def traceable(params: list[Any], optimizer: Optimizer) -> Callable[[Any], None]:
 
     if optimizer.kind == "sgd":
         return sgd
+    if optimizer.kind == "momentum":
+        return _traceable_momentum(params, optimizer)
+    decay = optimizer.weight_decay if optimizer.kind == "adamw" else 0.0
     beta1, beta2 = optimizer.beta1, optimizer.beta2
     moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in params]
     count = torch.zeros(())
@@ -99,9 +120,22 @@ def traceable(params: list[Any], optimizer: Optimizer) -> Callable[[Any], None]:
         for p, g, (m, v), rate in zip(params, gradients, moments, optimizer.rates):
             m.lerp_(g, 1 - beta1)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            if decay:
+                p.mul_(1 - rate * decay)
             p.sub_(rate / first * m / (torch.sqrt(v) / second + optimizer.eps))
 
     return adam
+
+
+def _traceable_momentum(params: list[Any], optimizer: Optimizer) -> Callable[[Any], None]:
+    speeds = [torch.zeros_like(p) for p in params]
+
+    def momentum(gradients: Any) -> None:
+        for p, g, speed, rate in zip(params, gradients, speeds, optimizer.rates):
+            speed.mul_(optimizer.momentum).add_(g)
+            p.sub_(rate * speed)
+
+    return momentum
 
 
 def compiled(function: Any) -> Any:
@@ -147,9 +181,17 @@ def _build_call(workload: Workload, mode: str, params: list[Any]) -> Running:
     return Running(call, lambda: float(np.abs(np.asarray(last)).mean()))
 
 
+def _model(models: dict[str, Any], workload: Workload) -> Any:
+    """(params, *batch) -> loss; what the workload keeps is bound, and written in place."""
+    model = models[workload.model]
+    if not workload.state:
+        return model
+    return partial(model, state=[torch.tensor(values) for values in workload.state])
+
+
 def _build_step(workload: Workload, params: list[Any], batches: Any) -> Running:
     """The whole step as one graph."""
-    model, last = MODELS[workload.model], None
+    model, last = _model(TRACEABLE, workload), None
     update = traceable(params, workload.optimizer)
 
     def whole(*batch: Any) -> Any:
@@ -189,16 +231,16 @@ def _build_update(workload: Workload, mode: str, params: list[Any], gradients: A
 def build(workload: Workload, mode: str, threads: int) -> Running:
     """Set up a workload."""
     torch.set_num_threads(threads)
-    params = [torch.tensor(values) for values in workload.params.values()]
+    params = [_placed(values, workload) for values in workload.params.values()]
     if workload.task in ("call", "infer"):
         return _build_call(workload, mode, params)
-    tensors = [tuple(map(torch.tensor, batch)) for batch in workload.batches]
+    tensors = [tuple(_placed(x, workload) for x in batch) for batch in workload.batches]
     if workload.task == "update":
         return _build_update(workload, mode, params, tensors[0])
     batches = cycle(tensors)
     if mode == "step":
         return _build_step(workload, params, batches)
-    model, last = MODELS[workload.model], None
+    model, last = _model(TRACEABLE if mode == "loss" else MODELS, workload), None
     loss_fn = compiled(model) if mode == "loss" else model
     for param in params:
         param.requires_grad_()

@@ -10,25 +10,32 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != HERE]
 sys.path.append(str(HERE.parents[1]))
 
-SUPPORTS = {"W1", "W2", "W6", "W7", "W8", "W10", "W11"}
 MODELS = {
     "W1": "tanh_mlp",
     "W2": "relu_mlp_loss",
+    "W3": "lenet",
+    "W4": "residual_network",
+    "W5": "transformer",
     "W6": "chain",
     "W7": "norm_softmax",
     "W8": "none",
+    "W9": "lstm",
     "W10": "relu_mlp",
     "W11": "relu_mlp_loss",
 }
-HYPER = {"b1": "beta1", "b2": "beta2", "eps": "eps"}
+SUPPORTS = set(MODELS)
+HYPER = {"b1": "beta1", "b2": "beta2", "eps": "eps", "mu": "momentum", "wd": "weight_decay"}
+KINDS = {"sgdm": "momentum", None: "none"}
 
 
 def preload(threads: int) -> None:
@@ -42,20 +49,49 @@ def info() -> dict[str, str]:
     return {"einkorn": sys.modules["einkorn"].__version__}  # type: ignore[attr-defined]
 
 
+def _channels_last(values: Any) -> Any:
+    """Filters and images, which have their channels in the second place."""
+    return np.ascontiguousarray(np.moveaxis(values, 1, -1)) if np.ndim(values) == 4 else values
+
+
+def _batch(arrays: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(_channels_last(values) for values in arrays)
+
+
+def _rows_by_pixel(weight: Any, channels: int) -> Any:
+    """A weight whose rows go through the channels first, for features that do so last."""
+    side = round((len(weight) / channels) ** 0.5)
+    by_channel = weight.reshape(channels, side, side, -1)
+    return np.ascontiguousarray(by_channel.transpose(1, 2, 0, 3)).reshape(weight.shape)
+
+
 def translated(theirs: Any, rate_of: Callable[[Any, str], float]) -> Any:
     """A workload of the harness as one of ours; parameters and arrays keep their order."""
-    ours = importlib.import_module("benchmarks.workloads")
+    ours = importlib.import_module("benchmarks.definition")
     options = theirs.opt
+    model, kind = MODELS[theirs.name], options["kind"]
+    params = {key: _channels_last(values) for key, values in theirs.params.items()}
+    if model == "lenet":
+        params["w0"] = _rows_by_pixel(params["w0"], channels=len(params["c1"]))
+    state: list[Any] = []
+    if model == "residual_network":
+        state = [
+            start
+            for key, scale in params.items()
+            if key.endswith("_g")
+            for start in (np.zeros_like(scale), np.ones_like(scale))
+        ]
     hyper = {HYPER[key]: options[key] for key in HYPER if key in options}
-    rates = tuple(rate_of(options, key) for key in theirs.params) if options["kind"] else ()
+    rates = tuple(rate_of(options, key) for key in theirs.params) if kind else ()
     return ours.Workload(
         theirs.name,
         theirs.title,
-        MODELS[theirs.name],
+        model,
         theirs.kind,
-        theirs.params,
-        [tuple(values[i] for values in theirs.data.values()) for i in range(theirs.nb)],
-        ours.Optimizer(options["kind"] or "none", rates, **hyper),
+        params,
+        [_batch(values[i] for values in theirs.data.values()) for i in range(theirs.nb)],
+        ours.Optimizer(KINDS.get(kind, kind), rates, **hyper),
+        state=state,
     )
 
 

@@ -198,6 +198,9 @@ def _change_masked(change: _Change, x: Tensor, mask: Tensor, update: Tensor) -> 
     return where(wide, change.function(x, update), x)
 
 
+_NOTHING = {"f": -0.0, "c": complex(-0.0, -0.0)}  # what adding does not change
+
+
 def _change_slices(change: _Change, x: Tensor, selection: Selection, update: Tensor) -> Tensor:
     """The update laid out in the shape of x; around it a mask, or what adding does not change."""
     what = change.what
@@ -217,7 +220,7 @@ def _change_slices(change: _Change, x: Tensor, selection: Selection, update: Ten
     around = dict(low=selection.starts, high=tuple(high), interior=gaps)
     if change is _ADD:
         # x + -0.0 is x for every x, and x + 0.0 is not for -0.0.
-        nothing = scalar(x.dtype, -0.0 if x.dtype.is_float else 0)
+        nothing = scalar(x.dtype, _NOTHING.get(x.dtype.kind, 0))
         return add(x, apply(Op.PAD, laid, nothing, **around))
     inside = apply(Op.BROADCAST, scalar(bool_, True), shape=selection.sizes)
     mask = apply(Op.PAD, inside, scalar(bool_, False), **around)

@@ -96,7 +96,7 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) 
     check_device("full", device)
     if dtype is not None:
         wanted = check_dtype(dtype)
-    elif type(fill_value) in (bool, int, float):
+    elif type(fill_value) in (bool, int, float, complex):
         wanted = weak_dtype(fill_value)
     else:
         wanted = as_tensor(fill_value, "full").dtype

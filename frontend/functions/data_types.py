@@ -18,8 +18,8 @@ _KINDS = {
     "unsigned integer": "u",
     "integral": "iu",
     "real floating": "f",
-    "complex floating": "",
-    "numeric": "iuf",
+    "complex floating": "c",
+    "numeric": "iufc",
 }
 
 
@@ -46,18 +46,18 @@ class IntegerInfo:
 
 
 def finfo(type: Any, /) -> FloatInfo:
-    """The limits of a floating-point dtype, or of a tensor's."""
+    """The limits of a floating-point dtype, or of a tensor's; of complex ones of the parts."""
     dtype = _dtype_of(type)
-    if not dtype.is_float:
+    if not dtype.is_inexact:
         raise DTypeError(f"finfo: needs a floating-point dtype, got {dtype}; use iinfo")
     info = _bfloat16_limits() if dtype is bfloat16 else np.finfo(dtype.numpy)
     return FloatInfo(
-        bits=dtype.bits,
+        bits=dtype.real.bits,
         eps=float(info.eps),
         max=float(info.max),
         min=float(info.min),
         smallest_normal=float(info.smallest_normal),
-        dtype=dtype,
+        dtype=dtype.real,
     )
 
 

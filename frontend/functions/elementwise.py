@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from einkorn.convert import (
@@ -15,6 +16,7 @@ from einkorn.convert import (
     shown,
     snapshot,
 )
+from einkorn.host import host_op
 from einkorn.ir.dtypes import DType, bool_, float32
 from einkorn.ir.errors import DTypeError
 from einkorn.ir.ops import Op
@@ -31,7 +33,7 @@ def _unary(op: Op, x: Any) -> Tensor:
 def _floating(op: Op, x: Any) -> Tensor:
     """Apply a function of floats; integers and bool are converted to float32 first."""
     tensor = as_tensor(x, op.name.lower())
-    return apply(op, tensor if tensor.dtype.is_float else cast(tensor, float32))
+    return apply(op, tensor if tensor.dtype.is_inexact else cast(tensor, float32))
 
 
 def _binary(op: Op, x: Any, y: Any) -> Tensor:
@@ -90,7 +92,7 @@ def multiply(x1: Any, x2: Any, /) -> Tensor:
 def divide(x1: Any, x2: Any, /) -> Tensor:
     """x1 / x2, correctly rounded; integers are converted to float32 first."""
     a, b = meet("divide", x1, x2)
-    if not a.dtype.is_float:
+    if not a.dtype.is_inexact:
         a, b = in_dtype("divide", a, float32), in_dtype("divide", b, float32)
     return apply_elementwise(Op.DIV, a, b)
 
@@ -114,7 +116,7 @@ def pow(x1: Any, x2: Any, /) -> Tensor:
             raise DTypeError(f"pow: the exponent {shown(x2)} does not fit int64")
         return apply(Op.INTEGER_POW, as_tensor(x1, "pow"), exponent=x2)
     a, b = meet("pow", x1, x2)
-    if not a.dtype.is_float:
+    if not a.dtype.is_inexact:
         raise DTypeError(
             f"pow: {a.dtype} to the power of a tensor is not supported; use a Python int as "
             "exponent, or cast the base with .astype('float32')"
@@ -143,12 +145,12 @@ def positive(x: Any, /) -> Tensor:
 
 
 def abs(x: Any, /) -> Tensor:
-    """The absolute value."""
+    """The absolute value; of complex numbers a real one."""
     return _unary(Op.ABS, x)
 
 
 def sign(x: Any, /) -> Tensor:
-    """-1, 0 or 1 by the sign; NaN stays NaN."""
+    """-1, 0 or 1 by the sign; NaN stays NaN. Of a complex number x / |x|, and 0 for 0."""
     return _unary(Op.SIGN, x)
 
 
@@ -281,7 +283,7 @@ def erf(x: Any, /) -> Tensor:
 
 def _round(op: Op, x: Any) -> Tensor:
     tensor = as_tensor(x, op.name.lower())
-    return apply(op, tensor) if tensor.dtype.is_float else snapshot(tensor)
+    return apply(op, tensor) if tensor.dtype.is_inexact else snapshot(tensor)
 
 
 def floor(x: Any, /) -> Tensor:
@@ -304,6 +306,11 @@ def trunc(x: Any, /) -> Tensor:
     return _round(Op.TRUNC, x)
 
 
+def parts(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The real and the imaginary part of complex numbers."""
+    return host_op("real", x), host_op("imag", x)
+
+
 def isfinite(x: Any, /) -> Tensor:
     """Whether x is neither infinite nor NaN."""
     return _unary(Op.ISFINITE, x)
@@ -318,6 +325,8 @@ def isnan(x: Any, /) -> Tensor:
 def isinf(x: Any, /) -> Tensor:
     """Whether x is infinite."""
     tensor = as_tensor(x, "isinf")
+    if tensor.dtype.is_complex:
+        return bitwise_or(*(equal(abs(part), inf) for part in parts(tensor)))
     return bitwise_and(bitwise_invert(isfinite(tensor)), bitwise_invert(isnan(tensor)))
 
 

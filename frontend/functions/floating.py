@@ -27,6 +27,7 @@ from einkorn.functions.elementwise import (
     subtract,
     where,
 )
+from einkorn.host import host_op
 from einkorn.ir.dtypes import bool_, float32, float64
 from einkorn.ir.errors import DTypeError
 from einkorn.ir.ops import Op
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 
 
 def floats(what: str, *operands: Any) -> tuple[Tensor, ...]:
-    """The operands in one floating-point dtype; integers and bool become float32."""
+    """The operands in one floating-point or complex dtype; integers and bool become float32."""
     tensors = meet(what, *operands)
-    if tensors[0].dtype.is_float:
+    if tensors[0].dtype.is_inexact:
         return tensors
     return tuple(in_dtype(what, x, float32) for x in tensors)
 
@@ -55,6 +56,9 @@ def in_single(what: str, function: Callable[..., Tensor], *operands: Any) -> Ten
 
 def atan(x: Any, /) -> Tensor:
     """The inverse tangent, in [-pi/2, pi/2]."""
+    (tensor,) = floats("atan", x)
+    if tensor.dtype.is_complex:
+        return host_op("atan", tensor)
     return apply_elementwise(Op.ATAN2, *meet("atan", *floats("atan", x), 1.0))
 
 
@@ -127,15 +131,24 @@ def nextafter(x1: Any, x2: Any, /) -> Tensor:
 
 
 def real(x: Any, /) -> Tensor:
-    """The real part: x itself, because einkorn has no complex dtypes."""
-    return snapshot(as_tensor(x, "real"))
+    """The real part; of real numbers these themselves."""
+    tensor = as_tensor(x, "real")
+    return host_op("real", tensor) if tensor.dtype.is_complex else snapshot(tensor)
 
 
 def imag(x: Any, /) -> Tensor:
-    """The imaginary part: zeros, because einkorn has no complex dtypes."""
-    return zeros_like(as_tensor(x, "imag"))
+    """The imaginary part; zeros for real numbers."""
+    tensor = as_tensor(x, "imag")
+    return host_op("imag", tensor) if tensor.dtype.is_complex else zeros_like(tensor)
 
 
 def conj(x: Any, /) -> Tensor:
-    """The complex conjugate: x itself, because einkorn has no complex dtypes."""
-    return snapshot(as_tensor(x, "conj"))
+    """The complex conjugate; real numbers themselves."""
+    tensor = as_tensor(x, "conj")
+    return host_op("conj", tensor) if tensor.dtype.is_complex else snapshot(tensor)
+
+
+def angle(x: Any, /) -> Tensor:
+    """The angle of complex numbers in [-pi, pi]; 0 or pi for real ones."""
+    (tensor,) = floats("angle", x)
+    return atan2(imag(tensor), real(tensor))

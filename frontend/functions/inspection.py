@@ -6,7 +6,7 @@ from typing import Any
 
 from einkorn.convert import check_device
 from einkorn.functions.data_types import isdtype
-from einkorn.ir.dtypes import ALL, DType, bfloat16, float32, int64
+from einkorn.ir.dtypes import ALL, COMPLEX, DType, bfloat16, complex64, float32, int64
 from einkorn.ir.shape_rules import MAX_RANK
 
 
@@ -28,9 +28,14 @@ class NamespaceInfo:
         return "cpu"
 
     def default_dtypes(self, *, device: Any = None) -> dict[str, DType]:
-        """The dtypes of new tensors by kind; there are no complex ones."""
+        """The dtypes of new tensors by kind."""
         check_device("default_dtypes", device)
-        return {"real floating": float32, "integral": int64, "indexing": int64}
+        return {
+            "real floating": float32,
+            "complex floating": complex64,
+            "integral": int64,
+            "indexing": int64,
+        }
 
     def devices(self) -> list[str]:
         """Every device."""
@@ -41,7 +46,9 @@ class NamespaceInfo:
     ) -> dict[str, DType]:
         """The dtypes of the standard that there are, by name; only those of `kind` if given."""
         check_device("dtypes", device)
-        standard = (dtype for dtype in ALL if dtype is not bfloat16 and dtype.name != "float16")
+        standard = (
+            dtype for dtype in (*ALL, *COMPLEX) if dtype is not bfloat16 and dtype.name != "float16"
+        )
         return {x.name: x for x in standard if kind is None or isdtype(x, kind)}
 
 

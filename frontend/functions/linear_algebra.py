@@ -10,6 +10,7 @@ import numpy as np
 
 from einkorn.convert import as_int, as_tensor, meet, normal_axis
 from einkorn.functions.elementwise import add, multiply
+from einkorn.functions.floating import conj
 from einkorn.functions.manipulation import common_shape, moveaxis, reorder, spread_to, to_shape
 from einkorn.ir.dtypes import bool_
 from einkorn.ir.errors import DTypeError, ShapeError
@@ -25,7 +26,7 @@ MSG_MATMUL = (
 )
 
 
-def _numbers(what: str, x1: Any, x2: Any) -> tuple[Tensor, Tensor]:
+def numbers(what: str, x1: Any, x2: Any) -> tuple[Tensor, Tensor]:
     """Two operands of one dtype that has arithmetic."""
     a, b = meet(what, x1, x2)
     if a.dtype is bool_:
@@ -39,7 +40,7 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
     A one-dimensional operand is a row on the left and a column on the right; that axis is dropped
     from the result.
     """
-    a, b = _numbers("matmul", x1, x2)
+    a, b = numbers("matmul", x1, x2)
     if not a.ndim or not b.ndim:
         raise ShapeError(
             f"matmul: needs at least one axis on both sides, got {a._type} and {b._type}; use *"
@@ -120,7 +121,7 @@ def tensordot(
     Args:
         axes: how many of the last axes of x1 meet the first of x2, or the axes of each, in pairs.
     """
-    a, b = _numbers("tensordot", x1, x2)
+    a, b = numbers("tensordot", x1, x2)
     over_a, over_b = _summed(a, b, axes)
     paired = len(over_a) == len(set(over_a)) == len(over_b) == len(set(over_b))
     if not paired or [a.shape[i] for i in over_a] != [b.shape[j] for j in over_b]:
@@ -157,8 +158,9 @@ def _summed(a: Tensor, b: Tensor, axes: Any) -> tuple[tuple[int, ...], tuple[int
 
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
-    """The sum of products along one axis; the others broadcast."""
-    a, b = _numbers("vecdot", x1, x2)
+    """The sum of products along one axis, x1 conjugated; the others broadcast."""
+    a, b = numbers("vecdot", x1, x2)
+    a = conj(a)
     rank = min(a.ndim, b.ndim)
     axis = as_int("vecdot", axis, "an axis is an integer")
     if not -rank <= axis < 0:
@@ -184,7 +186,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
 
 def outer(x1: Any, x2: Any, /) -> Tensor:
     """The products of every element of one vector with every element of another."""
-    a, b = _numbers("outer", x1, x2)
+    a, b = numbers("outer", x1, x2)
     if a.ndim != 1 or b.ndim != 1:
         raise ShapeError(f"outer: needs two vectors, got {a._type} and {b._type}")
     return multiply(to_shape(a, (a.size, 1)), b)

@@ -380,7 +380,7 @@ def filling(what: str, value: Any, dtype: DType) -> Tensor:
         value = as_tensor(value, what)
     elif not dtype.is_float:
         value = concrete(value, what)
-    if isinstance(value, float) and not dtype.is_float:
+    if isinstance(value, float) and not dtype.is_inexact:
         raise DTypeError(f"{what}: the float {value} is no {dtype}; give an integer")
     scalar = in_dtype(what, value, dtype)
     if scalar.shape:

@@ -75,7 +75,8 @@ def _of_numbers(function: Function, *numbers: Any) -> Any:
     """Python arithmetic of numbers, at least one of them known when the step runs."""
     what = function.__name__
     op = _FLOAT_OPS.get(function)
-    if op is None or not any(map(_is_float, numbers)):
+    complex_too = any(isinstance(x, complex) for x in numbers)
+    if op is None or complex_too or not any(map(_is_float, numbers)):
         return OPERATORS[function](*(concrete(x, what) for x in numbers))
     operands = [in_dtype(what, x, float64) for x in numbers]
     value = apply(op, *operands) if len(operands) == 1 else apply_elementwise(op, *operands)

@@ -50,12 +50,12 @@ def _kept(reduced: Tensor, shape: Axes, axes: Axes, keepdims: bool) -> Tensor:
 
 
 def _as_float(x: Tensor) -> Tensor:
-    return x if x.dtype.is_float else cast(x, float32)
+    return x if x.dtype.is_inexact else cast(x, float32)
 
 
 def _accumulating(x: Tensor) -> Tensor:
     """`x` in a float dtype that can hold sums of many elements."""
-    return cast(x, float32) if not x.dtype.is_float or x.dtype.itemsize == 2 else x
+    return cast(x, float32) if not x.dtype.is_inexact or x.dtype.itemsize == 2 else x
 
 
 # -- sums and products -----------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def _sum_dtype(x: Tensor, dtype: Any) -> DType:
     """The dtype of a sum: integers are summed in 64 bits unless told otherwise."""
     if dtype is not None:
         return check_dtype(dtype)
-    if x.dtype.is_float:
+    if x.dtype.is_inexact:
         return x.dtype
     return uint64 if x.dtype.kind == "u" else int64
 
@@ -219,6 +219,8 @@ def std(
 
 def _variance(what: str, x: Tensor, axis: Axis, correction: float, keepdims: bool) -> Tensor:
     """Two passes: sums of squares minus squares of sums would cancel."""
+    if x.dtype.is_complex:
+        raise DTypeError(f"{what}: needs real numbers, got {x._type}; take it of real and imag")
     axes = normal_axes(what, axis, x.ndim)
     correction = as_number(what, correction, "correction is a number")
     wide = _accumulating(x)

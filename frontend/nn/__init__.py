@@ -24,6 +24,7 @@ from einkorn.functions.activations import (
     threshold,
 )
 from einkorn.functions.attention import attention, rotary_embedding, sinusoidal_positions
+from einkorn.functions.convolution import conv, conv_filter, conv_transpose
 from einkorn.functions.cumulative import cumulative_logsumexp
 from einkorn.functions.elementwise import relu, sigmoid, silu, softplus, tanh
 from einkorn.functions.interpolation import interpolate
@@ -118,6 +119,9 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "conv",
+    "conv_filter",
+    "conv_transpose",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",

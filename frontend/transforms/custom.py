@@ -68,7 +68,7 @@ class _Call:
         return [self.fixed[k] if k in self.fixed else next(rest) for k in range(self.count)]
 
     def float_types(self) -> dict[int, TensorType]:
-        return {k: x._type for k, x in self.inputs.items() if x.dtype.is_float}
+        return {k: x._type for k, x in self.inputs.items() if x.dtype.is_inexact}
 
 
 class _Custom:

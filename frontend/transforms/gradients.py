@@ -160,5 +160,6 @@ def _scalar_loss(value: Any) -> Tensor:
     if loss.size != 1:
         raise ShapeError(MSG_NOT_SCALAR.format(what="grad", type=loss._type, more=MSG_MORE))
     if not loss.dtype.is_float:
-        raise DTypeError(f"grad needs a floating-point value, got {loss._type}")
+        more = "; take ek.real or abs of it" if loss.dtype.is_complex else ""
+        raise DTypeError(f"grad needs a real floating-point value, got {loss._type}{more}")
     return loss

@@ -12,6 +12,7 @@ from einkorn.convert import as_choice
 from einkorn.functions.creation import eye
 from einkorn.functions.manipulation import cut, moveaxis, to_shape
 from einkorn.inner import close, recording
+from einkorn.ir.errors import DTypeError
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
 from einkorn.recording import Value, apply, no_grad
@@ -58,6 +59,7 @@ def jacobian(
             out, aux = split_aux(what, run_recorded(fn, targets.args, kwargs), has_aux)
             outputs, structure = float_ends(what, out)
             rows, columns = [x._type for x in outputs], targets.types
+            _check_real((*rows, *columns))
             if mode == "reverse":
                 units = [trace.argument(type, "unit") for type in rows]
                 products = pull(outputs, units, targets.nodes, columns)
@@ -81,6 +83,16 @@ def jacobian(
         return (result, unflatten(aux_structure, aux_ends)) if has_aux else result
 
     return wrapped
+
+
+def _check_real(types: Sequence[TensorType]) -> None:
+    """Refuse complex numbers: the two numbers for each pair of elements are no matrix of theirs."""
+    for type in types:
+        if type.dtype.is_complex:
+            raise DTypeError(
+                f"jacobian: needs real numbers, got {type}; take ek.real and ek.imag apart, or use "
+                "ek.vjp or ek.jvp"
+            )
 
 
 def _units(types: Sequence[TensorType]) -> tuple[list[Tensor], int]:

@@ -45,7 +45,7 @@ def float_ends(what: str, out: Any) -> tuple[list[Tensor], Any]:
     for end, path in zip(ends, paths(structure)):
         known = isinstance(end, (Value, float, np.floating, np.ndarray))
         tensor = as_tensor(end, what) if known else None
-        if tensor is None or not tensor.dtype.is_float:
+        if tensor is None or not tensor.dtype.is_inexact:
             got = type(end).__name__ if tensor is None else str(tensor._type)
             kind = EinkornError if tensor is None else DTypeError
             raise kind(MSG_END.format(what=what, got=got, where=place(path)))

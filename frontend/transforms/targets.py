@@ -176,7 +176,7 @@ class Targets:
             self._add(x)
             return x
         tensor = as_tensor(x, self._what)
-        if not tensor.dtype.is_float:
+        if not tensor.dtype.is_inexact:
             raise DTypeError(
                 MSG_DISCRETE.format(what=self._what, type=tensor._type, instead=self._instead)
             )
@@ -197,7 +197,7 @@ class Targets:
 
     def _add(self, value: Value) -> None:
         trace = current_trace.get()
-        if not value._type.dtype.is_float:
+        if not value._type.dtype.is_inexact:
             raise DTypeError(f"cannot differentiate by {value._type}: it is not floating-point")
         if isinstance(value, Leaf) and not value._trainable:
             raise EinkornError(

@@ -7,18 +7,20 @@ stays as it is and is computed once.
 from __future__ import annotations
 
 from einkorn.ir.ops import Op
-from einkorn.passes.batching import indexing, movement, random_bits, windows
+from einkorn.passes.batching import convolution, indexing, movement, random_bits, windows
 from einkorn.passes.batching.rule import Rule
 
 BATCHING: dict[Op, Rule] = {
     **movement.RULES,
     **indexing.RULES,
+    **convolution.RULES,
+    **random_bits.RULES,
     **random_bits.RULES,
     **windows.RULES,
 }
 
 _SOURCE = "a source has no operands, so it is the same for all examples"
-_CONTROL = "refused with what to write instead: passes/batching/regions.py"
+_CONTROL = "passes/batching/control.py batches the steps and branches"
 _REGION = "passes/batching/regions.py batches the graphs that are called"
 
 NOT_BATCHED: dict[Op, str] = {

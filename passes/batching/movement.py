@@ -93,4 +93,5 @@ RULES: dict[Op, Rule] = {
     Op.SOFTMAX: last_axis,
     Op.LOG_SOFTMAX: last_axis,
     Op.LOGSUMEXP: last_axis,
+    Op.HOST: elementwise,  # whose axes count from the last one
 }

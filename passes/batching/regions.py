@@ -4,55 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
+from weakref import WeakKeyDictionary
 
-from einkorn.ir.errors import EinkornError
-from einkorn.ir.graph import Graph
+from einkorn.ir.dtypes import bool_
+from einkorn.ir.graph import Graph, graphs_of
 from einkorn.ir.node import Node, make_call, placeholder, project, remake, toposort
-from einkorn.ir.ops import CONTROL, Op
-from einkorn.ir.types import TensorType
+from einkorn.ir.ops import CONTROL, OPS, Op
+from einkorn.ir.types import TensorType, TupleType
 from einkorn.passes.autodiff import expand_grads, inline_plain_calls
 from einkorn.passes.batching import BATCHING
+from einkorn.passes.batching.control import (
+    Batch,
+    Batched,
+    Operands,
+    Results,
+    batch_control,
+    masked_indices,
+    needs_mask,
+)
 from einkorn.passes.batching.rule import in_front
 from einkorn.passes.build import sum_over
 
-MSG_CONTROL = (
-    "vmap cannot batch a {op} that depends on what is batched yet; put the loop or branch around "
-    "vmap, write ek.where for a choice, or a Python loop for a few steps"
-)
+# The stand-ins of inputs, by size: a loop and its variants (passes/control_vjp.py) share theirs.
+_wide: WeakKeyDictionary[Node, dict[object, Node]] = WeakKeyDictionary()
 
 
-class Batched(NamedTuple):
-    """A graph for a whole batch.
-
-    Attributes:
-        graph: its params and outputs are those of the graph of one example, some with the batch
-            axis in front.
-        outputs: which outputs have it.
-    """
-
-    graph: Graph
-    outputs: tuple[bool, ...]
-
-
-def batch_graph(graph: Graph, batched: Sequence[bool], size: int) -> Batched:
+def batch_graph(graph: Graph, batched: Sequence[bool], size: int, masked: bool = False) -> Batched:
     """The graph of `size` examples.
 
     Args:
         graph: what is computed for one example, without updates.
         batched: which params have a value for each example; the others are shared.
         size: the number of examples.
+        masked: whether the new graph takes, before its other inputs, a mask of the examples that
+            count. The others refuse nothing and keep no loop going; their results mean nothing.
     """
     graph = inline_plain_calls(expand_grads(graph))
-    walk = _Walk(graph, batched, size)
+    mask = _mask(graph, size) if masked else None
+    walk = _Walk(graph, batched, size, mask)
     for node in graph.nodes:
         if node not in walk.env:
             walk.visit(node)
     params = tuple(walk.env[node] for node in graph.params)
     split = len(graph.inputs)
+    first = () if mask is None else (mask,)
     new = Graph(
         graph.name,
-        params[:split],
+        (*first, *params[:split]),
         params[split:],
         tuple(walk.env[node] for node in graph.outputs),
         names={walk.env[node]: name for node, name in graph.names.items() if node in walk.env},
@@ -67,59 +66,102 @@ class _Walk:
     Attributes:
         env: the new node of each node visited.
         batched: the nodes that have the batch axis.
-        calls: for each `call` which results have it.
+        mask: the examples that count; None when all do.
+        results: for each node with several results those, and which of them have the axis.
     """
 
-    def __init__(self, graph: Graph, batched: Sequence[bool], size: int) -> None:
-        self.size = size
+    def __init__(self, graph: Graph, batched: Sequence[bool], size: int, mask: Node | None) -> None:
+        self.size, self.mask = size, mask
         self.env: dict[Node, Node] = {}
-        self.calls: dict[Node, tuple[bool, ...]] = {}
+        self.results: dict[Node, Sequence[tuple[Node, bool]]] = {}
         for node, many in zip(graph.params, batched):
-            type = node.tensor
-            wide = TensorType(type.dtype, (size, *type.shape))
-            self.env[node] = placeholder(wide) if many else node
+            self.env[node] = _stand_in(node, size) if many else node
         self.batched = {node for node, many in zip(graph.params, batched) if many}
         self.origins = dict(graph.origins)
         self._known = set(self.env.values())
 
     def visit(self, node: Node) -> None:
         """Make the new node of one whose operands were visited."""
+        if node.op is Op.PROJECT and node.inputs[0] in self.results:
+            self.env[node], many = self.results[node.inputs[0]][node.attr("index")]
+            if many:
+                self.batched.add(node)
+            return
         operands = tuple(self.env[x] for x in node.inputs)
         flags = [x in self.batched for x in node.inputs]
-        if node.op is Op.PROJECT and node.inputs[0] in self.calls:
-            index: int = node.attr("index")
-            self.env[node] = project(operands[0], index)
-            if self.calls[node.inputs[0]][index]:
-                self.batched.add(node)
-        elif not any(flags):
-            self.env[node] = remake(node, operands)
-        elif node.op is Op.CALL:
-            self.env[node], self.calls[node] = batch_call(node, operands, flags, self.size)
-        elif node.op in CONTROL:
-            raise EinkornError(MSG_CONTROL.format(op=node.op.name.lower()))
+        if self.mask is not None and OPS[node.op].refuses and node.op is not Op.HOST:
+            indices = masked_indices(operands[1], flags[1], self.mask)
+            operands = (operands[0], indices, *operands[2:])
+        if self._is_region(node, flags):
+            given = Operands(operands, flags, self.size, self.mask)
+            batch = batch_call if node.op is Op.CALL else batch_control
+            self.results[node] = batch(node, given, batch_graph)
+            made = [x for x, _ in self.results[node]]
         else:
-            self.batched.add(node)
-            self.env[node] = BATCHING[node.op](node, operands, flags, self.size)
-        for made in toposort([self.env[node]], into=lambda x: x not in self._known):
-            if made not in self._known and node in self.origins:
-                self.origins.setdefault(made, self.origins[node])
-            self._known.add(made)
+            made = [self._one(node, operands, flags)]
+            if isinstance(node.type, TupleType):
+                parts = [project(made[0], k) for k in range(len(node.type.items))]
+                self.results[node] = [(part, any(flags)) for part in parts]
+            self.env[node] = made[0]
+        self._follow(made, node)
+
+    def _one(self, node: Node, operands: tuple[Node, ...], flags: Sequence[bool]) -> Node:
+        """The new node of one with a single result."""
+        if not any(flags):
+            return remake(node, operands)
+        self.batched.add(node)
+        return BATCHING[node.op](node, operands, flags, self.size)
+
+    def _is_region(self, node: Node, flags: Sequence[bool]) -> bool:
+        """Whether graphs that a node applies have to be batched."""
+        if node.op is not Op.CALL and node.op not in CONTROL:
+            return False
+        return any(flags) or (self.mask is not None and any(map(needs_mask, graphs_of(node))))
+
+    def _follow(self, made: Sequence[Node], node: Node) -> None:
+        """Give the new nodes the origin of the one they are made for."""
+        for x in toposort(made, into=lambda x: x not in self._known):
+            if x not in self._known and node in self.origins:
+                self.origins.setdefault(x, self.origins[node])
+            self._known.add(x)
 
 
-def batch_call(
-    node: Node, operands: Sequence[Node], flags: Sequence[bool], size: int
-) -> tuple[Node, tuple[bool, ...]]:
-    """The call of a batched region, whose derivative is batched too; which results are batched."""
-    inside = batch_graph(node.attr("graph"), flags, size)
+def _stand_in(node: Node, size: int) -> Node:
+    """The input of a whole batch that stands for one of an example."""
+    known = _wide.setdefault(node, {})
+    if size not in known:
+        known[size] = placeholder(TensorType(node.dtype, (size, *node.shape)))
+    return known[size]
+
+
+def _mask(graph: Graph, size: int) -> Node:
+    """The input of the batch of a graph that says which examples count."""
+    known = _wide.setdefault(graph.params[0], {}) if graph.params else {}
+    if ("mask", size) not in known:
+        known["mask", size] = placeholder(TensorType(bool_, (size,)))
+    return known["mask", size]
+
+
+def batch_call(node: Node, operands: Operands, batch: Batch) -> Results:
+    """The call of a batched region, whose derivative is batched too."""
+    flags, size = operands.batched, operands.size
+    graph: Graph = node.attr("graph")
+    masked = operands.mask is not None and needs_mask(graph)
+    inside = batch(graph, flags, size, masked)
     attrs: dict[str, Any] = {k: x for k, x in node.attrs if k not in ("id", "graph")}
     if "backward" in attrs:
         count: int = attrs["outputs"]
         rule: Graph = attrs["backward"]
         given = (*inside.outputs[count : len(rule.inputs)], *inside.outputs[:count])
-        inputs = zip(node.attr("graph").inputs, flags)
-        wanted = [many for x, many in inputs if x.dtype.is_float]
-        attrs["backward"] = _like_operands(batch_graph(rule, given, size), wanted, size)
-    return make_call(inside.graph, operands, **attrs), inside.outputs
+        wanted = [many for x, many in zip(graph.inputs, flags) if x.dtype.is_inexact]
+        attrs["backward"] = _like_operands(batch(rule, given, size, False), wanted, size)
+    extra: tuple[Node, ...] = ()
+    if masked and operands.mask is not None:
+        extra = (operands.mask,)
+        if "recompute" in attrs:
+            attrs["recompute"] = tuple(1 + k for k in attrs["recompute"])
+    made = make_call(inside.graph, [*extra, *operands.nodes], **attrs)
+    return [(project(made, k), many) for k, many in enumerate(inside.outputs)]
 
 
 def _like_operands(backward: Batched, wanted: Sequence[bool], size: int) -> Graph:

@@ -6,8 +6,19 @@ derivative the choice is PyTorch's: abs'(0) = 0, ties of maximum, minimum, max a
 
 from __future__ import annotations
 
+from einkorn.ir.host_calls import is_complex
+from einkorn.ir.node import Node
 from einkorn.ir.ops import Op
-from einkorn.passes.gradients import elementwise, indexing, movement, reductions, windows
+from einkorn.passes.gradients import (
+    convolution,
+    elementwise,
+    host,
+    indexing,
+    movement,
+    reductions,
+    windows,
+)
+from einkorn.passes.gradients.complex_numbers import COMPLEX_GRADIENTS
 from einkorn.passes.gradients.rule import Contributions, Rule, no_gradient
 
 GRADIENTS: dict[Op, Rule] = {
@@ -15,7 +26,9 @@ GRADIENTS: dict[Op, Rule] = {
     **movement.RULES,
     **reductions.RULES,
     **indexing.RULES,
+    **convolution.RULES,
     **windows.RULES,
+    Op.HOST: host.host_gradient,
 }
 
 _SOURCE = "a source has no operands"
@@ -51,4 +64,20 @@ NOT_DIFFERENTIABLE: dict[Op, str] = {
     Op.SCAN: _REGION,
 }
 
-__all__ = ["GRADIENTS", "NOT_DIFFERENTIABLE", "Contributions", "Rule", "no_gradient"]
+
+def gradient_rule(node: Node) -> Rule:
+    """The rule of a node; on complex numbers it may be another one."""
+    if node.op is not Op.HOST and any(is_complex(x.type) for x in (node, *node.inputs)):
+        return COMPLEX_GRADIENTS[node.op]
+    return GRADIENTS[node.op]
+
+
+__all__ = [
+    "COMPLEX_GRADIENTS",
+    "GRADIENTS",
+    "NOT_DIFFERENTIABLE",
+    "Contributions",
+    "Rule",
+    "gradient_rule",
+    "no_gradient",
+]

@@ -8,6 +8,7 @@ from typing import Any
 from einkorn.codegen.llvm.templates.batched import batched
 from einkorn.codegen.llvm.templates.control import branch, scan_loop, while_loop
 from einkorn.codegen.llvm.templates.dot import tiled_dot
+from einkorn.codegen.llvm.templates.host import host_call
 from einkorn.codegen.llvm.templates.indexing import gather, scatter
 from einkorn.codegen.llvm.templates.pack import pack
 from einkorn.codegen.llvm.templates.random import random_bits
@@ -22,6 +23,7 @@ from einkorn.ir.loops import (
     Batched,
     Branch,
     Gather,
+    HostCall,
     Pack,
     RandomBits,
     Scan,
@@ -54,4 +56,5 @@ TEMPLATES: dict[type, Callable[[Any, int], str]] = {
     ScanLoop: scan_loop,
     WhileLoop: while_loop,
     Branch: branch,
+    HostCall: host_call,
 }

@@ -52,6 +52,12 @@ class _Kernel:
             found.append(self.w.add(found[-1], count))
         return found
 
+    def refused(self) -> Value:
+        """Whether the step has refused: what operands hold may then be anything."""
+        w = self.w
+        found = w.emit("i64", f"load atomic i64, {self.status} monotonic, align 8")
+        return w.icmp("ne", found, w.i64(0))
+
     def each(self, count: Value, body: Callable[[Value], None]) -> None:
         """Write `body(k)` for k in range(count)."""
         with self.w.loop(self.w.i64(0), count) as loop:
@@ -94,7 +100,7 @@ def scan_loop(kernel: ScanLoop, lanes: int) -> str:
         out, other = (last, spare) if (length - 1 - step) % 2 == 0 else (spare, last)
         carries from `first` for step 0, else from `other`, to `out`
         rows from columns[at], to results[at]
-        if run(block): break
+        if status or run(block): break
     """
     w = Writer()
     with w.function("kernel", signature()) as (pointers, params, _, _, status):
@@ -127,6 +133,7 @@ def scan_loop(kernel: ScanLoop, lanes: int) -> str:
                 stride = k.param(w.add(w.add(strides, n), w.i64(11)))
                 nested.bind(w.add(base, n), w.gep("i8", k.buffer(base, n), w.mul(at, stride)))
 
+            loop.leave_unless(w.not_(k.refused()))
             k.each(carries, carry)
             k.each(columns, lambda n: rows(at_columns, n, w.i64(0)))
             k.each(results, lambda n: rows(at_results, n, columns))
@@ -139,7 +146,7 @@ def while_loop(kernel: WhileLoop, lanes: int) -> str:
 
     for step in count():
         now = first for step 0, else the buffer that the step before wrote
-        if run(condition) or not flag: break
+        if status or run(condition) or not flag: break
         if run(body, from now, to last if step % 2 == 0 else spare): break
     copy now to last, unless it is there
     """
@@ -176,6 +183,7 @@ def while_loop(kernel: WhileLoop, lanes: int) -> str:
                 body.bind(w.add(at_last, n), after)
 
             k.each(carries, carry)
+            loop.leave_unless(w.not_(k.refused()))  # it might go on for ever
             loop.leave_unless(condition.run(is_first))
             loop.leave_unless(w.icmp("ne", w.load("i8", flag), w.const("i8", 0)))
             w.store(w.add(step, w.i64(1)), turn)
@@ -195,7 +203,7 @@ def while_loop(kernel: WhileLoop, lanes: int) -> str:
 def branch(kernel: Branch, lanes: int) -> str:
     """LLVM text of Branch.
 
-    run(block of min(max(index, 0), branches - 1))
+    if not status: run(block of min(max(index, 0), branches - 1))
     """
     w = Writer()
     with w.function("kernel", signature()) as (pointers, params, _, _, status):
@@ -206,7 +214,8 @@ def branch(kernel: Branch, lanes: int) -> str:
         nested = k.nested(index)
         count = k.param(1 + program.NESTED_WORDS * kernel.branches)
         k.each(count, lambda n: nested.bind(n, k.buffer(w.i64(1), n)))
-        nested.run()
+        with w.if_(w.not_(k.refused())):
+            nested.run()
     return w.module()
 
 

@@ -1,0 +1,183 @@
+"""What a code object names: globals, cells and locals, and the attributes and items on the way.
+
+The instructions are read once, in their order, with a stack of what each place may show. Loops and
+branches need no care: what is read on any path counts, and what is not understood is unknown.
+"""
+
+from __future__ import annotations
+
+import dis
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from types import CodeType
+from typing import Any, NamedTuple
+
+ITEM = "[]"  # the step from a list, tuple, set or dict to any of its items
+DEEPEST = 8  # steps of a path
+
+
+class Read(NamedTuple):
+    """Something that code reads.
+
+    Attributes:
+        root: "global", "cell" or "local".
+        name: of the variable.
+        path: the attributes, and ITEM, that lead from its value to what is read.
+    """
+
+    root: str
+    name: str
+    path: tuple[str, ...] = ()
+
+    def step(self, name: str) -> Read:
+        return self._replace(path=(*self.path, name))
+
+    def __str__(self) -> str:
+        return self.name + "".join(x if x == ITEM else f".{x}" for x in self.path)
+
+
+Reads = tuple[Read, ...]
+_UNKNOWN: Reads = ()
+
+_GLOBALS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+_ITEMS = frozenset({"GET_ITER", "FOR_ITER", "UNPACK_SEQUENCE"})
+_ITEMS |= {"BINARY_SUBSCR", "STORE_SUBSCR", "DELETE_SUBSCR"}
+_PUTS = frozenset({"append", "extend", "insert", "add", "update", "clear", "discard", "setdefault"})
+_CELLS = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"})
+
+
+@lru_cache(maxsize=4096)
+def reads_of(code: CodeType) -> Mapping[Read, bool]:
+    """Everything that `code`, and the functions written inside it, read by name.
+
+    Returns:
+        For each read whether more is done with it than to put something in, as in log.append(x).
+    """
+    reader = _Reader(frozenset(code.co_freevars))
+    for instruction in dis.get_instructions(code):
+        reader.take(instruction)
+    found = {read: count > reader.written[read] for read, count in reader.found.items()}
+    for inner in _written_inside(code):
+        free = set(inner.co_freevars)
+        for read, is_used in reads_of(inner).items():
+            if read.root == "cell" and read.name in free and read.name not in code.co_freevars:
+                read = read._replace(root="local")
+            if read.root != "local" or read.name in free:
+                found[read] = found.get(read, False) or is_used
+    return found
+
+
+def _written_inside(code: CodeType) -> Iterator[CodeType]:
+    return (x for x in code.co_consts if isinstance(x, CodeType))
+
+
+class _Reader:
+    """The stack while instructions are read.
+
+    Attributes:
+        found: what was read so far, and how often.
+        written: how often of these something was put in.
+    """
+
+    def __init__(self, free: frozenset[str]) -> None:
+        self.found: Counter[Read] = Counter()
+        self.written: Counter[Read] = Counter()
+        self._free = free  # the cells that come from outside; others are locals
+        self._stack: list[Reads] = []
+        self._locals: dict[str, Reads] = {}
+
+    def take(self, instruction: dis.Instruction) -> None:
+        """Follow one instruction."""
+        name, argument = instruction.opname, instruction.argval
+        effect = _effect(instruction)
+        if name in _GLOBALS:
+            self._load(effect, (Read("global", argument),))
+        elif name in _CELLS and argument in self._free:
+            self._load(effect, (Read("cell", argument),))
+        elif name.startswith("LOAD_FAST") or name in _CELLS:
+            for variable in argument if isinstance(argument, tuple) else (argument,):
+                known = self._locals.get(variable, _UNKNOWN)
+                self._push((*known, Read("local", variable)))
+        elif name in ("LOAD_ATTR", "LOAD_METHOD"):
+            owner = self._pop()
+            if argument in _PUTS:
+                self.written.update(owner)
+            self._push(_stepped(owner, argument))
+            self._push_unknown(effect)
+        elif name in ("STORE_FAST", "STORE_DEREF"):
+            self._locals[argument] = (*self._locals.get(argument, ()), *self._pop())[:DEEPEST]
+        elif name in ("COPY", "SWAP"):
+            self._move(name, instruction.arg or 1)
+        elif not self._item(instruction):
+            self._skip(name, effect)
+
+    def _item(self, instruction: dis.Instruction) -> bool:
+        """Follow an instruction that takes items out of a nest; whether it was one."""
+        name = instruction.opname
+        if name == "FOR_ITER":
+            self._push(_stepped(self._top(), ITEM))
+        elif name == "BINARY_SUBSCR":
+            self._pop()
+            self._push(_stepped(self._pop(), ITEM))
+        elif name in ("STORE_SUBSCR", "DELETE_SUBSCR"):
+            self._pop()
+            self.written.update(self._pop())
+            if name == "STORE_SUBSCR":
+                self._pop()
+        elif name == "UNPACK_SEQUENCE":
+            item = _stepped(self._pop(), ITEM)
+            for _ in range(instruction.arg or 0):
+                self._push(item)
+        return name in _ITEMS
+
+    def _load(self, effect: int, reads: Reads) -> None:
+        self._push_unknown(effect - 1)  # a place for NULL comes before a function
+        self._push(reads)
+
+    def _push(self, reads: Reads) -> None:
+        self.found.update(reads)
+        self._stack.append(reads)
+
+    def _push_unknown(self, count: int) -> None:
+        self._stack.extend([_UNKNOWN] * count)
+
+    def _pop(self) -> Reads:
+        return self._stack.pop() if self._stack else _UNKNOWN
+
+    def _top(self) -> Reads:
+        return self._stack[-1] if self._stack else _UNKNOWN
+
+    def _move(self, name: str, depth: int) -> None:
+        if depth > len(self._stack):
+            self._push_unknown(1 if name == "COPY" else 0)
+        elif name == "COPY":
+            self._stack.append(self._stack[-depth])
+        else:
+            stack = self._stack
+            stack[-1], stack[-depth] = stack[-depth], stack[-1]
+
+    def _skip(self, name: str, effect: int) -> None:
+        """Any other instruction: what it leaves on the stack is unknown."""
+        leaves = not name.startswith(("STORE_", "POP_", "DELETE_", "RETURN_", "RAISE_"))
+        if effect > 0:
+            self._push_unknown(effect)
+            return
+        changed = -effect + (1 if leaves and name != "NOP" and effect else 0)
+        for _ in range(changed):
+            self._pop()
+        if changed > -effect:
+            self._push(_UNKNOWN)
+
+
+def _stepped(reads: Reads, name: str) -> Reads:
+    return tuple([read.step(name) for read in reads if len(read.path) < DEEPEST])
+
+
+def _effect(instruction: dis.Instruction) -> int:
+    takes = instruction.opcode >= dis.HAVE_ARGUMENT
+    argument: Any = instruction.arg if takes else None
+    try:
+        return dis.stack_effect(instruction.opcode, argument, jump=False)
+    except ValueError:
+        return 0

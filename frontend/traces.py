@@ -1,0 +1,179 @@
+"""The traces of one compiled function: which one fits a call, how many there may be, and why.
+
+A trace is found by the kinds of the arguments and then by its guards. When none fits, the function
+is traced anew; how often that may happen silently is the function's policy.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from einkorn.arguments import Arguments, is_gone
+from einkorn.convert import as_choice, as_int
+from einkorn.entry import Entry
+from einkorn.epochs import structure_epoch
+from einkorn.explanation import Explanation, TraceReport
+from einkorn.ir.errors import EinkornError, TraceError
+
+POLICIES = ("allow", "warn", "error")
+MAX_TRACES = 256  # traces that a compiled function keeps unless told otherwise
+MANY = 8  # retraces after which a function without a policy warns
+QUICK = 4  # traces that are looked at before the arguments of a call are flattened
+REASONS = 32  # reasons of retraces that are remembered
+
+MSG_RETRACE = "{name} is traced again: {why}"
+MSG_MANY = (
+    "{name} has been traced {count} times; each trace costs milliseconds and more. The last "
+    "reasons: {reasons}. Pass what changes as an argument (numbers and arrays among arguments do "
+    "not lead to new traces), keep shapes equal, or say @ek.compile(on_retrace='allow')"
+)
+MSG_NUMBER = (
+    "{name} was traced again because {label} is another number for the second time; pass it as an "
+    "argument of {name}, where a new value never leads to a new trace"
+)
+MSG_REFUSED = (
+    "{name} would have to be traced again, which on_retrace='error' forbids: {why}. Nothing was run"
+)
+
+
+class RetraceWarning(UserWarning):
+    """A compiled function is traced more often than its user may want."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What happens when a function is traced again.
+
+    Attributes:
+        on_retrace: "allow", "warn" (each time) or "error"; None warns once, after many.
+        max_traces: how many traces are kept; the one unused for longest makes room.
+    """
+
+    on_retrace: str | None = None
+    max_traces: int = MAX_TRACES
+
+    def checked(self) -> Policy:
+        """The policy itself; an EinkornError when it makes no sense."""
+        if self.on_retrace is not None:
+            as_choice("compile", "on_retrace", self.on_retrace, POLICIES)
+        if as_int("compile", self.max_traces, "max_traces is a number of traces") < 1:
+            raise EinkornError(f"compile: max_traces is at least 1, got {self.max_traces}")
+        return self
+
+
+class Traces:
+    """What one compiled function has traced.
+
+    Attributes:
+        quick: the traces used lately for calls with flat arguments.
+    """
+
+    def __init__(self, name: str, policy: Policy) -> None:
+        self.quick: tuple[Entry, ...] = ()
+        self._name, self._policy = name, policy
+        self._by_kind: dict[Any, list[Entry]] = {}
+        self._used: dict[Entry, Any] = {}  # each with its key, the one used last at the end
+        self._seconds: dict[Entry, tuple[float, float]] = {}
+        self._made = 0
+        self._numbers: Counter[str] = Counter()
+        self._reasons: deque[str] = deque(maxlen=REASONS)
+
+    def find(self, key: Any, arguments: Arguments) -> Entry | None:
+        """The trace that stands for a call with these arguments now."""
+        for entry in self._by_kind.get(key, ()):
+            if entry.holds(arguments):
+                self._used[entry] = self._used.pop(entry, key)
+                if entry.is_quick and entry not in self.quick:
+                    self.quick = (entry, *self.quick[: QUICK - 1])
+                return entry
+        return None
+
+    def why(self, key: Any, arguments: Arguments) -> str:
+        """Why a new trace is needed; raises or warns where the policy says so."""
+        if not self._made:
+            return "first call"
+        entries = self._by_kind.get(key, ())
+        if not entries:
+            why = f"new kinds of arguments: {arguments.describe()}"
+        else:
+            why = entries[0].why_not(arguments)
+        if self._policy.on_retrace == "error":
+            raise TraceError(MSG_REFUSED.format(name=self._name, why=why))
+        self._reasons.append(why)
+        self._warn(why, entries)
+        return why
+
+    def _warn(self, why: str, entries: Sequence[Entry]) -> None:
+        policy, retraces = self._policy.on_retrace, self._made
+        if policy == "allow":
+            return
+        text = ""
+        if policy == "warn":
+            text = MSG_RETRACE.format(name=self._name, why=why)
+        elif retraces == MANY:
+            listed = "; ".join(dict.fromkeys(list(self._reasons)[-4:]))
+            text = MSG_MANY.format(name=self._name, count=retraces, reasons=listed)
+        numbers = entries[0].changed_numbers() if entries else ()
+        self._numbers.update(numbers)
+        for label in numbers:
+            if self._numbers[label] == 2:
+                text = MSG_NUMBER.format(name=self._name, label=label)
+        if text:
+            warnings.warn(text, RetraceWarning, stacklevel=6)
+
+    def add(self, key: Any, entry: Entry, seconds: tuple[float, float]) -> None:
+        """Keep a new trace.
+
+        Args:
+            key: the kinds of arguments that it is for.
+            entry: the trace.
+            seconds: what tracing and compiling took.
+        """
+        self.quick = ()
+        self._made += 1
+        for old in list(self._used):
+            if old.is_gone or old.epoch != structure_epoch() or is_gone(self._used[old][0]):
+                self._drop(old)
+        while len(self._used) >= self._policy.max_traces:
+            self._drop(next(iter(self._used)))
+        self._by_kind[key] = [entry, *self._by_kind.get(key, ())]
+        self._used[entry], self._seconds[entry] = key, seconds
+
+    def _drop(self, entry: Entry) -> None:
+        key = self._used.pop(entry)
+        del self._seconds[entry]
+        rest = [x for x in self._by_kind[key] if x is not entry]
+        if rest:
+            self._by_kind[key] = rest
+        else:
+            del self._by_kind[key]
+
+    def clear(self) -> None:
+        """Forget every trace."""
+        self.quick = ()
+        self._by_kind, self._used, self._seconds = {}, {}, {}
+
+    def explain(self) -> Explanation:
+        """What was traced, why, when each trace can be used, and what it cost."""
+        reports = [self._report(x) for entries in self._by_kind.values() for x in entries]
+        return Explanation(self._name, tuple(reports), self._made, tuple(self._reasons))
+
+    def _report(self, entry: Entry) -> TraceReport:
+        traced, compiled = (1e3 * seconds for seconds in self._seconds[entry])
+        program = entry.program
+        return TraceReport(
+            entry.why,
+            len(entry.graph.nodes),
+            entry.calls,
+            tuple(entry.reasons),
+            tuple(entry.conditions()),
+            traced,
+            compiled,
+            None if program is None else len(program.instructions),
+            None if program is None else len(program.kernels),
+            None if program is None else program.arena_bytes,
+        )

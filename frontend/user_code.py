@@ -1,0 +1,48 @@
+"""Whose code it is: the user's, or that of einkorn, of Python or of an installed library."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from functools import lru_cache
+from types import FunctionType, ModuleType
+from typing import Any
+
+_LIBRARIES = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+
+
+@lru_cache(maxsize=4096)
+def is_user_file(path: str) -> bool:
+    """Whether a source file belongs to the user; installed libraries do not."""
+    if path.startswith("<"):  # typed in, or a cell of a notebook; Python's own are "<frozen ...>"
+        return not path.startswith("<frozen")
+    return not path.startswith(_LIBRARIES) and "site-packages" not in path
+
+
+def is_user_space(names: dict[str, Any]) -> bool:
+    """Whether the globals of code are those of a module outside of einkorn."""
+    return str(names.get("__name__", "")).partition(".")[0] != "einkorn"
+
+
+def is_user_function(fn: FunctionType) -> bool:
+    """Whether a Python function was written by the user."""
+    return is_user_space(fn.__globals__) and is_user_file(fn.__code__.co_filename)
+
+
+def is_user_module(module: ModuleType) -> bool:
+    """Whether a module was written by the user."""
+    path = getattr(module, "__file__", None)
+    if path is None:
+        return module.__name__ == "__main__"
+    return module.__name__.partition(".")[0] != "einkorn" and is_user_file(path)
+
+
+def is_users(kind: type[Any]) -> bool:
+    """Whether a class was written by the user."""
+    name = kind.__module__
+    if name.partition(".")[0] in ("einkorn", "builtins"):
+        return False
+    module = sys.modules.get(name)
+    return module is None or is_user_module(module) or not hasattr(module, "__file__")

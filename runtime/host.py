@@ -1,0 +1,117 @@
+"""Calls of the host from native code: one callback for all, and what each call site is about.
+
+The callback takes the GIL, in whichever thread of a step runs the kernel, makes arrays of the
+buffers' memory, calls the op's reference and writes its results. What it raises is kept at the site
+until the step has ended; the kernel sees that the word DONE is not set, and the step refuses. The
+word is set last, so an interrupt (Ctrl-C) anywhere in the callback refuses the step, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from einkorn.ir import program as layout
+from einkorn.ir.errors import HostError
+from einkorn.ir.host_calls import call_host
+from einkorn.ir.loops import HostCall
+from einkorn.ir.types import TensorType
+
+Array = np.ndarray[Any, Any]
+
+MSG_FAILED = "{error} It was called here: {label}. The step was not applied, no state changed."
+
+_sites: WeakValueDictionary[int, HostSite] = WeakValueDictionary()
+_numbers = itertools.count(1)
+_Words = ctypes.c_int64 * (layout.DONE + 1)
+
+
+class HostSite:
+    """One kernel that calls the host, in the tables of one call at a time.
+
+    Attributes:
+        number: what native code knows it by.
+        error: what the last call raised.
+    """
+
+    def __init__(self, kernel: HostCall, label: str) -> None:
+        self.number = next(_numbers)
+        self.error: BaseException | None = None
+        self._kernel, self._label = kernel, label
+        self._attrs = dict(kernel.attrs)
+        self._operands = [_Memory(type) for type in kernel.operands]
+        self._results = [_Memory(type) for type in kernel.results]
+        self._pointers = ctypes.c_int64 * (len(self._operands) + len(self._results))
+        _sites[self.number] = self
+
+    def call(self, pointers: int) -> None:
+        """Compute the results from the operands at these addresses."""
+        addresses = self._pointers.from_address(pointers)
+        count = len(self._operands)
+        arrays = [memory.at(x) for memory, x in zip(self._operands, addresses[:count])]
+        for x in arrays:
+            x.flags.writeable = False
+        found = call_host(self._kernel.op, self._attrs, arrays, self._kernel.results)
+        for x, memory, address in zip(found, self._results, addresses[count:]):
+            memory.at(address)[...] = x
+
+    def failure(self) -> BaseException | None:
+        """What the last call raised, with the place of the call; forgotten from now on."""
+        error, self.error = self.error, None
+        if isinstance(error, HostError):
+            error.args = (MSG_FAILED.format(error=_sentence(error), label=self._label),)
+        return error
+
+
+class _Memory:
+    """Memory of one type at an address that is told at each call."""
+
+    __slots__ = ("_bytes", "_dtype", "_shape")
+
+    def __init__(self, type: TensorType) -> None:
+        self._shape, self._dtype = type.shape, type.dtype.numpy
+        self._bytes = ctypes.c_char * max(1, type.nbytes)
+
+    def at(self, address: int) -> Array:
+        return np.ndarray(self._shape, self._dtype, self._bytes.from_address(address))
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(error)
+    return text if text.endswith(".") else f"{text}."
+
+
+def _call(pointers: int, params: int) -> None:
+    words = _Words.from_address(params)
+    site: HostSite | None = None
+    try:
+        site = _sites[words[layout.SITE]]
+        site.call(pointers)
+        words[layout.DONE] = 1
+    except BaseException as error:
+        words[layout.DONE] = 0
+        if site is not None:
+            site.error = error
+
+
+_callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(_call)  # never freed
+
+
+@lru_cache(maxsize=1)
+def call_address() -> int:
+    """The address of the callback, for the params of kernels."""
+    address = ctypes.cast(_callback, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+def first_failure(sites: Sequence[HostSite]) -> BaseException | None:
+    """What the first of the sites that failed has raised; all forget theirs."""
+    failures = [site.failure() for site in sites]
+    return next((error for error in failures if error is not None), None)
