@@ -79,7 +79,8 @@ class _Memory:
         self._bytes = ctypes.c_char * max(1, type.nbytes)
 
     def at(self, address: int) -> Array:
-        return np.ndarray(self._shape, self._dtype, self._bytes.from_address(address))
+        memory: Any = self._bytes.from_address(address)
+        return np.ndarray(self._shape, self._dtype, memory)
 
 
 def _sentence(error: BaseException) -> str:

@@ -20,14 +20,16 @@ _ADJOINT = {_BACKWARD: _FORWARD, _ORTHO: _ORTHO, _FORWARD: _BACKWARD}
 
 def _fft(node: Node, g: Results) -> Contributions:
     """The transform in the other direction."""
-    axis, inverse, norm = node.attr("params")
+    params: tuple[int, int, int] = node.attr("params")
+    axis, inverse, norm = params
     return (host("fft", g[0], params=(axis, 1 - inverse, _ADJOINT[norm])),)
 
 
 def _rfft(node: Node, g: Results) -> Contributions:
     """The real part of the inverse transform of g, with zeros for the half that is not there."""
     (x,) = node.inputs
-    axis, norm = node.attr("params")
+    params: tuple[int, int] = node.attr("params")
+    axis, norm = params
     missing = x.shape[-axis] - node.shape[-axis]
     rank = len(x.shape)
     none = (0,) * rank
@@ -40,7 +42,8 @@ def _rfft(node: Node, g: Results) -> Contributions:
 def _irfft(node: Node, g: Results) -> Contributions:
     """The transform of g, doubled where an element stands for two of the whole spectrum."""
     (x,) = node.inputs
-    axis, n, norm = node.attr("params")
+    params: tuple[int, int, int] = node.attr("params")
+    axis, n, norm = params
     half = host("rfft", g[0], params=(axis, _ADJOINT[norm]))
     index = make(Op.IOTA, size=x.shape[-axis], dtype=int64)
     once = make(Op.EQ, index, filled(index.tensor, 0))
