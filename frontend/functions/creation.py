@@ -231,17 +231,15 @@ def linspace(
 
 
 def _is_complex(x: Any) -> bool:
-    return isinstance(x, complex) or (
-        hasattr(x, "dtype") and as_tensor(x, "linspace").dtype.is_complex
-    )
+    if isinstance(x, (Value, np.ndarray, np.generic)):
+        return as_tensor(x, "linspace").dtype.is_complex
+    return isinstance(x, complex)
 
 
 def _complex_steps(start: complex, stop: complex, num: int, dtype: Any, endpoint: bool) -> Tensor:
     wanted = complex64 if dtype is None else check_dtype(dtype)
     if not wanted.is_complex:
-        raise DTypeError(
-            f"linspace: from {start} to {stop} there are complex numbers, not {wanted}"
-        )
+        raise DTypeError(f"linspace: {start} and {stop} are complex numbers, not {wanted}")
     ends = ((start.real, stop.real), (start.imag, stop.imag))
     parts = (linspace(a, b, num, dtype=wanted.real, endpoint=endpoint) for a, b in ends)
     return host_op("complex", *parts)
