@@ -10,9 +10,8 @@ from einkorn.ir.dtypes import int64
 from einkorn.ir.node import Node, constant, make
 from einkorn.ir.ops import Op
 from einkorn.passes.build import add, broadcast, filled, reshape, select
-from einkorn.passes.gradients.linalg import HostRule, Results
 from einkorn.passes.gradients.matrices import host, real
-from einkorn.passes.gradients.rule import Contributions
+from einkorn.passes.gradients.rule import Contributions, HostRule, Results
 
 _BACKWARD, _ORTHO, _FORWARD = range(3)
 _ADJOINT = {_BACKWARD: _FORWARD, _ORTHO: _ORTHO, _FORWARD: _BACKWARD}
