@@ -65,7 +65,12 @@ class Calls:
         except IndexError:
             call = BoundCall(self._step, self._slots, self._executable)
         arrays = call.run(words, threads)
+        failure, call.failure = call.failure, None
         self._idle.append(call)  # an exception may have left it half changed
+        if arrays is None:
+            if failure is not None:
+                raise failure
+            raise BoundsError(_bounds_message(self._executable.program))
         return arrays
 
 
@@ -110,10 +115,12 @@ class BoundCall:
 
     Attributes:
         stale: whether the storage of a leaf was exchanged or lent since it was bound.
+        failure: what a call of the host raised, when that stopped the last run.
     """
 
     def __init__(self, step: Step, known: _Slots, executable: Executable) -> None:
         self.stale = True
+        self.failure: BaseException | None = None
         self._step, self._known = step, known
         self._native = executable.instance(known.changing)
         self._program = executable.program
@@ -182,6 +189,9 @@ class BoundCall:
             self._native.raise_failure(status)
             raise BoundsError(_bounds_message(self._program))
         return None
+        if status:
+            self.failure = self._native.failure(status)
+        return None if status else arrays
 
     def _rebind(self) -> None:
         """Look up the storage of every leaf again."""

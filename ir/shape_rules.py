@@ -108,6 +108,8 @@ def signed(x: TensorType) -> TensorType:
 
 
 def floating(*types: TensorType) -> TensorType:
+    if types[0].dtype.is_complex:
+        raise DTypeError(f"needs real floating-point numbers, got {types[0]}; take ek.real or abs")
     return _kinds(_same(*types), "f", "floating-point numbers; use .astype('float32') first")
 
 

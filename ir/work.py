@@ -228,10 +228,13 @@ def _host_call(kernel: HostCall, params: Ints) -> Work:
 
 def host_flops(kernel: HostCall) -> float:
     """About how many floating-point operations a call of the host does."""
-    attrs = dict(kernel.attrs)
+    attrs: dict[str, Any] = dict(kernel.attrs)
     if kernel.op is Op.HOST:
         return host_function(attrs["function"]).flops(*kernel.operands)
-    inner = kernel.operands[0].shape[attrs["contract"][0]] if kernel.op is Op.DOT else 1
+    inner = 1
+    if kernel.op is Op.DOT:
+        axis: int = attrs["contract"][0]
+        inner = kernel.operands[0].shape[axis]
     largest = max(x.size for x in (*kernel.operands, *kernel.results))
     return COMPLEX_FLOPS * largest * inner
 

@@ -20,7 +20,7 @@ from einkorn.passes.batching.control import (
     Operands,
     Results,
     batch_control,
-    masked_indices,
+    masked_operands,
     needs_mask,
 )
 from einkorn.passes.batching.rule import in_front
@@ -92,6 +92,8 @@ class _Walk:
         if self.mask is not None and node.op in INDEXING:
             indices = masked_indices(operands[1], flags[1], self.mask)
             operands = (operands[0], indices, *operands[2:])
+        if self.mask is not None and OPS[node.op].refuses:
+            operands = masked_operands(node, operands, flags, self.mask)
         if self._is_region(node, flags):
             given = Operands(operands, flags, self.size, self.mask)
             batch = batch_call if node.op is Op.CALL else batch_control
