@@ -103,13 +103,15 @@ def low_precision(function: Function) -> Function:
 
 
 def single_precision(function: Function) -> Function:
-    """A function whose tensors of half types are cast to float32 under autocast."""
+    """A function that casts half types to float32 under autocast, which is off inside of it."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if low_dtype() is None:
             return function(*args, **kwargs)
-        return function(*map(in_single_precision, args), **kwargs)
+        named = {name: in_single_precision(x) for name, x in kwargs.items()}
+        with autocast(enabled=False):
+            return function(*map(in_single_precision, args), **named)
 
     return wrapped  # type: ignore[return-value] # of the same signature
 

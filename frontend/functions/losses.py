@@ -93,6 +93,7 @@ def cross_entropy(
     return reduced(what, _of_probabilities(logs, target, weights, label_smoothing), reduction)
 
 
+@single_precision
 def nll_loss(
     log_probabilities: Any,
     labels: Any,

@@ -364,6 +364,7 @@ def _masked(what: str, x: Any, mask: Any) -> tuple[Tensor, Tensor]:
     return select(kept, tensor, -math.inf), kept
 
 
+@single_precision
 def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False, where: Any = None) -> Tensor:
     """The logarithm of the sum of exp(x) over axes, without overflow; -inf over nothing.
 
