@@ -67,6 +67,13 @@ def test_the_example_of_control_flow_runs(tmp_path: Path) -> None:
     assert run(sys.executable, script, cwd=tmp_path).startswith("Tensor(2685.")
 
 
+def test_the_example_of_mixed_precision_trains(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "mixed_precision.md").read_text(encoding="utf-8")
+    script = tmp_path / "half.py"
+    script.write_text(block(document, "example", "python"), encoding="utf-8")
+    assert run(sys.executable, script, cwd=tmp_path).startswith("True LossScaler(scale=")
+
+
 def test_the_example_of_random_numbers_runs(tmp_path: Path) -> None:
     document = (ROOT / "docs" / "random.md").read_text(encoding="utf-8")
     script = tmp_path / "draws.py"
