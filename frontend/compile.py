@@ -140,31 +140,37 @@ class Compiled:
 
     def _call(self, arguments: Arguments, mode: Mode, threads: int) -> Any:
         """Run the trace whose guards hold and whose branches go the same way, or a new one."""
-        key = (arguments.key, *mode)
-        for entry in self._traces.fitting(key, arguments):
-            out = entry.call(arguments, threads)
-            if out is not ELSEWHERE:
-                self._traces.used(key, entry)
-                return out
-        while True:  # another thread may write what branches depend on
-            out = self._traced(key, arguments, mode).call(arguments, threads)
-            if out is not ELSEWHERE:
-                return out
+        key, tried = (arguments.key, *mode), set[Entry]()
+        while True:
+            for entry in self._traces.fitting(key, arguments):
+                if entry not in tried:
+                    out = entry.call(arguments, threads)
+                    if out is not ELSEWHERE:
+                        self._traces.used(key, entry)
+                        return out
+                    tried.add(entry)
+            with LOCKS.tracing:
+                others = [x for x in self._traces.fitting(key, arguments) if x not in tried]
+                made = None if others else self._traced(key, arguments, mode)
+            if made is not None:
+                out = made.call(arguments, threads)
+                if out is not ELSEWHERE:
+                    return out
+                tried.clear()  # another thread has written what branches depend on
 
     def _traced(self, key: Any, arguments: Arguments, mode: Mode) -> Entry:
         """A new trace."""
-        with LOCKS.tracing:
-            why = self._traces.why(key, arguments)
-            start = perf_counter()
-            trace, returned = self._run_traced(arguments, computes=True)
-            constants = _constants(trace, returned)
-            if constants and self._strict:
-                listed = "; ".join(constants)
-                raise TraceError(MSG_STRICT.format(name=self._name, listed=listed))
-            traced = perf_counter()
-            entry = Entry(trace, returned, arguments, mode, self._backend, why, constants)
-            self._traces.add(key, entry, (traced - start, perf_counter() - traced))
-            return entry
+        why = self._traces.why(key, arguments)
+        start = perf_counter()
+        trace, returned = self._run_traced(arguments, computes=True)
+        constants = _constants(trace, returned)
+        if constants and self._strict:
+            listed = "; ".join(constants)
+            raise TraceError(MSG_STRICT.format(name=self._name, listed=listed))
+        traced = perf_counter()
+        entry = Entry(trace, returned, arguments, mode, self._backend, why, constants)
+        self._traces.add(key, entry, (traced - start, perf_counter() - traced))
+        return entry
 
     def _run_traced(
         self, arguments: Arguments, computes: bool = False, branches: Sequence[bool] = ()
