@@ -7,7 +7,7 @@ decides the bits. Let P be the depth-first postorder from the outputs, along the
 carry a cotangent to a wrt node, stopping there: how an index or a mask was computed moves nothing.
 First come the cotangents given for outputs, in their order; then the contributions of consumers in
 ascending order of their position in P and, within one consumer, of operand position. They are added
-from left to right. A `call` is one consumer: its body's own sums are grouped, by a backward graph
+from left to right, but slices that do not overlap are joined (passes/joins.py). A `call` is one consumer: its body's own sums are grouped, by a backward graph
 that is itself called.
 """
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from weakref import WeakKeyDictionary
 
 from einkorn.ir.errors import IRError
@@ -28,6 +27,7 @@ from einkorn.passes.build import add, zeros
 from einkorn.passes.control_vjp import Backward, Tools, control_contributions
 from einkorn.passes.gradients import gradient_rule
 from einkorn.passes.gradients.host import host_contributions
+from einkorn.passes.joins import total
 from einkorn.passes.scan_variants import share_scans
 
 Origins = dict[Node, Origin]
@@ -89,7 +89,7 @@ class _Sweep:
         parts = self.seeds.pop(node, []) + self.inbox.pop(node, [])[::-1]
         if not parts:
             return None
-        result = reduce(add, parts)
+        result = total(parts)
         if len(parts) > 1:
             self.trail.follow([result], node)
         return result
