@@ -78,9 +78,9 @@ def _size(layers: int) -> Size:
 
 def test_work_grows_linearly_with_depth() -> None:
     _size(1)  # what is imported and cached once
-    one, two, three = map(_size, (1, 2, 3))
-    assert one.kernels == two.kernels == three.kernels
+    two, three, four = map(_size, (2, 3, 4))
+    assert two.kernels == three.kernels == four.kernels
     for name in ("nodes", "launches"):
-        a, b, c = (getattr(size, name) for size in (one, two, three))
+        a, b, c = (getattr(size, name) for size in (two, three, four))
         assert c - b == b - a, name
-    assert three.calls - two.calls < 1.1 * (two.calls - one.calls)
+    assert four.calls - three.calls < 1.1 * (three.calls - two.calls)
