@@ -132,8 +132,9 @@ class Forward(NamedTuple):
 
     def _loop(self, node: Node, moving: Sequence[Node | None]) -> list[Node | None]:
         """A `while` or `scan` that carries tangents beside what it carries."""
-        body, first = node.attr("body"), node.attr("consts")
-        count = node.attr("carries") if node.op is Op.SCAN else len(node.inputs) - first
+        body: Graph = node.attr("body")
+        first: int = node.attr("consts")
+        count: int = node.attr("carries") if node.op is Op.SCAN else len(node.inputs) - first
         split, active = first + count, [x is not None for x in moving]
         while True:
             region, tangents = self._inside(body, active)

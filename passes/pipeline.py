@@ -39,10 +39,13 @@ Observer = Callable[[str, Any], None]
 def stages(machine: Machine, allow: Allow) -> list[tuple[str, Callable[[Any], Any]]]:
     """Every stage: its name, and the pass that makes it from the stage before."""
 
-    nested = Nested(
-        lambda graph: _until_schedule(graph, machine, allow),
-        lambda launches: plan_memory(schedule(launches)),
-    )
+    def launches(graph: Graph) -> Launches:
+        return _until_schedule(graph, machine, allow)
+
+    def program(launches: Launches) -> Program:
+        return plan_memory(schedule(launches))
+
+    nested = Nested(launches, program)
     return [
         ("expand-autodiff", expand),
         ("decompose", decompose),

@@ -117,7 +117,8 @@ def _is_product(node: Node, invariant: set[Node]) -> bool:
     if node.op is not Op.DOT or len(node.shape) != 2 or not invariant.isdisjoint(node.inputs):
         return False
     m, n = node.shape
-    k = node.inputs[0].shape[node.attr("contract")[0]]
+    contract: tuple[int, int] = node.attr("contract")
+    k = node.inputs[0].shape[contract[0]]
     return k * (m + n) <= 2 * m * n
 
 
