@@ -13,6 +13,7 @@ import numpy as np
 
 from einkorn.arguments import Arguments
 from einkorn.bound_call import Calls
+from einkorn.ir.errors import StateError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, make_call, project, toposort
 from einkorn.ir.ops import Op
@@ -99,7 +100,10 @@ def _residuals(closed: Graph, tracked: Sequence[bool]) -> tuple[Node, ...]:
     given = tuple(
         is_tracked and carries_gradient(node) for is_tracked, node in zip(tracked, closed.outputs)
     )
-    backward = inline_calls(call_vjp(closed, wanted, given).graph)
+    try:
+        backward = inline_calls(call_vjp(closed, wanted, given).graph)
+    except StateError:  # no reverse; forward mode goes through it without residuals
+        return ()
     forward = with_variants(inline_calls(expand_grads(closed)).nodes, backward.nodes)
     used = [x for node in backward.nodes if node not in forward for x in node.inputs]
     used += backward.outputs

@@ -73,6 +73,9 @@ Host functions (`host`) and complex numbers
 Control flow
     cond, while and scan apply their closed graphs step by step, as if each step were written out;
     a scan in reverse goes through the rows of its operands, and of its results, from the last.
+    The gradient of a scan by what its steps share contracts the factors of all steps in one chain
+    where a step's contribution is a small product; else contributions add up against the direction
+    of the scan (passes/scan_vjp.py). Cotangents of slices that do not overlap are joined.
 Conditions
     check gives its operand; when that is not as expected, the step it is in changes no state.
 Randomness

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from math import prod
 
 from einkorn.ir.dtypes import DType, float32
-from einkorn.ir.graph import Graph
 from einkorn.ir.host_calls import is_host_node
 from einkorn.ir.loops import (
     COLUMN_CHUNK,
@@ -20,11 +19,10 @@ from einkorn.ir.loops import (
 from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import Op
-from einkorn.ir.program import Program
 from einkorn.passes import lower_control, lower_conv, lower_dot, lower_host, lower_windows
 from einkorn.passes.costs import LAUNCH_NS
 from einkorn.passes.launches import Buffer, Groups, Launches
-from einkorn.passes.lower import Lowering
+from einkorn.passes.lower import Lowering, Nested
 from einkorn.passes.lower_loops import empty_reduction, loops
 from einkorn.passes.lower_scans import arg_sort, middle_axis
 from einkorn.passes.views import View, dense_strides
@@ -215,15 +213,13 @@ LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
 }
 
 
-def lower(
-    groups: Groups, machine: Machine, nested: Callable[[Graph], Program] | None = None
-) -> Launches:
+def lower(groups: Groups, machine: Machine, nested: Nested | None = None) -> Launches:
     """The launches of every group, in order, then the copies that results need.
 
     Args:
         groups: what is computed together.
         machine: facts of the target.
-        nested: makes the program of a closed graph that control flow applies.
+        nested: makes the programs of closed graphs that control flow applies.
     """
     lowering = Lowering(groups, machine, nested)
     for group in groups.groups:

@@ -83,7 +83,8 @@ class _Walk:
     def visit(self, node: Node) -> None:
         """Make the new node of one whose operands were visited."""
         if node.op is Op.PROJECT and node.inputs[0] in self.results:
-            self.env[node], many = self.results[node.inputs[0]][node.attr("index")]
+            index: int = node.attr("index")
+            self.env[node], many = self.results[node.inputs[0]][index]
             if many:
                 self.batched.add(node)
             return
