@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import einkorn as ek
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
@@ -43,8 +41,6 @@ def losses_of(build: Any, workload: definition.Workload, mode: str = "") -> list
 @pytest.mark.parametrize("name", NAMES)
 def test_first_losses_agree_with_the_reference(name: str, peer: str) -> None:
     workload = workloads.make(name, tiny=True)
-    if workload.model in ("lenet", "residual_network") and not hasattr(ek.nn, "conv"):
-        pytest.skip("there is no convolution")
     losses = losses_of(by_einkorn.build, workload, PEERS[peer].mode)
     expected = reference_losses(name, TINY)
     if expected is None:  # what einkorn alone can do
