@@ -224,6 +224,11 @@ def test_the_command_measures_and_writes(tmp_path: Path) -> None:
     assert report(run) == done.stdout.rstrip("\n")
 
 
+def test_quick_leaves_out_what_takes_long() -> None:
+    left = set(command.arguments([]).workloads) - set(command.arguments(["--quick"]).workloads)
+    assert left == {"W4", "W5"}
+
+
 def test_unknown_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.arguments(["-w", "W99"])

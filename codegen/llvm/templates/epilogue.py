@@ -34,7 +34,7 @@ _LIGHT = frozenset(
         *(Op.EQ, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE, Op.AND, Op.OR, Op.NOT),
     )
 )
-_LIGHT_STEPS = 6
+_LIGHT_STEPS = 12
 
 
 @dataclass(frozen=True, slots=True)
