@@ -43,9 +43,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add("-w", "--workloads", help=f"of {','.join(GROUPS)}; by default all, or what is quick")
     add("-p", "--peers", help=f"of {','.join(PEERS)}; by default those installed, not eager")
     add("-t", "--threads", help="thread counts in turn, as 2,1; default: all CPUs, then 1")
-    add(
-        "--quick", action="store_true", help="short rounds, one start, no waiting; no torch, W4, W5"
-    )
+    add("--quick", action="store_true", help="short rounds, one start; without torch, W4, W5")
     add("--tiny", action="store_true", help="small sizes, to test the benchmarks themselves")
     add("--rounds", type=int, help=f"turns of each peer (default {Plan().rounds})")
     add("--seconds", type=float, help=f"length of a turn (default {Plan().seconds})")
