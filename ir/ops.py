@@ -74,6 +74,8 @@ Host functions (`host`) and complex numbers
 Control flow
     cond, while and scan apply their closed graphs step by step, as if each step were written out;
     a scan in reverse goes through the rows of its operands, and of its results, from the last.
+Conditions
+    check gives its operand; when that is not as expected, the step it is in changes no state.
 Randomness
     random_bits is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
     2011): element i is word i mod 4 of the block with key `key` and counter (i // 4, draw).
@@ -206,6 +208,8 @@ class Op(Enum):
     WINDOW_PICK = auto()
     WINDOW_PLACE = auto()
     WINDOW_SUM = auto()
+    # What a step is for.
+    CHECK = auto()
     # Functions on the host.
     HOST = auto()
     # Several results and regions.
@@ -360,6 +364,7 @@ OPS: dict[Op, OpDef] = {
     Op.WINDOW_PICK: OpDef(windows.window_pick, windows.pick),
     Op.WINDOW_PLACE: OpDef(windows.window_place, windows.place),
     Op.WINDOW_SUM: OpDef(windows.window_sum, windows.total),
+    Op.CHECK: OpDef(shape.check, ref.check, refuses=True),
     Op.HOST: OpDef(host.infer, host.run, refuses=True),
     Op.PROJECT: OpDef(shape.project),
     Op.GRAD: OpDef(shape.grad),
@@ -368,6 +373,9 @@ OPS: dict[Op, OpDef] = {
     Op.WHILE: OpDef(control.while_loop),
     Op.SCAN: OpDef(control.scan),
 }
+
+INDEXING = frozenset({Op.GATHER, Op.SCATTER_ADD, Op.SCATTER_SET})
+"""The ops whose second operand holds indices, which are checked."""
 
 CONTROL = frozenset({Op.COND, Op.WHILE, Op.SCAN})
 """The ops that apply closed graphs, which stay graphs of their own down to the program."""

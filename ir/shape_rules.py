@@ -108,6 +108,8 @@ def signed(x: TensorType) -> TensorType:
 
 
 def floating(*types: TensorType) -> TensorType:
+    if types[0].dtype.is_complex:
+        raise DTypeError(f"needs real floating-point numbers, got {types[0]}; take ek.real or abs")
     return _kinds(_same(*types), "f", "floating-point numbers; use .astype('float32') first")
 
 
@@ -361,6 +363,15 @@ def dot(a: TensorType, b: TensorType, contract: tuple[int, int]) -> TensorType:
     _kinds(_same(a.with_shape(()), b.with_shape(())), "fciu", "numbers")
     m, n = a.shape[2 * a.rank - 3 - ca], b.shape[2 * b.rank - 3 - cb]
     return sized(a.with_shape((*a.shape[:-2], m, n)))
+
+
+# -- conditions ------------------------------------------------------------------------------------
+
+
+def check(x: TensorType, expected: bool) -> TensorType:
+    if x != TensorType(bool_, ()):
+        raise DTypeError(f"a condition is bool[], got {x}")
+    return x
 
 
 # -- several results and regions -------------------------------------------------------------------

@@ -88,6 +88,7 @@ def window_pick(
     high: Ints,
     dilation: Ints,
 ) -> TensorType:
+    """The type of one value for each window; ShapeError for windows of padding alone."""
     if keys != values:
         raise ShapeError(f"keys and values must agree in shape and dtype: {keys} and {values}")
     result = _windows(keys, window, strides, low, high, dilation)
@@ -108,14 +109,24 @@ def _all_reach(size: int, count: int, window: int, stride: int, low: int, dilati
 
 
 def window_place(keys: TensorType, updates: TensorType, **attrs: Any) -> TensorType:
+    """The type of the keys, when the updates have that of what is picked."""
     wanted = window_pick(keys, keys, **attrs)
     if updates != wanted:
         raise ShapeError(f"the updates for keys {keys} must be {wanted}, got {updates}")
     return keys
 
 
-def window_sum(x: TensorType, **attrs: Any) -> TensorType:
-    return _windows(x, **attrs)
+def window_sum(
+    x: TensorType,
+    window: Ints,
+    strides: Ints,
+    low: Ints,
+    high: Ints,
+    dilation: Ints,
+    interior: Ints,
+) -> TensorType:
+    """The type of the sums of windows; `low` and `high` may leave elements out."""
+    return _windows(x, window, strides, low, high, dilation, interior)
 
 
 # -- references ------------------------------------------------------------------------------------
@@ -170,8 +181,9 @@ def pick(keys: Array, values: Array, **attrs: Ints) -> Array:
 def place(keys: Array, updates: Array, **attrs: Ints) -> Array:
     """Each update added at the first largest key of its window, windows in order."""
     winner, _ = _winners(keys, **attrs)
-    wide = np.zeros(_flat(keys).shape, _accumulator(keys))
-    n, c = np.arange(keys.shape[0])[:, None, None], np.arange(keys.shape[-1])
+    wide: Array = np.zeros(_flat(keys).shape, _accumulator(keys))
+    n: Array = np.arange(keys.shape[0])[:, None, None]
+    c: Array = np.arange(keys.shape[-1])
     np.add.at(wide, (n, _flat(winner), c), _flat(updates).astype(wide.dtype))
     return wide.reshape(keys.shape).astype(keys.dtype)
 

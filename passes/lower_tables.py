@@ -11,6 +11,7 @@ from einkorn.ir.host_calls import is_host_node
 from einkorn.ir.loops import (
     COLUMN_CHUNK,
     RANDOM_CHUNK,
+    Check,
     Expr,
     Gather,
     RandomBits,
@@ -138,6 +139,14 @@ def random_bits(lowering: Lowering, node: Node) -> None:
     )
 
 
+def check(lowering: Lowering, node: Node) -> None:
+    """CHECK: one bool, passed on."""
+    operand = lowering.operand(lowering.view(node.inputs[0]))
+    buffer = lowering.result(node)
+    params = (int(node.attr("expected")),)
+    lowering.launch(Check(), (operand,), buffer, params, 1, LAUNCH_NS, node, refuses=True)
+
+
 def pad(lowering: Lowering, node: Node) -> None:
     """PAD: fill, then copy the operand into its place."""
     if node.tensor.size == 0:
@@ -183,6 +192,7 @@ LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
     Op.SCATTER_ADD: scatter,
     Op.SCATTER_SET: scatter,
     Op.RANDOM_BITS: random_bits,
+    Op.CHECK: check,
     Op.PAD: pad,
     Op.CONCAT: concat,
     Op.IOTA: iota,

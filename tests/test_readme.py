@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+LINALG = (ROOT / "docs" / "linalg.md").read_text(encoding="utf-8")
 CONTROL_FLOW = (ROOT / "docs" / "control_flow.md").read_text(encoding="utf-8")
 
 
@@ -42,7 +43,14 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("document", [README, ARCHITECTURE], ids=["README", "architecture"])
+TRACES = (ROOT / "docs" / "traces.md").read_text(encoding="utf-8")
+SHOWN = {"README": README, "architecture": ARCHITECTURE, "traces": TRACES}
+
+
+@pytest.mark.parametrize("document", SHOWN.values(), ids=SHOWN)
+@pytest.mark.parametrize(
+    "document", [README, ARCHITECTURE, LINALG], ids=["README", "architecture", "linalg"]
+)
 def test_an_example_prints_what_the_document_shows(document: str, tmp_path: Path) -> None:
     script = tmp_path / "step.py"
     script.write_text(block(document, "example", "python"), encoding="utf-8")

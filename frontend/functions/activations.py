@@ -80,8 +80,9 @@ def hardshrink(x: Any, threshold: Any = 0.5, /) -> Tensor:
 def softshrink(x: Any, threshold: Any = 0.5, /) -> Tensor:
     """x moved towards 0 by the threshold, and 0 within it; the gradient is 0 at the threshold."""
     tensor = as_tensor(x, "softshrink")
-    below = ew.where(ew.less(tensor, ew.negative(threshold)), ew.add(tensor, threshold), 0)
-    return ew.where(ew.greater(tensor, threshold), ew.subtract(tensor, threshold), below)
+    limit = as_number("softshrink", threshold, "the threshold is a number")
+    below = ew.where(ew.less(tensor, -limit), ew.add(tensor, limit), 0)
+    return ew.where(ew.greater(tensor, limit), ew.subtract(tensor, limit), below)
 
 
 def tanhshrink(x: Any, /) -> Tensor:
@@ -100,6 +101,19 @@ def mish(x: Any, /) -> Tensor:
     """x * tanh(softplus(x)) (Misra, 2019)."""
     tensor = _floats("mish", x)
     return ew.multiply(tensor, ew.tanh(ew.softplus(tensor)))
+
+
+def leaky_relu(x: Any, negative_slope: Any = 0.01) -> Tensor:
+    """x where x > 0, else negative_slope * x (Maas et al., 2013)."""
+    tensor = as_tensor(x, "leaky_relu")
+    return ew.where(ew.greater(tensor, 0), tensor, ew.multiply(tensor, negative_slope))
+
+
+def elu(x: Any, alpha: Any = 1.0) -> Tensor:
+    """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al., 2016)."""
+    tensor = as_tensor(x, "elu")
+    below = ew.multiply(ew.expm1(_negative_part(tensor)), alpha)
+    return ew.where(ew.greater(tensor, 0), tensor, below)
 
 
 def selu(x: Any, /) -> Tensor:

@@ -13,18 +13,20 @@ from einkorn.functions.elementwise import (
     cast,
     cos,
     divide,
+    equal,
     exp,
     greater_equal,
     multiply,
     not_equal,
     sin,
+    stop_gradient,
     subtract,
     where,
 )
 from einkorn.functions.linear_algebra import matmul
-from einkorn.functions.manipulation import concat, stack, to_shape
+from einkorn.functions.manipulation import concat, spread_to, stack, to_shape
 from einkorn.functions.statistical import softmax
-from einkorn.ir.dtypes import bool_, float32, int64
+from einkorn.ir.dtypes import bool_, float32, int32, int64
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.ops import Op
 from einkorn.recording import apply
@@ -156,30 +158,49 @@ def _plain(
 
 
 def _until(scores: Tensor, first: int) -> Tensor:
-    """Whether key j is not behind query first + i: [T, S]."""
+    """Whether key j is not behind query first + i, for every score: fused, it is never stored."""
     queries, keys = scores.shape[-2:]
-    rows = add(apply(Op.IOTA, size=queries, dtype=int64), first)
-    return greater_equal(to_shape(rows, (queries, 1)), apply(Op.IOTA, size=keys, dtype=int64))
+    rows = add(apply(Op.IOTA, size=queries, dtype=int32), first)
+    columns = apply(Op.IOTA, size=keys, dtype=int32)
+    spread = (spread_to(x, scores.shape) for x in (to_shape(rows, (queries, 1)), columns))
+    return greater_equal(*spread)
 
 
 def _in_blocks(
     q: Tensor, k: Tensor, v: Tensor, added: list[Tensor], scale: Any, rate: float, causal: bool
 ) -> Tensor:
-    """Blocks of queries; the backward pass computes each again. Keys ahead of a block are left out."""
+    """Blocks of queries, which the backward pass computes again; keys ahead are left out.
+
+    The keys go from block to block, so that one waits for the other in both directions: the keys
+    for the output of the block before, their cotangent for the backward pass of the block behind.
+    """
     queries, keys = q.shape[-2], k.shape[-2]
     rows = max(PLAIN_SCORES // keys, -(-queries // MAX_BLOCKS), 1)
     parts: list[Tensor] = []
     for start in range(0, queries, rows):
         stop = min(start + rows, queries)
         seen = min(stop, keys) if causal else keys
+        first = start if causal else None
 
-        def block(q: Tensor, k: Tensor, v: Tensor, *added: Tensor, start: int = start) -> Tensor:
-            return _plain(q, k, v, list(added), scale, rate, start if causal else None)
+        def block(
+            k: Tensor, q: Tensor, v: Tensor, *added: Tensor, seen: int = seen, first: Any = first
+        ) -> tuple[Tensor, Tensor]:
+            visible = k[..., :seen, :], v[..., :seen, :]
+            found = _plain(q, *visible, list(added), scale, rate, first)
+            return _behind(k, found), found
 
         masks = [_rows(x, start, stop, seen) for x in added]
-        operands = (q[..., start:stop, :], k[..., :seen, :], v[..., :seen, :], *masks)
-        parts.append(checkpoint(block)(*operands))
+        k, part = checkpoint(block)(k, q[..., start:stop, :], v, *masks)
+        parts.append(part)
     return concat(parts, axis=-2)
+
+
+def _behind(x: Tensor, other: Tensor) -> Tensor:
+    """x, to the bit, once `other` is known; no rewrite sees that the condition never holds."""
+    if not other.size:
+        return x
+    t = stop_gradient(other[(0,) * other.ndim])
+    return where(bitwise_and(not_equal(t, t), equal(t, t)), 0, x)
 
 
 def _rows(mask: Tensor, start: int, stop: int, seen: int) -> Tensor:

@@ -49,6 +49,8 @@ def in_single(what: str, function: Callable[..., Tensor], *operands: Any) -> Ten
     """A function of several ops, in float32 for half types, whose result is rounded once."""
     tensors = floats(what, *operands)
     dtype = tensors[0].dtype
+    if dtype.is_complex:
+        raise DTypeError(f"{what}: needs real numbers, got {tensors[0]._type}")
     if dtype.itemsize > 2:
         return function(*tensors)
     return cast(function(*(cast(x, float32) for x in tensors)), dtype)

@@ -38,10 +38,12 @@ from einkorn.recording import apply
 if TYPE_CHECKING:
     from einkorn.tensor import Tensor
 
+REDUCTIONS = ("mean", "sum", "none")
+
 
 def reduced(what: str, losses: Tensor, reduction: Any) -> Tensor:
     """Losses as they are, or their mean or sum."""
-    as_choice(what, "reduction", reduction, ("mean", "sum", "none"))
+    as_choice(what, "reduction", reduction, REDUCTIONS)
     if reduction == "none":
         return losses
     return mean(losses) if reduction == "mean" else sum_over(losses)
@@ -154,6 +156,7 @@ def _of_classes(
     smoothing: float,
     reduction: str,
 ) -> Tensor:
+    as_choice(what, "reduction", reduction, REDUCTIONS)
     counted = None
     if ignore_index is not None:
         number = as_int(what, ignore_index, "ignore_index is an integer")

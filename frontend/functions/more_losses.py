@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from einkorn.convert import as_choice, as_flag, as_number, as_tensor, in_dtype, meet, normal_axis
 from einkorn.functions import elementwise as ew
-from einkorn.functions.losses import reduced
+from einkorn.functions.losses import REDUCTIONS, reduced
 from einkorn.functions.statistical import sum as sum_over
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import DTypeError, ShapeError
@@ -142,7 +142,7 @@ def binary_cross_entropy_with_logits(
     x, t = _pair(what, logits, target)
     softened = ew.softplus(ew.negative(x))
     if pos_weight is not None:
-        factor = ew.add(ew.multiply(ew.subtract(pos_weight, 1.0), t), 1.0)
+        factor = ew.add(ew.subtract(ew.multiply(t, pos_weight), t), 1.0)
         if factor.shape != x.shape:
             raise ShapeError(f"{what}: pos_weight must broadcast to {x._type}")
         softened = ew.multiply(softened, in_dtype(what, factor, x.dtype))
@@ -162,7 +162,7 @@ def kl_div(
     """
     what = "kl_div"
     x, t = _pair(what, log_pred, target)
-    as_choice(what, "reduction", reduction, ("mean", "sum", "none", "batchmean"))
+    as_choice(what, "reduction", reduction, (*REDUCTIONS, "batchmean"))
     if as_flag(what, "log_target", log_target):
         losses = ew.multiply(ew.exp(t), ew.subtract(t, x))
     else:
@@ -271,7 +271,7 @@ def soft_margin_loss(pred: Any, target: Any, /, *, reduction: str = "mean") -> T
 def margin_ranking_loss(
     first: Any, second: Any, target: Any, /, *, margin: Any = 0.0, reduction: str = "mean"
 ) -> Tensor:
-    """max(0, margin - target * (first - second)); target 1 wants the first larger, -1 the second."""
+    """max(0, margin - target * (first - second)): target 1 wants the first one to be larger."""
     what = "margin_ranking_loss"
     a, b = _pair(what, first, second)
     _, y = _pair(what, a, target)

@@ -229,8 +229,8 @@ def batch_norm(
     if mean is None:
         return found, None, None
     unbiased = multiply(variance, count / (count - 1))
-    pairs = (("mean", mean, centre), ("var", var, unbiased))
-    return found, *(_moved(what, *pair, momentum, size) for pair in pairs)
+    new_mean = _moved(what, "mean", mean, centre, momentum, size)
+    return found, new_mean, _moved(what, "var", var, unbiased, momentum, size)
 
 
 def _moved(what: str, name: str, old: Any, new: Tensor, momentum: Any, size: Ints) -> Tensor:
@@ -238,5 +238,5 @@ def _moved(what: str, name: str, old: Any, new: Tensor, momentum: Any, size: Int
     known = as_tensor(old, what)
     running = _parameter(what, name, known, new, size, size)
     batch = stop_gradient(to_shape(new, size))
-    kept = multiply(running, subtract(1.0, momentum))
+    kept = subtract(running, multiply(running, momentum))
     return cast(add(kept, multiply(batch, momentum)), known.dtype)

@@ -221,9 +221,8 @@ def _even(sizes: Ints, counts: Ints) -> dict[str, Ints] | None:
         return None
     window = tuple(n // count for n, count in zip(sizes, counts))
     none = (0,) * len(sizes)
-    return {
-        "window": window, "strides": window, "low": none, "high": none, "dilation": (1,) * len(sizes),
-    }  # fmt: skip
+    apart = (1,) * len(sizes)
+    return {"window": window, "strides": window, "low": none, "high": none, "dilation": apart}
 
 
 def _laid_out(x: Tensor, axis: int, count: int) -> tuple[Tensor, Tensor, int]:

@@ -2,6 +2,7 @@
 
 from einkorn.functions.activations import (
     celu,
+    elu,
     geglu,
     gelu,
     glu,
@@ -9,6 +10,7 @@ from einkorn.functions.activations import (
     hardsigmoid,
     hardswish,
     hardtanh,
+    leaky_relu,
     log_sigmoid,
     logit,
     mish,
@@ -83,8 +85,6 @@ from einkorn.nn.activations import (
     Softmax,
     Softplus,
     Tanh,
-    elu,
-    leaky_relu,
 )
 from einkorn.nn.dropout import Dropout
 from einkorn.nn.linear import Linear

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from einkorn.convert import as_tensor
 from einkorn.functions import elementwise as ew
 from einkorn.functions import statistical as st
+from einkorn.functions.activations import elu, leaky_relu
 from einkorn.ir.errors import EinkornError
 from einkorn.nn.module import Module
 from einkorn.tensor import Tensor
@@ -21,20 +21,6 @@ class Slope(Tunable):
             name = type(instance).__name__
             raise EinkornError(f"{name}: {self.name} is a number, got {value!r}")
         super().__set__(instance, float(value))
-
-
-def leaky_relu(x: Any, negative_slope: Any = 0.01) -> Tensor:
-    """x where x > 0, else negative_slope * x (Maas et al., 2013)."""
-    tensor = as_tensor(x, "leaky_relu")
-    return ew.where(ew.greater(tensor, 0), tensor, ew.multiply(tensor, negative_slope))
-
-
-def elu(x: Any, alpha: Any = 1.0) -> Tensor:
-    """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al., 2016)."""
-    tensor = as_tensor(x, "elu")
-    # The minimum keeps exp from overflowing where it is not used: 0 * inf would be a NaN gradient.
-    below = ew.multiply(ew.expm1(ew.minimum(tensor, 0)), alpha)
-    return ew.where(ew.greater(tensor, 0), tensor, below)
 
 
 class ReLU(Module):

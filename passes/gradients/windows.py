@@ -25,8 +25,10 @@ def _sum(node: Node, g: Node) -> Contributions:
     if x.tensor.size == 0:
         return (zeros(x.tensor),)
     names = ("window", "strides", "low", "dilation", "interior")
-    rows = list(zip(x.shape[1:-1], node.shape[1:-1], *(node.attr(name) for name in names)))
-    low, high = [], []
+    attributes: list[tuple[int, ...]] = [node.attr(name) for name in names]
+    rows = zip(x.shape[1:-1], node.shape[1:-1], *attributes)
+    low: list[int] = []
+    high: list[int] = []
     for size, count, window, stride, before, dilation, gap in rows:
         span = reach(window, dilation)
         low.append(span - 1 - before)

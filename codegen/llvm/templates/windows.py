@@ -67,12 +67,14 @@ class _Span:
     step: int
 
 
-def _axes(w: Writer, params: Value, window: Sequence[int], dilation: Sequence[int],
-          base: Sequence[int]) -> list[_Axis]:  # fmt: skip
-    return [
-        _Axis(*(param(w, params, 4 * k + i) for i in range(4)), *row)
-        for k, row in enumerate(zip(window, dilation, base))
-    ]
+def _axes(
+    w: Writer, params: Value, window: Sequence[int], dilation: Sequence[int], base: Sequence[int]
+) -> list[_Axis]:
+    axes: list[_Axis] = []
+    for k, row in enumerate(zip(window, dilation, base)):
+        size, count, stride, low = (param(w, params, 4 * k + i) for i in range(4))
+        axes.append(_Axis(size, count, stride, low, *row))
+    return axes
 
 
 def _ceil_div(w: Writer, a: Value, b: int) -> Value:
