@@ -146,12 +146,8 @@ def finish_stack(w: Writer, finish: Finish, tile: Tile, stack: Value, width: int
 
     for row in rows: for 16 columns at a time, or all: finish_vector(stack[row][column:], ...)
     """
-<<<<<<< HEAD
     lanes = min(PARTIALS, width)
-    outer, inner, first_row, first_column = tile.origin
-=======
     outer, inner, first_row, *_, first_column = tile.origin
->>>>>>> main
     wide = accumulator(finish.dtype)
     with w.loop(*tile.rows) as loop:
         row = tile.find(loop.index) if tile.find else [w.add(first_row, loop.index)]
@@ -159,13 +155,8 @@ def finish_stack(w: Writer, finish: Finish, tile: Tile, stack: Value, width: int
         source = element(w, wide, stack, w.mul(loop.index, w.i64(width)))
 
         def body(index: Value, mask: Value | None, _: list[Value]) -> list[Value]:
-<<<<<<< HEAD
             total = load_lanes(w, wide, element(w, wide, source, index), mask, lanes)
-            at = moved(w, finish, starts, 3, index)
-=======
-            total = load_lanes(w, wide, element(w, wide, source, index), mask)
             at = moved(w, finish, starts, -1, index)
->>>>>>> main
             finish_vector(w, finish, at, w.add(first_column, index), total, mask)
             return []
 
