@@ -9,6 +9,7 @@ import math as _math
 
 from einkorn import fft, initializers, linalg, nn, optim, random, special
 from einkorn.associative import associative_scan
+from einkorn.autocast import autocast
 from einkorn.compile import Compiled, clear_caches, compile, eager, trace
 from einkorn.container import Container
 from einkorn.control import cond, fori_loop, map, scan, switch, while_loop
@@ -250,6 +251,7 @@ __all__ = [
     "atan",
     "atan2",
     "atanh",
+    "autocast",
     "bfloat16",
     "bitwise_and",
     "bitwise_invert",

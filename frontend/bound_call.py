@@ -67,10 +67,8 @@ class Calls:
         arrays = call.run(words, threads)
         failure, call.failure = call.failure, None
         self._idle.append(call)  # an exception may have left it half changed
-        if arrays is None:
-            if failure is not None:
-                raise failure
-            raise BoundsError(_bounds_message(self._executable.program))
+        if failure is not None:
+            raise failure
         return arrays
 
 
@@ -115,7 +113,7 @@ class BoundCall:
 
     Attributes:
         stale: whether the storage of a leaf was exchanged or lent since it was bound.
-        failure: what a call of the host raised, when that stopped the last run.
+        failure: why the last run was refused, when it was not a branch that goes elsewhere.
     """
 
     def __init__(self, step: Step, known: _Slots, executable: Executable) -> None:
@@ -186,12 +184,9 @@ class BoundCall:
         if not status:
             return arrays
         if not status & STATUS_CHECK:
-            self._native.raise_failure(status)
-            raise BoundsError(_bounds_message(self._program))
+            outside = BoundsError(_bounds_message(self._program))
+            self.failure = self._native.failure(status) or outside
         return None
-        if status:
-            self.failure = self._native.failure(status)
-        return None if status else arrays
 
     def _rebind(self) -> None:
         """Look up the storage of every leaf again."""

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from einkorn.ir.dtypes import bool_
 from einkorn.ir.graph import Graph, graphs_of
 from einkorn.ir.node import Node, make_call, placeholder, project, remake, toposort
-from einkorn.ir.ops import CONTROL, INDEXING, Op
+from einkorn.ir.ops import CONTROL, OPS, Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.passes.autodiff import expand_grads, inline_plain_calls
 from einkorn.passes.batching import BATCHING
@@ -89,9 +89,6 @@ class _Walk:
             return
         operands = tuple(self.env[x] for x in node.inputs)
         flags = [x in self.batched for x in node.inputs]
-        if self.mask is not None and node.op in INDEXING:
-            indices = masked_indices(operands[1], flags[1], self.mask)
-            operands = (operands[0], indices, *operands[2:])
         if self.mask is not None and OPS[node.op].refuses:
             operands = masked_operands(node, operands, flags, self.mask)
         if self._is_region(node, flags):
