@@ -228,7 +228,8 @@ class Scan:
     """Over the middle axis of dense [outer, n, inner]: y[0] = x[0], y[i] = y[i-1] op x[i].
 
     pointers: x, out. params: outer, n, inner. Work items: outer * inner lines, inner fastest.
-    Half types accumulate in float32. op is SUM, PROD, MAX or MIN.
+    Half types accumulate in float32, sums and products of float32 in float64. op is SUM, PROD, MAX
+    or MIN.
     """
 
     op: Op

@@ -37,7 +37,8 @@ Mixed reductions reduce their trailing axes first, then the others. Axes of one 
     The neutral element of a float sum is -0.0, so appending neutral elements changes nothing; a
     sum over nothing is +0. Products start from 1; maximum from -inf, minimum from +inf.
 Scans (`cumsum`, `cumprod`, `cummax`, `cummin`)
-    In order along the axis: y[0] = x[0], y[i] = y[i-1] op x[i], with the op of the reduction.
+    In order along the axis: y[0] = x[0], y[i] = y[i-1] op x[i], with the op of the reduction. The
+    running sum or product of float32 is kept in float64 and rounded where it is stored.
 Sorting (`argsort`, along the last axis)
     Ascending and stable. NaN counts as larger than every number and equal to NaN; -0.0 equals 0.0.
 Windows (`window_pick`, `window_place`, `window_sum`; over the spatial axes of [N, s..., C])

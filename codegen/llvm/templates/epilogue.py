@@ -24,7 +24,7 @@ from einkorn.codegen.llvm.vectors import (
     to_storage,
 )
 from einkorn.ir.dtypes import DType
-from einkorn.ir.loops import Access, Epilogue
+from einkorn.ir.loops import PARTIALS, Access, Epilogue
 from einkorn.ir.ops import Op
 
 # Ops of one or two instructions: with no others an epilogue is unrolled over the registers.
@@ -34,7 +34,7 @@ _LIGHT = frozenset(
         *(Op.EQ, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE, Op.AND, Op.OR, Op.NOT),
     )
 )
-_LIGHT_STEPS = 6
+_LIGHT_STEPS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +144,9 @@ def finish_vector(
 def finish_stack(w: Writer, finish: Finish, tile: Tile, stack: Value, width: int) -> None:
     """Finish a tile that lies on the stack in rows of `width` elements.
 
-    for row in rows: for 16 columns at a time: finish_vector(stack[row][column:], ...)
+    for row in rows: for 16 columns at a time, or all: finish_vector(stack[row][column:], ...)
     """
+    lanes = min(PARTIALS, width)
     outer, inner, first_row, *_, first_column = tile.origin
     wide = accumulator(finish.dtype)
     with w.loop(*tile.rows) as loop:
@@ -154,12 +155,12 @@ def finish_stack(w: Writer, finish: Finish, tile: Tile, stack: Value, width: int
         source = element(w, wide, stack, w.mul(loop.index, w.i64(width)))
 
         def body(index: Value, mask: Value | None, _: list[Value]) -> list[Value]:
-            total = load_lanes(w, wide, element(w, wide, source, index), mask)
+            total = load_lanes(w, wide, element(w, wide, source, index), mask, lanes)
             at = moved(w, finish, starts, -1, index)
             finish_vector(w, finish, at, w.add(first_column, index), total, mask)
             return []
 
-        sweep(w, *tile.columns, [], body)
+        sweep(w, *tile.columns, [], body, lanes)
 
 
 def _read(
