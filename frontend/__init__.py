@@ -189,6 +189,7 @@ from einkorn.ir.errors import (
 from einkorn.ir.parse import parse
 from einkorn.leaf import Leaf, Parameter, tensor
 from einkorn.nn.module import Module
+from einkorn.printing import print
 from einkorn.recording import no_grad
 from einkorn.runtime.settings import override as settings
 from einkorn.tensor import Tensor
@@ -374,6 +375,7 @@ __all__ = [
     "pi",
     "positive",
     "pow",
+    "print",
     "prod",
     "random",
     "real",

@@ -186,6 +186,7 @@ class Compiled:
         if trace.outer is None:
             decide = partial(_value_now, trace, arguments) if computes else None
             trace.branches = Branches(self._name, decide, iter(branches))
+        trace.lines = None if trace.outer is not None and trace.outer.lines is None else []
         region = current_region.set(None)
         try:
             with tracing(trace), self._reading(trace, arguments):
@@ -232,6 +233,9 @@ class Compiled:
         ]
         for leaf, grad in zip(with_grad, results[count:]):
             outer.set_grad(leaf, grad)
+        printed = iter(results[count + len(with_grad) :])
+        for line in trace.lines or ():
+            outer.lines.append(line.with_tensors([next(printed) for _ in line.tensors]))
         for leaf in trace.cleared_grads:
             outer.set_grad(leaf, None)
         for leaf, value in zip(updated, results[len(graph.outputs) :]):

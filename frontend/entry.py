@@ -13,6 +13,7 @@ from einkorn.bound_call import Calls
 from einkorn.epochs import EPOCHS
 from einkorn.ir.program import Program
 from einkorn.ir.types import TensorType
+from einkorn.printing import show_lines
 from einkorn.python_reads import Place
 from einkorn.recorded_call import RecordedCalls, calls_of
 from einkorn.recording import result
@@ -79,6 +80,8 @@ class Entry:
             len(outputs),
             () if trace.branches is None else tuple(x.check for x in trace.branches.taken),
         )
+        self._lines = trace.lines or []
+        self._printed = len(outputs) + len(with_grad)  # the first output that is printed
         self.branches = () if trace.branches is None else tuple(trace.branches.taken)
         self._mode, self.why, self.reasons = mode, why, trace.reasons
         self.constants = constants
@@ -192,17 +195,23 @@ class Entry:
     def call(self, arguments: Arguments, threads: int) -> Any:
         """The same for arguments of any kind, on at most `threads` threads."""
         if self._recorded is not None:
-            tensors = self._recorded.call(arguments, threads)
+            tensors, arrays = self._recorded.call(arguments, threads)
             if tensors is None:
                 return ELSEWHERE
-            self.calls += 1
+            self._count(arrays)
             return self._rebuilt(tensors)
         with self._step.lock():
             arrays = self._calls.call(arguments, threads)
         return ELSEWHERE if arrays is None else self._wrapped(arrays)
 
-    def _wrapped(self, arrays: list[Array]) -> Any:
+    def _count(self, arrays: list[Array]) -> None:
+        """Note that a call succeeded, and print what it prints."""
         self.calls += 1
+        if self._lines:
+            show_lines(self._lines, arrays[self._printed :])
+
+    def _wrapped(self, arrays: list[Array]) -> Any:
+        self._count(arrays)
         if self._is_one:
             return result(self._types[0], arrays[0])
         return self._rebuilt([result(type, array) for type, array in zip(self._types, arrays)])

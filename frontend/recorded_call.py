@@ -62,15 +62,18 @@ class RecordedCalls:
         self._residuals = _residuals(self._closed, tracked)
         self.calls = calls_of(step.with_outputs(self._residuals), backend)
 
-    def call(self, arguments: Arguments, threads: int) -> list[Tensor] | None:
-        """Run the step and commit it: its outputs, recorded; None when a branch goes elsewhere."""
+    def call(self, arguments: Arguments, threads: int) -> tuple[list[Tensor] | None, list[Array]]:
+        """Run the step and commit it: its outputs, recorded, and the arrays of the graph's outputs.
+
+        None and nothing when a branch goes elsewhere.
+        """
         arguments.own()
         with self._step.lock():
             # Before the step writes: a recording keeps the values that the step saw.
             parents = tuple(self._param_records(arguments))
             arrays = self.calls.call(arguments, threads)
         if arrays is None:
-            return None
+            return None, []
         node = make_call(self._closed, [record.node for record in parents])
         residuals = dict(zip(self._residuals, arrays[len(self._step.graph.outputs) :]))
         known = {node.attr("id"): residuals}
@@ -83,7 +86,7 @@ class RecordedCalls:
                 if region is not None:
                     region.add(record)
             outputs.append(result(self._closed.outputs[k].tensor, array, record=record))
-        return outputs
+        return outputs, arrays
 
     def _param_records(self, arguments: Arguments) -> Iterable[Record]:
         region = current_region.get()

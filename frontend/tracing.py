@@ -99,6 +99,7 @@ class Trace:
         captures: values taken from outside, in the order in which they were met.
         guards: what the trace took from Python.
         specialised: the numbers among the inputs whose values the trace needed.
+        lines: what `ek.print` prints; None where it cannot.
         branches: how `if t:` is decided; None where it cannot be.
         reads: what was read by name, here and in the traces around; None when nobody asks.
     """
@@ -115,6 +116,7 @@ class Trace:
     origins: dict[Node, Origin] = field(default_factory=dict[Node, Origin])
     reads: PythonReads | None = None
     branches: Branches | None = None
+    lines: list[Any] | None = None
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
@@ -359,7 +361,7 @@ class Trace:
         """The graph, the leaves that its updates belong to, and the leaves whose grads follow.
 
         The outputs of the graph are those given, then the gradients that the function left behind,
-        then the outcomes of its branches.
+        then what it prints, then the outcomes of its branches.
         """
         nodes = [self.node_of(x) for x in outputs]
         with_grad = [leaf for leaf, grad in self._grads.items() if grad is not None]
@@ -367,6 +369,7 @@ class Trace:
             grad = self._grads[leaf]
             assert grad is not None
             nodes.append(self.node_of(grad))
+        nodes += [self.node_of(x) for line in self.lines or () for x in line.tensors]
         if self.branches is not None:
             nodes += [branch.check for branch in self.branches.taken]
         updated = list(self._current)
