@@ -62,13 +62,21 @@ class Branches:
     given: Iterator[bool] = field(default_factory=lambda: iter(()))
     taken: list[Taken] = field(default_factory=list[Taken])
 
-    def decide(self, condition: Node, origin: Origin | None) -> bool:
-        """The outcome of a branch on `condition`, a bool scalar."""
+    def decide(self, condition: Node, origin: Origin | None, expected: bool | None = None) -> bool:
+        """The outcome of a branch on `condition`, a bool scalar.
+
+        Args:
+            condition: what is decided.
+            origin: the user's line.
+            expected: the outcome where nothing can be computed.
+        """
         where = origin or "an unknown place"
         if len(self.taken) >= MAX_TAKEN:
             raise TraceError(MSG_LONG.format(name=self.name, most=MAX_TAKEN, where=where))
         if self.value is not None:
             outcome = bool(self.value(condition))
+        elif expected is not None:
+            outcome = expected
         else:
             found = next(self.given, None)
             if found is None:

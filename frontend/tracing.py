@@ -345,6 +345,11 @@ class Trace:
             node = make(Op.RESHAPE, node, shape=())
         return self.branches.decide(node, user_origin())
 
+    def assume_not(self, condition: Value) -> bool:
+        """Whether a bool scalar holds; a call in which it is otherwise uses another trace."""
+        assert self.branches is not None
+        return self.branches.decide(self.node_of(condition), user_origin(), expected=False)
+
     def _specialise_input(self, node: Node, what: str) -> None:
         if node in self.specialised:
             return
