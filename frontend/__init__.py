@@ -7,9 +7,10 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 
 import math as _math
 
-from einkorn import fft, initializers, linalg, nn, optim, random, special
+from einkorn import debug, fft, initializers, linalg, nn, optim, random, special
 from einkorn.associative import associative_scan
 from einkorn.autocast import autocast
+from einkorn.callbacks import ShapeDtype, callback
 from einkorn.compile import Compiled, clear_caches, compile, eager, trace
 from einkorn.container import Container
 from einkorn.control import cond, fori_loop, map, scan, switch, while_loop
@@ -227,6 +228,7 @@ __all__ = [
     "Module",
     "Parameter",
     "RetraceWarning",
+    "ShapeDtype",
     "ShapeError",
     "StateError",
     "Tensor",
@@ -264,6 +266,7 @@ __all__ = [
     "bool_",
     "broadcast_arrays",
     "broadcast_to",
+    "callback",
     "can_cast",
     "ceil",
     "checkpoint",
@@ -285,6 +288,7 @@ __all__ = [
     "cumulative_sum",
     "custom_jvp",
     "custom_vjp",
+    "debug",
     "diff",
     "divide",
     "e",

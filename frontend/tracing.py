@@ -17,10 +17,11 @@ import numpy as np
 
 from einkorn.branches import Branches
 from einkorn.epochs import settings_changed
+from einkorn.ir.callbacks import Callback
 from einkorn.ir.dtypes import bool_, float64, int64
 from einkorn.ir.errors import EinkornError, TraceError
 from einkorn.ir.graph import Graph, Origin
-from einkorn.ir.node import Node, alias, constant, make, placeholder, toposort
+from einkorn.ir.node import Node, alias, constant, make, make_region, placeholder, project, toposort
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
@@ -44,6 +45,12 @@ _GONE = object()
 MSG_SETTING = (
     "{owner}.{name} was set while {trace} was being traced; a compiled step reads settings but "
     "does not change them: set it outside, or give the optimizer a schedule (a callable or tensor)"
+)
+
+MSG_ORDER = (
+    "{trace} branches on a tensor at {branch} after ek.callback{callback}; when the branch goes "
+    "another way the step is run again, and the callback would be called twice. Call it behind the "
+    "branch, or choose with ek.where or ek.cond"
 )
 
 MSG_CONCRETE = (
@@ -100,6 +107,7 @@ class Trace:
         guards: what the trace took from Python.
         specialised: the numbers among the inputs whose values the trace needed.
         lines: what `ek.print` prints; None where it cannot.
+        token: what the last callback gave.
         branches: how `if t:` is decided; None where it cannot be.
         reads: what was read by name, here and in the traces around; None when nobody asks.
     """
@@ -117,6 +125,7 @@ class Trace:
     reads: PythonReads | None = None
     branches: Branches | None = None
     lines: list[Any] | None = None
+    token: Node | None = None
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
@@ -337,6 +346,11 @@ class Trace:
         """The outcome of `if value:`; None where a branch cannot be decided."""
         if self.branches is None or current_trace.get() is not self or not self.active:
             return None
+        if self.token is not None:
+            where = self.where(self.token.inputs[0])
+            raise TraceError(
+                MSG_ORDER.format(trace=self.name, callback=where, branch=user_origin())
+            )
         node = self.node_of(value)
         if node.dtype is not bool_:
             zero = make(Op.BROADCAST, constant(node.dtype, 0), shape=node.shape)
@@ -348,7 +362,22 @@ class Trace:
     def assume_not(self, condition: Value) -> bool:
         """Whether a bool scalar holds; a call in which it is otherwise uses another trace."""
         assert self.branches is not None
+        if self.token is not None:  # nothing may be called twice
+            return True
         return self.branches.decide(self.node_of(condition), user_origin(), expected=False)
+
+    def call_back(
+        self, callback: Callback, types: tuple[TensorType, ...], operands: list[Tensor]
+    ) -> list[Tensor]:
+        """The results of a callback, which comes after the branches and callbacks so far."""
+        token = self.token
+        for branch in self.branches.taken if self.branches is not None and token is None else ():
+            token = branch.check if token is None else make(Op.OR, token, branch.check)
+        nodes = [*map(self.node_of, operands), token or constant(bool_, True)]
+        node = make_region(Op.CALLBACK, nodes, callback=callback, results=types)
+        self.note(node)
+        self.token = project(node, 0)
+        return [traced(project(node, k + 1), self) for k in range(len(types))]
 
     def _specialise_input(self, node: Node, what: str) -> None:
         if node in self.specialised:
@@ -375,6 +404,8 @@ class Trace:
             assert grad is not None
             nodes.append(self.node_of(grad))
         nodes += [self.node_of(x) for line in self.lines or () for x in line.tensors]
+        if self.token is not None:
+            nodes.append(self.token)
         if self.branches is not None:
             nodes += [branch.check for branch in self.branches.taken]
         updated = list(self._current)

@@ -14,7 +14,7 @@ import numpy as np
 
 from einkorn.ir.errors import EinkornError, HostError, LinAlgError
 from einkorn.ir.node import Node
-from einkorn.ir.ops import OPS, Op
+from einkorn.ir.ops import ON_HOST, OPS, Op
 from einkorn.ir.types import TensorType, TupleType, Type
 
 Array = np.ndarray[Any, Any]
@@ -37,14 +37,14 @@ def on_host(op: Op, types: Iterable[TensorType]) -> bool:
     for type in types:  # asked for every op that runs eagerly
         if type.dtype.kind == "c":
             return op not in MOVES
-    return op is Op.HOST
+    return op in ON_HOST
 
 
 def is_host_node(node: Node) -> bool:
     """Whether a node is computed on the host."""
     if node.op in MOVES:
         return False
-    if node.op is Op.HOST or is_complex(node.type):
+    if node.op in ON_HOST or is_complex(node.type):
         return True
     for x in node.inputs:  # asked often while kernels are chosen
         if is_complex(x.type):
@@ -54,6 +54,8 @@ def is_host_node(node: Node) -> bool:
 
 def host_name(op: Op, attrs: Mapping[str, Any]) -> str:
     """What a node is called in messages: by the host function, else by the op."""
+    if op is Op.CALLBACK:
+        return str(attrs["callback"].name)
     return str(attrs["function"]) if op is Op.HOST else op.name.lower()
 
 
@@ -85,6 +87,8 @@ def call_host(
     except EinkornError:
         raise
     except Exception as error:
+        if op is Op.CALLBACK:  # it is the user's own
+            raise
         raise HostError(f"{name}: {type(error).__name__}: {error}") from error
     checked: list[Array] = [np.asarray(x) for x in (found if len(results) > 1 else (found,))]
     for x, wanted in zip(checked, results, strict=True):

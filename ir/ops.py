@@ -93,8 +93,8 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.ir import callbacks, conv_rules, host, windows
 from einkorn.ir import control_rules as control
-from einkorn.ir import conv_rules, host, windows
 from einkorn.ir import numpy_rules as ref
 from einkorn.ir import shape_rules as shape
 from einkorn.ir import special_rules as special
@@ -215,6 +215,7 @@ class Op(Enum):
     CHECK = auto()
     # Functions on the host.
     HOST = auto()
+    CALLBACK = auto()
     # Several results and regions.
     PROJECT = auto()
     GRAD = auto()
@@ -369,6 +370,7 @@ OPS: dict[Op, OpDef] = {
     Op.WINDOW_SUM: OpDef(windows.window_sum, windows.total),
     Op.CHECK: OpDef(shape.check, ref.check, refuses=True),
     Op.HOST: OpDef(host.infer, host.run, refuses=True),
+    Op.CALLBACK: OpDef(callbacks.infer, callbacks.run, refuses=True),
     Op.PROJECT: OpDef(shape.project),
     Op.GRAD: OpDef(shape.grad),
     Op.CALL: OpDef(shape.call),
@@ -379,6 +381,9 @@ OPS: dict[Op, OpDef] = {
 
 INDEXING = frozenset({Op.GATHER, Op.SCATTER_ADD, Op.SCATTER_SET})
 """The ops whose second operand holds indices, which are checked."""
+
+ON_HOST = frozenset({Op.HOST, Op.CALLBACK})
+"""The ops that are functions on the host, whatever their operands are."""
 
 CONTROL = frozenset({Op.COND, Op.WHILE, Op.SCAN})
 """The ops that apply closed graphs, which stay graphs of their own down to the program."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Names = Sequence[str]
 
+MSG_CALLBACK = "{name} calls a function of the user, of which there is no text to print"
 MSG_GRAD = (
     "{name} has a grad, which has no Python text: it stands for the ops that autodiff puts in its "
     'place. Take a later stage: step.lower(...).stages["expand-autodiff"].to_python()'
@@ -91,6 +92,8 @@ def _statement(
         return f"{names[node]}, _ = {graphs[node.attr('graph')]}({', '.join(operands)})"
     if node.op in CONTROL:
         return f"{names[node]} = {CONTROL_FORMS[node.op](node, operands, graphs)}"
+    if node.op is Op.CALLBACK:
+        raise IRError(MSG_CALLBACK.format(name=graph.name))
     if node.op is Op.GRAD:
         raise IRError(MSG_GRAD.format(name=graph.name))
     if node.op is Op.INPUT:

@@ -229,6 +229,8 @@ def _host_call(kernel: HostCall, params: Ints) -> Work:
 def host_flops(kernel: HostCall) -> float:
     """About how many floating-point operations a call of the host does."""
     attrs: dict[str, Any] = dict(kernel.attrs)
+    if kernel.op is Op.CALLBACK:
+        return 0.0
     if kernel.op is Op.HOST:
         return host_function(attrs["function"]).flops(*kernel.operands)
     inner = 1

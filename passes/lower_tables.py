@@ -209,6 +209,7 @@ LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
     Op.WINDOW_PLACE: lower_windows.place,
     Op.WINDOW_SUM: lower_windows.over_windows,
     Op.HOST: lower_host.host,
+    Op.CALLBACK: lower_host.host,
     **lower_control.LOWER,
 }
 

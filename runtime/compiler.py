@@ -16,6 +16,7 @@ from einkorn.codegen.target import target_named
 from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
 from einkorn.ir.loops import Kernel
+from einkorn.ir.ops import Op
 from einkorn.ir.program import Program
 from einkorn.ir.rewrite import Fuel, always
 from einkorn.ir.verify import verify
@@ -141,6 +142,8 @@ def compile_graph(graph: Graph, backend: str = "llvm") -> Executable:
             _cache.move_to_end(key)
             return known
     made = Executable(build_program(graph, backend), target_named(backend))
+    if any(node.op is Op.CALLBACK for node in graph.nodes):
+        return made  # the functions of users go with their traces
     with LOCKS.programs:
         _cache[key] = made
         while len(_cache) > CACHED_PROGRAMS:

@@ -7,7 +7,7 @@ from functools import cached_property
 from einkorn.codegen.llvm import loops
 from einkorn.codegen.llvm.objects import assembly, host_features, load
 from einkorn.codegen.llvm.templates import TEMPLATES
-from einkorn.ir.loops import Kernel, LoopKernel
+from einkorn.ir.loops import HostCall, Kernel, LoopKernel
 from einkorn.ir.machine import Machine
 
 
@@ -15,7 +15,7 @@ class LlvmTarget:
     """Kernels for this machine's CPU."""
 
     def __init__(self) -> None:
-        self._addresses: dict[Kernel, int] = {}
+        self._addresses: dict[Kernel | type[HostCall], int] = {}
 
     @property
     def machine(self) -> Machine:
@@ -39,9 +39,11 @@ class LlvmTarget:
 
     def address(self, kernel: Kernel) -> int:
         """The address of the compiled kernel."""
-        known = self._addresses.get(kernel)
+        # What is called is no part of the code, and must not be kept alive by it.
+        key = type(kernel) if isinstance(kernel, HostCall) else kernel
+        known = self._addresses.get(key)
         if known is None:
-            known = self._addresses[kernel] = load(self.text(kernel), "kernel")
+            known = self._addresses[key] = load(self.text(kernel), "kernel")
         return known
 
 

@@ -27,6 +27,7 @@ NOT_BATCHED: dict[Op, str] = {
     Op.CONST: _SOURCE,
     Op.IOTA: _SOURCE,
     Op.CHECK: "it belongs to a whole step, not to an example",
+    Op.CALLBACK: "it belongs to a whole step, not to an example",
     Op.GRAD: "expand-autodiff comes before",
     Op.CALL: _REGION,
     Op.PROJECT: _REGION,

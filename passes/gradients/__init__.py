@@ -33,6 +33,7 @@ GRADIENTS: dict[Op, Rule] = {
 
 _SOURCE = "a source has no operands"
 _DISCRETE = "its result is an integer or bool"
+_CALLBACK = "nobody knows the derivative of a Python function; ek.custom_vjp can give it one"
 _REGION = "passes/autodiff.py differentiates regions and their results"
 
 NOT_DIFFERENTIABLE: dict[Op, str] = {
@@ -57,6 +58,7 @@ NOT_DIFFERENTIABLE: dict[Op, str] = {
     Op.ARGMAX: _DISCRETE,
     Op.ARGMIN: _DISCRETE,
     Op.ARGSORT: _DISCRETE,
+    Op.CALLBACK: _CALLBACK,
     Op.PROJECT: _REGION,
     Op.GRAD: _REGION,
     Op.CALL: _REGION,
