@@ -28,6 +28,7 @@ from benchmarks.workloads import GROUPS, make
 
 QUICK = Plan(rounds=2, seconds=0.1, starts=1, patience=0.0, checked=3)
 QUICK_PEERS = ("einkorn", "numpy", "jax")  # importing torch for each workload takes too long
+NOT_QUICK = ("W4", "W5")  # compiling them, and their reference, takes longest
 ALL_PEERS = tuple(name for name in PEERS if name != "einkorn-eager")
 
 
@@ -39,10 +40,10 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("-w", "--workloads", help=f"of {','.join(GROUPS)}; all by default")
+    add("-w", "--workloads", help=f"of {','.join(GROUPS)}; by default all, or what is quick")
     add("-p", "--peers", help=f"of {','.join(PEERS)}; by default those installed, not eager")
     add("-t", "--threads", help="thread counts in turn, as 2,1; default: all CPUs, then 1")
-    add("--quick", action="store_true", help="short rounds, one start, no waiting; without torch")
+    add("--quick", action="store_true", help="short rounds, one start; without torch, W4, W5")
     add("--tiny", action="store_true", help="small sizes, to test the benchmarks themselves")
     add("--rounds", type=int, help=f"turns of each peer (default {Plan().rounds})")
     add("--seconds", type=float, help=f"length of a turn (default {Plan().seconds})")
@@ -53,7 +54,8 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add("--report", type=Path, metavar="FILE", help="print an earlier run instead")
     add("--markdown", action="store_true", help="print the tables as markdown")
     args = parser.parse_args(given)
-    args.workloads = _chosen(parser, args.workloads, GROUPS, list(GROUPS))
+    groups = [name for name in GROUPS if not (args.quick and name in NOT_QUICK)]
+    args.workloads = _chosen(parser, args.workloads, GROUPS, groups)
     usual = [name for name in (QUICK_PEERS if args.quick else ALL_PEERS) if PEERS[name].installed]
     args.peers = _chosen(parser, args.peers, PEERS, usual)
     missing = [name for name in args.peers if not PEERS[name].installed]

@@ -16,7 +16,7 @@ from einkorn.ir.errors import BoundsError, DTypeError, IRError, ShapeError
 from einkorn.ir.graph import Graph
 from einkorn.ir.host_calls import call_host, is_host_node, result_types
 from einkorn.ir.node import Node
-from einkorn.ir.ops import CONTROL, OPS, Op
+from einkorn.ir.ops import CONTROL, INDEXING, OPS, Op
 from einkorn.ir.types import TensorType, TupleType
 
 Array = np.ndarray[Any, Any]
@@ -52,9 +52,10 @@ def _evaluate(node: Node, env: Mapping[Node, Any]) -> Any:
     if is_host_node(node):
         found = call_host(node.op, dict(node.attrs), values, result_types(node.type))
         return found if isinstance(node.type, TupleType) else found[0]
-    touched = values[2].size if len(values) > 2 else node.tensor.size
-    if OPS[node.op].refuses and touched:
-        _check_indices(node, values[1], values[0].shape[node.attr("axis")])
+    if node.op in INDEXING:
+        touched = values[2].size if len(values) > 2 else node.tensor.size
+        if touched:
+            _check_indices(node, values[1], values[0].shape[node.attr("axis")])
     rule = OPS[node.op].numpy
     assert rule is not None, f"{node.op.name.lower()} has no reference"
     result = rule(*values, **dict(node.attrs))

@@ -9,6 +9,7 @@ import math as _math
 
 from einkorn import fft, initializers, linalg, nn, optim, random, special
 from einkorn.associative import associative_scan
+from einkorn.autocast import autocast
 from einkorn.compile import Compiled, clear_caches, compile, eager, trace
 from einkorn.container import Container
 from einkorn.control import cond, fori_loop, map, scan, switch, while_loop
@@ -188,6 +189,7 @@ from einkorn.ir.errors import (
 from einkorn.ir.parse import parse
 from einkorn.leaf import Leaf, Parameter, tensor
 from einkorn.nn.module import Module
+from einkorn.printing import print
 from einkorn.recording import no_grad
 from einkorn.runtime.settings import override as settings
 from einkorn.tensor import Tensor
@@ -250,6 +252,7 @@ __all__ = [
     "atan",
     "atan2",
     "atanh",
+    "autocast",
     "bfloat16",
     "bitwise_and",
     "bitwise_invert",
@@ -372,6 +375,7 @@ __all__ = [
     "pi",
     "positive",
     "pow",
+    "print",
     "prod",
     "random",
     "real",

@@ -18,7 +18,7 @@ import numpy as np
 from einkorn.arguments import Arguments
 from einkorn.ir.errors import BoundsError
 from einkorn.ir.loops import Gather, Scatter
-from einkorn.ir.program import ARENA, Program
+from einkorn.ir.program import ARENA, STATUS_CHECK, Program
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf, Storage
 from einkorn.runtime.compiler import compile_graph
@@ -49,12 +49,12 @@ class Calls:
         """What is run."""
         return self._executable.program
 
-    def call(self, arguments: Arguments, threads: int) -> list[Array]:
+    def call(self, arguments: Arguments, threads: int) -> list[Array] | None:
         """Run the step and commit it: the arrays of its outputs."""
         return self.run(arguments.words(), threads)
 
-    def run(self, words: Sequence[Any], threads: int) -> list[Array]:
-        """Run the step and commit it: the arrays of its outputs.
+    def run(self, words: Sequence[Any], threads: int) -> list[Array] | None:
+        """Run the step and commit it: the arrays of its outputs; None when a branch goes elsewhere.
 
         Args:
             words: for each end of the arguments its address or number; 0 for what is static.
@@ -65,9 +65,10 @@ class Calls:
         except IndexError:
             call = BoundCall(self._step, self._slots, self._executable)
         arrays = call.run(words, threads)
+        failure, call.failure = call.failure, None
         self._idle.append(call)  # an exception may have left it half changed
-        if arrays is None:
-            raise BoundsError(_bounds_message(self._executable.program))
+        if failure is not None:
+            raise failure
         return arrays
 
 
@@ -112,12 +113,15 @@ class BoundCall:
 
     Attributes:
         stale: whether the storage of a leaf was exchanged or lent since it was bound.
+        failure: why the last run was refused, when it was not a branch that goes elsewhere.
     """
 
     def __init__(self, step: Step, known: _Slots, executable: Executable) -> None:
         self.stale = True
+        self.failure: BaseException | None = None
         self._step, self._known = step, known
         self._native = executable.instance(known.changing)
+        self._program = executable.program
         self._slots = self._native.slots
         # A word for each number, written as what it is; the last is for static arguments.
         self._floats = array("d", [0.0] * (len(known.inputs) + len(known.settings) + 1))
@@ -156,7 +160,10 @@ class BoundCall:
         return arguments, settings
 
     def run(self, words: Sequence[Any], threads: int) -> list[Array] | None:
-        """Run the step and commit it: the arrays of its outputs, or None when it refused."""
+        """Run the step and commit it: the arrays of its outputs; None when a branch goes elsewhere.
+
+        What else refused then counts for nothing: it was computed for another outcome.
+        """
         if self.stale:
             self._rebind()
         for word, (table, place) in zip(words, self._arguments):
@@ -174,9 +181,12 @@ class BoundCall:
         else:
             status = self._native.run(threads)
         del held
-        if status:
-            self._native.raise_failure(status)
-        return None if status else arrays
+        if not status:
+            return arrays
+        if not status & STATUS_CHECK:
+            outside = BoundsError(_bounds_message(self._program))
+            self.failure = self._native.failure(status) or outside
+        return None
 
     def _rebind(self) -> None:
         """Look up the storage of every leaf again."""

@@ -7,20 +7,25 @@ import inspect
 import sys
 from collections.abc import Callable, ItemsView, Iterator, Sequence, Set, ValuesView
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from time import perf_counter
 from types import MethodType
 from typing import Any
 from weakref import WeakSet
 
+import numpy as np
+
 from einkorn.arguments import Arguments, read_arguments
+from einkorn.branches import Branches
 from einkorn.closed import outer_value
-from einkorn.entry import OUTPUT, Entry, Mode, Returned
+from einkorn.entry import ELSEWHERE, OUTPUT, Entry, Mode, Returned
 from einkorn.explanation import Explanation
-from einkorn.ir.errors import EinkornError
+from einkorn.ir.errors import EinkornError, TraceError
 from einkorn.ir.graph import Graph
-from einkorn.ir.node import make_call, project
+from einkorn.ir.node import Node, make_call, project
 from einkorn.leaf import Leaf
 from einkorn.lowered import Lowered
+from einkorn.passes.autodiff import expand
 from einkorn.python_reads import PythonReads
 from einkorn.recording import (
     Value,
@@ -32,11 +37,19 @@ from einkorn.recording import (
 from einkorn.region import run_region
 from einkorn.runtime import settings
 from einkorn.runtime.compiler import clear_caches as clear_programs
+from einkorn.runtime.evaluate import evaluate
 from einkorn.runtime.locks import LOCKS
+from einkorn.step import captured_value, input_values
 from einkorn.traces import MAX_TRACES, Policy, Traces
 from einkorn.tracing import Trace, tracing
 from einkorn.transforms.targets import depth
 from einkorn.tree import flatten, is_plain_dataclass, unflatten
+
+MSG_STRICT = (
+    "{name} would keep these arrays as constants, which strict=True refuses: {listed}. Pass them "
+    "as arguments, keep them in variables, attributes or leaves that the function reads, or "
+    "compute them with ek functions"
+)
 
 BACKENDS = ("llvm", "reference")
 _alive: WeakSet[Any] = WeakSet()  # every compiled function
@@ -53,6 +66,7 @@ class Compiled:
         threads: int | None = None,
         static_argnames: Sequence[str] = (),
         name: str | None = None,
+        strict: bool = False,
         policy: Policy = Policy(),  # noqa: B008 # frozen
     ) -> None:
         if not callable(fn) or inspect.isclass(fn):
@@ -65,7 +79,7 @@ class Compiled:
         if threads is not None:
             settings.check_threads(threads)
         self._fn = fn
-        self._backend = backend
+        self._backend, self._strict = backend, strict
         self._threads = threads
         one_name = isinstance(static_argnames, str)
         self._static = frozenset([static_argnames] if one_name else static_argnames)
@@ -108,9 +122,10 @@ class Compiled:
         for entry in self._traces.quick:
             words = entry.words(args, kwargs, mode)
             if words is not None:
-                return entry.run(words, threads)
-        arguments = self._read(args, kwargs)
-        return self._entry(arguments, mode).call(arguments, threads)
+                out = entry.run(words, threads)
+                if out is not ELSEWHERE:
+                    return out
+        return self._call(self._read(args, kwargs), mode, threads)
 
     # -- tracing -------------------------------------------------------------------------------
 
@@ -123,24 +138,55 @@ class Compiled:
             static |= {0}
         return read_arguments(self._name, args, kwargs, static)
 
-    def _entry(self, arguments: Arguments, mode: Mode) -> Entry:
-        """The trace whose guards hold, made anew when there is none."""
-        key = (arguments.key, *mode)
-        found = self._traces.find(key, arguments)
-        if found is not None:
-            return found
-        with LOCKS.tracing:
-            why = self._traces.why(key, arguments)
-            start = perf_counter()
-            trace, returned = self._run_traced(arguments)
-            traced = perf_counter()
-            entry = Entry(trace, returned, arguments, mode, self._backend, why)
-            self._traces.add(key, entry, (traced - start, perf_counter() - traced))
-            return entry
+    def _call(self, arguments: Arguments, mode: Mode, threads: int) -> Any:
+        """Run the trace whose guards hold and whose branches go the same way, or a new one."""
+        key, tried = (arguments.key, *mode), set[Entry]()
+        while True:
+            for entry in self._traces.fitting(key, arguments):
+                if entry not in tried:
+                    out = entry.call(arguments, threads)
+                    if out is not ELSEWHERE:
+                        self._traces.used(key, entry)
+                        return out
+                    tried.add(entry)
+            with LOCKS.tracing:
+                others = [x for x in self._traces.fitting(key, arguments) if x not in tried]
+                made = None if others else self._traced(key, arguments, mode)
+            if made is not None:
+                out = made.call(arguments, threads)
+                if out is not ELSEWHERE:
+                    return out
+                tried.clear()  # another thread has written what branches depend on
 
-    def _run_traced(self, arguments: Arguments) -> tuple[Trace, Returned]:
-        """Run the function on traced arguments."""
+    def _traced(self, key: Any, arguments: Arguments, mode: Mode) -> Entry:
+        """A new trace."""
+        why = self._traces.why(key, arguments)
+        start = perf_counter()
+        trace, returned = self._run_traced(arguments, computes=True)
+        constants = _constants(trace, returned)
+        if constants and self._strict:
+            listed = "; ".join(constants)
+            raise TraceError(MSG_STRICT.format(name=self._name, listed=listed))
+        traced = perf_counter()
+        entry = Entry(trace, returned, arguments, mode, self._backend, why, constants)
+        self._traces.add(key, entry, (traced - start, perf_counter() - traced))
+        return entry
+
+    def _run_traced(
+        self, arguments: Arguments, computes: bool = False, branches: Sequence[bool] = ()
+    ) -> tuple[Trace, Returned]:
+        """Run the function on traced arguments.
+
+        Args:
+            arguments: of the call.
+            computes: whether branches on tensors are decided by their values.
+            branches: how they go otherwise, in order.
+        """
         trace = Trace(self._name, outer=current_trace.get())
+        if trace.outer is None:
+            decide = partial(_value_now, trace, arguments) if computes else None
+            trace.branches = Branches(self._name, decide, iter(branches))
+        trace.lines = None if trace.outer is not None and trace.outer.lines is None else []
         region = current_region.set(None)
         try:
             with tracing(trace), self._reading(trace, arguments):
@@ -187,6 +233,9 @@ class Compiled:
         ]
         for leaf, grad in zip(with_grad, results[count:]):
             outer.set_grad(leaf, grad)
+        printed = iter(results[count + len(with_grad) :])
+        for line in trace.lines or ():
+            outer.lines.append(line.with_tensors([next(printed) for _ in line.tensors]))
         for leaf in trace.cleared_grads:
             outer.set_grad(leaf, None)
         for leaf, value in zip(updated, results[len(graph.outputs) :]):
@@ -197,14 +246,22 @@ class Compiled:
 
     # -- inspection ----------------------------------------------------------------------------
 
-    def trace(self, *args: Any, **kwargs: Any) -> Graph:
-        """The graph of a call with these arguments; nothing is run and no state changes."""
-        trace, returned = self._run_traced(self._read(args, kwargs))
+    def trace(self, *args: Any, branches: Sequence[bool] = (), **kwargs: Any) -> Graph:
+        """The graph of a call with these arguments; nothing is run and no state changes.
+
+        Args:
+            branches: how `if t:` on tensors goes, in order.
+        """
+        trace, returned = self._run_traced(self._read(args, kwargs), branches=branches)
         return trace.finish(returned.tensors)[0]
 
-    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
-        """Every stage of the compilation for these arguments; nothing is run."""
-        return Lowered(self.trace(*args, **kwargs), self._backend)
+    def lower(self, *args: Any, branches: Sequence[bool] = (), **kwargs: Any) -> Lowered:
+        """Every stage of the compilation for these arguments; nothing is run.
+
+        Args:
+            branches: how `if t:` on tensors goes, in order.
+        """
+        return Lowered(self.trace(*args, branches=branches, **kwargs), self._backend)
 
     def explain(self) -> Explanation:
         """What was traced, why, under which conditions each trace is used, and what it cost.
@@ -216,6 +273,28 @@ class Compiled:
     def clear(self) -> None:
         """Forget every trace of this function."""
         self._traces.clear()
+
+
+def _value_now(trace: Trace, arguments: Arguments, node: Node) -> Any:
+    """The value of a node of a trace for the arguments of a call and the state as it is."""
+    captures = [capture.node for capture in trace.captures]
+    graph = expand(Graph(trace.name, tuple(trace.inputs), tuple(captures), (node,)))
+    with LOCKS.state:
+        values = [*input_values(arguments), *map(captured_value, trace.captures)]
+        known = dict(zip(graph.params, [value._eager() for value in values]))
+        return evaluate(graph.outputs, known)[0]
+
+
+def _constants(trace: Trace, returned: Returned) -> list[str]:
+    """The arrays that a trace took over as they are, each with the line that used it."""
+    assert trace.reads is not None
+    values = {c.source: c for c in trace.captures if c.kind == "value"}
+    found = [values[x] for x in trace.reads.unseen(values)]
+    listed = [f"{c.source._type} used at {c.origin or 'an unknown place'}" for c in found]
+    arrays = [x for x in returned.plain if isinstance(x, np.ndarray)]
+    return listed + [
+        f"a returned NumPy array of shape {x.shape} and dtype {x.dtype}" for x in arrays
+    ]
 
 
 def _parameters(fn: Callable[..., Any]) -> list[str]:
@@ -252,6 +331,7 @@ def compile(
     threads: int | None = None,
     static_argnames: Sequence[str] = (),
     name: str | None = None,
+    strict: bool = False,
     on_retrace: str | None = None,
     max_traces: int = MAX_TRACES,
 ) -> Any:
@@ -265,6 +345,9 @@ def compile(
         threads: how many threads a step may use; the setting EINKORN_THREADS by default.
         static_argnames: parameters whose numbers are constants of the trace.
         name: the name in printed IR; the function's own by default.
+        strict: refuse arrays that would become constants of a trace because nobody can see where
+            they came from, such as what NumPy computed while the function was traced. Without it
+            `explain()` lists them.
         on_retrace: what happens when the function has to be traced again: "allow", "warn" or
             "error". By default a RetraceWarning comes after the eighth time, and when one number
             is the reason for the second time.
@@ -277,6 +360,7 @@ def compile(
         "threads": threads,
         "static_argnames": static_argnames,
         "name": name,
+        "strict": strict,
         "policy": Policy(on_retrace, max_traces),
     }
     if fn is None:

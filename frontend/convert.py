@@ -234,8 +234,10 @@ def in_dtype(what: str, x: Any, dtype: DType) -> Tensor:
 
 def _check_fits(what: str, number: Any, dtype: DType) -> None:
     """Integers hold their range; floats round, but not what is beyond every float."""
-    if isinstance(number, complex) and not dtype.is_complex:
-        raise DTypeError(f"{what}: the complex number {number} is no {dtype}")
+    if isinstance(number, complex):
+        if not dtype.is_complex:
+            raise DTypeError(f"{what}: the complex number {number} is no {dtype}")
+        return
     if dtype.is_integer and not isinstance(number, bool):
         info = np.iinfo(dtype.numpy)
         if not info.min <= number <= info.max:

@@ -13,6 +13,7 @@ from einkorn.bound_call import Calls
 from einkorn.epochs import EPOCHS
 from einkorn.ir.program import Program
 from einkorn.ir.types import TensorType
+from einkorn.printing import show_lines
 from einkorn.python_reads import Place
 from einkorn.recorded_call import RecordedCalls, calls_of
 from einkorn.recording import result
@@ -26,6 +27,7 @@ from einkorn.tree import END, unflatten
 Array = np.ndarray[Any, Any]
 Mode = tuple[bool, bool]  # whether a gradient is being taken around a call, and whether it records
 
+ELSEWHERE: Any = object()  # a call's branches go another way than the trace
 OUTPUT: Any = object()  # stands for an output tensor among the ends of what a function returned
 
 
@@ -53,6 +55,7 @@ class Entry:
         calls: how often it was called.
         why: why it was made, for people.
         reasons: why numbers are part of it.
+        constants: the arrays that are part of it, for people.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Entry:
         mode: Mode,
         backend: str,
         why: str,
+        constants: Sequence[str] = (),
     ) -> None:
         outputs = returned.tensors
         self.graph, updated, with_grad = trace.finish(outputs)
@@ -74,8 +78,13 @@ class Entry:
             with_grad,
             trace.cleared_grads,
             len(outputs),
+            () if trace.branches is None else tuple(x.check for x in trace.branches.taken),
         )
+        self._lines = trace.lines or []
+        self._printed = len(outputs) + len(with_grad)  # the first output that is printed
+        self.branches = () if trace.branches is None else tuple(trace.branches.taken)
         self._mode, self.why, self.reasons = mode, why, trace.reasons
+        self.constants = constants
         self.epoch, self.calls = EPOCHS.structure, 0
         self._guards = trace.guards
         self._announced = [guard for guard in trace.guards if guard.announced]
@@ -149,6 +158,7 @@ class Entry:
 
     def conditions(self) -> Iterable[str]:
         """What has to be as it was, for people."""
+        yield from map(str, self.branches)
         yield from (guard.reason for guard in self._guards)
         yield from (place.describe() for place in self._places)
 
@@ -169,26 +179,39 @@ class Entry:
         return self._signature is not None
 
     def run(self, words: Any, threads: int) -> Any:
-        """Run the step for the words of its arguments. If it refuses, no state has changed."""
-        self.calls += 1
+        """Run the step for the words of its arguments. If it refuses, no state has changed.
+
+        Returns:
+            What the function returns; ELSEWHERE when a branch of it goes another way.
+        """
         calls: Any = self._calls
         if self._stateful:
             with LOCKS.state:
                 arrays = calls.run(words, threads)
         else:
             arrays = calls.run(words, threads)
-        return self._wrapped(arrays)
+        return ELSEWHERE if arrays is None else self._wrapped(arrays)
 
     def call(self, arguments: Arguments, threads: int) -> Any:
-        """Run the step on at most `threads` threads. If it refuses, no state has changed."""
-        self.calls += 1
+        """The same for arguments of any kind, on at most `threads` threads."""
         if self._recorded is not None:
-            return self._rebuilt(self._recorded.call(arguments, threads))
+            tensors, arrays = self._recorded.call(arguments, threads)
+            if tensors is None:
+                return ELSEWHERE
+            self._count(arrays)
+            return self._rebuilt(tensors)
         with self._step.lock():
             arrays = self._calls.call(arguments, threads)
-        return self._wrapped(arrays)
+        return ELSEWHERE if arrays is None else self._wrapped(arrays)
+
+    def _count(self, arrays: list[Array]) -> None:
+        """Note that a call succeeded, and print what it prints."""
+        self.calls += 1
+        if self._lines:
+            show_lines(self._lines, arrays[self._printed :])
 
     def _wrapped(self, arrays: list[Array]) -> Any:
+        self._count(arrays)
         if self._is_one:
             return result(self._types[0], arrays[0])
         return self._rebuilt([result(type, array) for type, array in zip(self._types, arrays)])

@@ -16,6 +16,7 @@ class TraceReport:
         calls: how often it was called.
         specialised: the numbers whose values it needed, and where.
         guards: what has to be as it was.
+        constants: arrays that it holds as they were, each with the line that used it.
         tracing_ms, compiling_ms: what making it took.
         instructions, kernels, arena_bytes: of its program; None with the reference.
     """
@@ -25,6 +26,7 @@ class TraceReport:
     calls: int
     specialised: tuple[str, ...]
     guards: tuple[str, ...]
+    constants: tuple[str, ...]
     tracing_ms: float
     compiling_ms: float
     instructions: int | None
@@ -38,6 +40,8 @@ class TraceReport:
             yield f"  specialised: {reason}"
         for guard in self.guards:
             yield f"  guard: {guard}"
+        for constant in self.constants:
+            yield f"  constant: {constant}"
         yield (
             f"  made in: {self.tracing_ms:.1f} ms of tracing, "
             f"{self.compiling_ms:.1f} ms of compiling"

@@ -29,7 +29,7 @@ MSG_CALL = (
 _RANDOM = "Use ek.random, whose draws are part of the step, or pass the numbers as arguments."
 _TIME = "Take the time around the call, or pass it as an argument."
 _INPUT = "Read it before the call and pass it as an argument."
-_PRINT = "Return what is to be printed, or run the function under `with ek.eager():`."
+_PRINT = "Use ek.print(...), which prints at each call, or print what the function returns."
 
 _CLOCKS = ("time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns")
 _CLOCKS += ("process_time", "process_time_ns", "sleep")

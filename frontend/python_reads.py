@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 
 from einkorn.code_names import ITEM, Read, reads_of
 from einkorn.container import Container
+from einkorn.ir.graph import Origin
 from einkorn.python_effects import Effects
 from einkorn.recording import Value
 from einkorn.user_code import (
@@ -153,6 +154,8 @@ class PythonReads:
         self._root: FrameType | None = root
         self._known: dict[Any, Place] = {}
         self._through: weakref.ref[Any] | None = None
+        self._spaces: dict[type[Any], Any] = {}
+        self._arrays: dict[int, Any] = {}
         self._entered: set[Any] = set()
         self._frames: set[CodeType] = set()
 
@@ -181,7 +184,7 @@ class PythonReads:
 
     def _enter_frame(self, frame: FrameType) -> None:
         code, wanted = frame.f_code, reads_of(frame.f_code)
-        scope = _Scope(self, frame.f_globals, {}, {}, code.co_qualname)
+        scope = _Scope(self, frame.f_globals, {}, {}, code)
         pending: list[tuple[Any, Any]] = [(None, scope.follow(wanted))]
         for name, value in frame.f_locals.items():
             if isinstance(value, (*_OPAQUE, type, ModuleType)):
@@ -191,9 +194,7 @@ class PythonReads:
                 continue
             self._through = held  # it may have been made while the function ran
             its = {x: used for x, used in wanted.items() if x[:2] == ("local", name)}
-            pending.append(
-                (held, _Scope(self, {}, {}, {name: value}, code.co_qualname).follow(its))
-            )
+            pending.append((held, _Scope(self, {}, {}, {name: value}, code).follow(its)))
         for held, functions in pending:
             self._through = held
             for fn, local in functions:
@@ -247,7 +248,23 @@ class PythonReads:
         if receiver is not None and names:
             known[names[0]] = receiver
         cells = dict(zip(code.co_freevars, fn.__closure__ or ()))
-        return _Scope(self, fn.__globals__, cells, known, label).follow(reads_of(code))
+        return _Scope(self, fn.__globals__, cells, known, code).follow(reads_of(code))
+
+    def space_of(self, kind: type[Any]) -> Any:
+        """The names of a class, each time by the same object."""
+        return self._spaces.setdefault(kind, vars(kind))
+
+    # -- arrays --------------------------------------------------------------------------------
+
+    def saw(self, value: Any) -> None:
+        """Note an array or tensor that is read by name, or as an attribute that is watched."""
+        value = _memory(value)
+        if value is not None:
+            self._arrays[id(value)] = value
+
+    def unseen(self, values: Iterable[Any]) -> list[Any]:
+        """Those of the captured tensors that came on no way that is looked at again."""
+        return [x for x in values if id(_memory(x)) not in self._arrays]
 
     # -- places --------------------------------------------------------------------------------
 
@@ -265,7 +282,7 @@ class PythonReads:
         self._frames.clear()
         found = self._known.values()
         self.places = [x for x in found if x.through is None or x.through() is not None]
-        self._known = {}
+        self._known, self._arrays = {}, {}
 
     def check(self) -> Callable[[], bool]:
         """One function that says whether every place is as it was."""
@@ -310,6 +327,14 @@ def _wrapped(x: Any) -> Any:
     return inside.get("__wrapped__") if isinstance(inside, dict) else None
 
 
+def _memory(value: Any) -> Any:
+    """The array that owns what an array or tensor shows; None for anything else."""
+    array = value._array if isinstance(value, Value) else value
+    while isinstance(array, np.ndarray) and isinstance(array.base, np.ndarray):
+        array = array.base
+    return array if isinstance(array, np.ndarray) else None
+
+
 def _function_of(defined: Any) -> FunctionType | None:
     """The Python function behind an attribute of a class: a method's, a property's."""
     for name in ("fget", "func", "__func__", "__wrapped__"):
@@ -327,11 +352,12 @@ class _Scope:
         names: dict[str, Any],
         cells: Mapping[str, Any],
         local: Mapping[str, Any],
-        label: str,
+        code: CodeType,
     ) -> None:
         self._reads = reads
         self._globals, self._cells, self._locals = names, cells, local
-        self._label = label
+        self._label = code.co_qualname
+        self._place = Origin(code.co_filename, code.co_firstlineno)
         self._used: Mapping[Read, bool] = {}
         self._values: dict[Read, list[Any]] = {}
         self._functions: list[tuple[Any, dict[str, Any]]] = []
@@ -400,14 +426,15 @@ class _Scope:
     def _attribute(self, owner: Any, name: str, read: Read) -> Iterator[Any]:
         """An attribute of an object or a class, without running code of the user."""
         kind = owner if isinstance(owner, type) else type(owner)
-        defined = next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), _ABSENT)
+        home = next((c for c in kind.__mro__ if name in vars(c)), object)
+        defined = vars(home).get(name, _ABSENT)
         inside = getattr(owner, "__dict__", None)
         is_own = isinstance(inside, dict) and name in inside and not isinstance(owner, type)
         is_slot = type(defined).__name__ == "member_descriptor"
         code = _function_of(defined)
         if code is not None and not is_own:
             if is_users(kind):
-                list(self._note("attribute", kind, name, read))
+                list(self._note("global", self._reads.space_of(home), name, read))
             self._functions.append((MethodType(code, owner), {}))
         elif hasattr(defined, "__set__") and not is_slot:
             return  # a setting, which sees to it itself
@@ -415,13 +442,14 @@ class _Scope:
             yield inside[name]
         elif isinstance(owner, Watched):
             if defined is not _ABSENT and is_users(kind):
-                yield from self._note("attribute", kind, name, read)
+                yield from self._note("global", self._reads.space_of(home), name, read)
         elif is_own or is_slot or (is_users(kind) and defined is not _ABSENT):
             yield from self._note("attribute", owner, name, read)
 
     def _reached(self, value: Any, read: Read) -> None:
         """Look into a value that was found: functions are entered, nests have to stay."""
-        if self._reads.effects.see(value, f"{read} in {self._label}"):
+        self._reads.saw(value)
+        if self._reads.effects.see(value, f"{read} in {self._label}, {self._place}"):
             return
         if isinstance(value, _NESTS):
             if not isinstance(value, (tuple, frozenset)) and self._used.get(read, True):
@@ -429,6 +457,8 @@ class _Scope:
                 place = Place("items", value, "", label, contents(value))
                 self._reads.note(place)
             items = list(value.values() if isinstance(value, dict) else value)[:_MOST_ITEMS]
+            for item in items:
+                self._reads.saw(item)
             self._functions += [(x, {}) for x in items if _is_callable(x)]
         elif _is_callable(value):
             self._functions.append((value, {}))

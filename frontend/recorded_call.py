@@ -13,6 +13,7 @@ import numpy as np
 
 from einkorn.arguments import Arguments
 from einkorn.bound_call import Calls
+from einkorn.ir.errors import StateError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, make_call, project, toposort
 from einkorn.ir.ops import Op
@@ -61,13 +62,18 @@ class RecordedCalls:
         self._residuals = _residuals(self._closed, tracked)
         self.calls = calls_of(step.with_outputs(self._residuals), backend)
 
-    def call(self, arguments: Arguments, threads: int) -> list[Tensor]:
-        """Run the step and commit it: its outputs, recorded."""
+    def call(self, arguments: Arguments, threads: int) -> tuple[list[Tensor] | None, list[Array]]:
+        """Run the step and commit it: its outputs, recorded, and the arrays of the graph's outputs.
+
+        None and nothing when a branch goes elsewhere.
+        """
         arguments.own()
         with self._step.lock():
             # Before the step writes: a recording keeps the values that the step saw.
             parents = tuple(self._param_records(arguments))
             arrays = self.calls.call(arguments, threads)
+        if arrays is None:
+            return None, []
         node = make_call(self._closed, [record.node for record in parents])
         residuals = dict(zip(self._residuals, arrays[len(self._step.graph.outputs) :]))
         known = {node.attr("id"): residuals}
@@ -80,7 +86,7 @@ class RecordedCalls:
                 if region is not None:
                     region.add(record)
             outputs.append(result(self._closed.outputs[k].tensor, array, record=record))
-        return outputs
+        return outputs, arrays
 
     def _param_records(self, arguments: Arguments) -> Iterable[Record]:
         region = current_region.get()
@@ -97,7 +103,10 @@ def _residuals(closed: Graph, tracked: Sequence[bool]) -> tuple[Node, ...]:
     given = tuple(
         is_tracked and carries_gradient(node) for is_tracked, node in zip(tracked, closed.outputs)
     )
-    backward = inline_calls(call_vjp(closed, wanted, given).graph)
+    try:
+        backward = inline_calls(call_vjp(closed, wanted, given).graph)
+    except StateError:  # no reverse; forward mode goes through it without residuals
+        return ()
     forward = with_variants(inline_calls(expand_grads(closed)).nodes, backward.nodes)
     used = [x for node in backward.nodes if node not in forward for x in node.inputs]
     used += backward.outputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from einkorn.autocast import in_single_precision, low_dtype, single_precision
 from einkorn.convert import as_int
 from einkorn.functions.elementwise import atanh as _atanh
 from einkorn.functions.elementwise import (
@@ -49,6 +50,8 @@ __all__ = [
 def _floating(what: str, op: Op, x: Any, **attrs: Any) -> Tensor:
     """Apply a function of floats; integers and bool are converted to float32 first."""
     (tensor,) = floats(what, x)
+    if low_dtype() is not None:
+        tensor = in_single_precision(tensor)
     return apply(op, tensor, **attrs)
 
 
@@ -85,6 +88,7 @@ def polygamma(n: int, x: Any, /) -> Tensor:
     return _floating("polygamma", Op.POLYGAMMA, x, order=as_int("polygamma", n))
 
 
+@single_precision
 def logit(x: Any, /) -> Tensor:
     """log(x / (1 - x)), the inverse of expit; NaN outside of [0, 1]."""
     return in_single("logit", _logit, x)
@@ -100,6 +104,7 @@ def _logit(x: Tensor) -> Tensor:
     return where(low, small, large)
 
 
+@single_precision
 def xlogy(x: Any, y: Any, /) -> Tensor:
     """x * log(y), and 0 where x is 0 unless y is NaN.
 
@@ -113,6 +118,7 @@ def _xlogy(x: Tensor, y: Tensor) -> Tensor:
     return multiply(x, log(where(bitwise_and(equal(x, 0), singular), 1, y)))
 
 
+@single_precision
 def xlog1py(x: Any, y: Any, /) -> Tensor:
     """x * log1p(y), and 0 where x is 0 unless y is NaN.
 

@@ -36,6 +36,7 @@ class Step:
         with_grad: the leaves that the gradients are for.
         cleared: the leaves whose gradient is set to None.
         count: how many outputs the function has.
+        checks: the last outputs of the graph, which say how branches went.
     """
 
     graph: Graph
@@ -45,6 +46,7 @@ class Step:
     with_grad: Sequence[Leaf]
     cleared: Sequence[Leaf]
     count: int
+    checks: tuple[Node, ...] = ()
 
     def with_outputs(self, more: Sequence[Node]) -> Step:
         """The same with further outputs behind its own."""
@@ -69,17 +71,23 @@ class Step:
 
     def values(self, arguments: Arguments) -> Iterable[Value]:
         """The value of every input and capture of the graph, in order."""
-        for end, kind, value in zip(arguments.ends, arguments.kinds, arguments.values):
-            if isinstance(kind, TensorType):
-                yield value if value is not None else result(kind, end)
-            elif isinstance(kind, str):
-                type_ = _FLOAT if kind == "float" else _INT
-                yield result(type_, np.asarray(end, type_.dtype.numpy))
-        for capture in self.captures:
-            if capture.kind == "setting":
-                owner, name = capture.source
-                yield result(_FLOAT, np.asarray(owner.__dict__[name], np.float64))
-            elif capture.kind == "grad":
-                yield capture.source._grad
-            else:
-                yield capture.source
+        yield from input_values(arguments)
+        yield from map(captured_value, self.captures)
+
+
+def input_values(arguments: Arguments) -> Iterable[Value]:
+    """The value of every input of a trace."""
+    for end, kind, value in zip(arguments.ends, arguments.kinds, arguments.values):
+        if isinstance(kind, TensorType):
+            yield value if value is not None else result(kind, end)
+        elif isinstance(kind, str):
+            type_ = _FLOAT if kind == "float" else _INT
+            yield result(type_, np.asarray(end, type_.dtype.numpy))
+
+
+def captured_value(capture: Capture) -> Value:
+    """The value of a capture now."""
+    if capture.kind == "setting":
+        owner, name = capture.source
+        return result(_FLOAT, np.asarray(owner.__dict__[name], np.float64))
+    return capture.source._grad if capture.kind == "grad" else capture.source

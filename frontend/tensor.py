@@ -141,6 +141,11 @@ class Tensor(Value, results=True):
         return _restore, (self._concrete("a copy").copy(),)
 
     def __bool__(self) -> bool:
+        trace = self._trace
+        if trace is not None and not self._weak and self.size == 1:
+            outcome = trace.branch(self)
+            if outcome is not None:
+                return outcome
         return bool(self._one("bool(t), as `if t:` and `while t:` use it,"))
 
     def __float__(self) -> float:

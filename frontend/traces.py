@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from einkorn.arguments import Arguments, is_gone
+from einkorn.branches import MAX_BRANCHES, too_many
 from einkorn.convert import as_choice, as_int
 from einkorn.entry import Entry
 from einkorn.epochs import structure_epoch
@@ -82,22 +83,29 @@ class Traces:
         self._numbers: Counter[str] = Counter()
         self._reasons: deque[str] = deque(maxlen=REASONS)
 
-    def find(self, key: Any, arguments: Arguments) -> Entry | None:
-        """The trace that stands for a call with these arguments now."""
-        for entry in self._by_kind.get(key, ()):
-            if entry.holds(arguments):
-                self._used[entry] = self._used.pop(entry, key)
-                if entry.is_quick and entry not in self.quick:
-                    self.quick = (entry, *self.quick[: QUICK - 1])
-                return entry
-        return None
+    def fitting(self, key: Any, arguments: Arguments) -> Iterator[Entry]:
+        """The traces that stand for a call with these arguments now, but for their branches."""
+        return (entry for entry in self._by_kind.get(key, ()) if entry.holds(arguments))
+
+    def used(self, key: Any, entry: Entry) -> None:
+        """Note that a trace was used."""
+        if entry in self._used:
+            self._used[entry] = self._used.pop(entry)
+            if entry.is_quick and entry not in self.quick[:1]:
+                rest = [x for x in self.quick if x is not entry]
+                self.quick = (entry, *rest[: QUICK - 1])
 
     def why(self, key: Any, arguments: Arguments) -> str:
         """Why a new trace is needed; raises or warns where the policy says so."""
         if not self._made:
             return "first call"
         entries = self._by_kind.get(key, ())
-        if not entries:
+        elsewhere = [entry for entry in entries if entry.holds(arguments)]
+        if len(elsewhere) >= MAX_BRANCHES:
+            raise too_many(self._name, [x for entry in elsewhere for x in entry.branches])
+        if elsewhere:
+            why = f"a branch went another way: not {elsewhere[0].branches[-1]}"
+        elif not entries:
             why = f"new kinds of arguments: {arguments.describe()}"
         else:
             why = entries[0].why_not(arguments)
@@ -171,6 +179,7 @@ class Traces:
             entry.calls,
             tuple(entry.reasons),
             tuple(entry.conditions()),
+            tuple(entry.constants),
             traced,
             compiled,
             None if program is None else len(program.instructions),

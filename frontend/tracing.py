@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.branches import Branches
 from einkorn.epochs import settings_changed
-from einkorn.ir.dtypes import float64, int64
+from einkorn.ir.dtypes import bool_, float64, int64
 from einkorn.ir.errors import EinkornError, TraceError
 from einkorn.ir.graph import Graph, Origin
-from einkorn.ir.node import Node, alias, make, placeholder, toposort
+from einkorn.ir.node import Node, alias, constant, make, placeholder, toposort
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
@@ -62,11 +63,13 @@ class Capture:
         kind: "leaf", "setting" (an object and the name of its attribute), "value" (a tensor) or
             "grad" (the gradient of a leaf).
         source: the leaf, the (object, name) pair, or the tensor.
+        origin: the user's line that used a tensor.
     """
 
     node: Node
     kind: str
     source: Any
+    origin: Origin | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -96,6 +99,8 @@ class Trace:
         captures: values taken from outside, in the order in which they were met.
         guards: what the trace took from Python.
         specialised: the numbers among the inputs whose values the trace needed.
+        lines: what `ek.print` prints; None where it cannot.
+        branches: how `if t:` is decided; None where it cannot be.
         reads: what was read by name, here and in the traces around; None when nobody asks.
     """
 
@@ -110,6 +115,8 @@ class Trace:
     names: dict[Node, str] = field(default_factory=dict[Node, str])
     origins: dict[Node, Origin] = field(default_factory=dict[Node, Origin])
     reads: PythonReads | None = None
+    branches: Branches | None = None
+    lines: list[Any] | None = None
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
@@ -185,7 +192,8 @@ class Trace:
     def _capture(self, kind: str, key: Any, source: Any, type: TensorType, name: str) -> Node:
         found = self._by_key.get((kind, key))
         if found is None:
-            found = Capture(placeholder(type), kind, source)
+            origin = user_origin() if kind == "value" else None
+            found = Capture(placeholder(type), kind, source, origin)
             self._by_key[kind, key] = found
             self.captures.append(found)
             if kind == "value" and source._array is not None:
@@ -325,6 +333,23 @@ class Trace:
         known = {node: np.asarray(self._numbers[node]) for node in bases}
         return evaluate([value._node], known)[0].item()
 
+    def branch(self, value: Value) -> bool | None:
+        """The outcome of `if value:`; None where a branch cannot be decided."""
+        if self.branches is None or current_trace.get() is not self or not self.active:
+            return None
+        node = self.node_of(value)
+        if node.dtype is not bool_:
+            zero = make(Op.BROADCAST, constant(node.dtype, 0), shape=node.shape)
+            node = make(Op.NE, node, zero)
+        if node.shape:
+            node = make(Op.RESHAPE, node, shape=())
+        return self.branches.decide(node, user_origin())
+
+    def assume_not(self, condition: Value) -> bool:
+        """Whether a bool scalar holds; a call in which it is otherwise uses another trace."""
+        assert self.branches is not None
+        return self.branches.decide(self.node_of(condition), user_origin(), expected=False)
+
     def _specialise_input(self, node: Node, what: str) -> None:
         if node in self.specialised:
             return
@@ -340,7 +365,8 @@ class Trace:
     def finish(self, outputs: list[Tensor]) -> tuple[Graph, list[Leaf], list[Leaf]]:
         """The graph, the leaves that its updates belong to, and the leaves whose grads follow.
 
-        The outputs of the graph are those given, then the gradients that the function left behind.
+        The outputs of the graph are those given, then the gradients that the function left behind,
+        then what it prints, then the outcomes of its branches.
         """
         nodes = [self.node_of(x) for x in outputs]
         with_grad = [leaf for leaf, grad in self._grads.items() if grad is not None]
@@ -348,6 +374,9 @@ class Trace:
             grad = self._grads[leaf]
             assert grad is not None
             nodes.append(self.node_of(grad))
+        nodes += [self.node_of(x) for line in self.lines or () for x in line.tensors]
+        if self.branches is not None:
+            nodes += [branch.check for branch in self.branches.taken]
         updated = list(self._current)
         placeholders = {c.source: c.node for c in self.captures if c.kind == "leaf"}
         updates = tuple((placeholders[leaf], self._current[leaf]) for leaf in updated)

@@ -101,6 +101,8 @@ def _read_in_trace(self: Any, name: str) -> Any:
         value = state.get(name)
         if isinstance(value, (list, tuple, dict)):
             guard_items(trace, f"{type(self).__name__}.{name}", value)
+        elif trace.reads is not None:
+            trace.reads.saw(value)
     return object.__getattribute__(self, name)
 
 
@@ -123,6 +125,9 @@ def reads_watched() -> Generator[None]:
 def guard_items(trace: Any, label: str, nest: Any) -> None:
     """Make the items of a list, tuple or dict, and of those inside, a condition of the trace."""
     nests = [(inner, contents(inner)) for inner in _nests(nest, set())]
+    if trace.reads is not None:
+        for item in (*contents(nest), *(x for _, items in nests for x in items)):
+            trace.reads.saw(item)
     if nests:
         trace.guard_call(("items", id(nest)), holds_items(nests), f"the items of {label}")
 

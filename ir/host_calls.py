@@ -79,15 +79,14 @@ def call_host(
     dense = [np.ascontiguousarray(x).reshape(np.shape(x)) for x in arrays]  # a scalar stays one
     try:
         with np.errstate(all="ignore"):
-            found = rule(*dense, **attrs)
+            found: Any = rule(*dense, **attrs)
     except np.linalg.LinAlgError as error:
         raise LinAlgError(f"{name}: {_reason(error)}") from None
     except EinkornError:
         raise
     except Exception as error:
         raise HostError(f"{name}: {type(error).__name__}: {error}") from error
-    listed = found if isinstance(found, tuple) else (found,)
-    checked = [np.asarray(x) for x in listed]
+    checked: list[Array] = [np.asarray(x) for x in (found if len(results) > 1 else (found,))]
     for x, wanted in zip(checked, results, strict=True):
         if x.shape != wanted.shape or x.dtype != wanted.dtype.numpy:
             raise HostError(f"{name}: gave {x.dtype}{list(x.shape)} instead of {wanted}")

@@ -216,11 +216,20 @@ class RandomBits:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """out = x, one bool; bit 2 of the status word is set when it is not what is expected.
+
+    pointers: x, out. params: what is expected. Work items: 1.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """Over the middle axis of dense [outer, n, inner]: y[0] = x[0], y[i] = y[i-1] op x[i].
 
     pointers: x, out. params: outer, n, inner. Work items: outer * inner lines, inner fastest.
-    Half types accumulate in float32. op is SUM, PROD, MAX or MIN.
+    Half types accumulate in float32, sums and products of float32 in float64. op is SUM, PROD, MAX
+    or MIN.
     """
 
     op: Op
@@ -300,9 +309,10 @@ class Epilogue:
 class Pack:
     """Copy a matrix operand into panels: dst[batch][panel][k][width], zero beyond the last row.
 
-    Rows are the M axis of the left operand or the N axis of the right one. Half types are widened
-    to float32. pointers: src, dst. params: outer batch, inner batch, rows, k, and the source's
-    strides for them. Work items: batch * ceil(rows / width) panels.
+    Rows are the M axis of the left operand or the N axis of the right one; k has two axes, the
+    second one faster. Half types are widened to float32. pointers: src, dst. params: outer batch,
+    inner batch, rows, both extents of k, and the source's strides for all five. Work items: batch *
+    ceil(rows / width) panels.
     """
 
     dtype: DType
@@ -320,11 +330,21 @@ class TiledDot:
     panels, which are padded, `tile` is the length of the contraction and `last` the largest i64.
     The columns of a right tile are adjacent.
 
-    pointers: left, right, epilogue loads, stores.
-    params: outer batch, inner batch, m, n, k, block; left (outer, inner, tile, row, step, last);
-    right (outer, inner, tile, step, last); (outer, inner, m, n) strides of each load and store.
+    k has up to four axes, the last one fastest, each with a step on either side: the windows of a
+    convolution, or all its results. Rows may have three axes as well: then `run` rows follow each
+    other along the last one, which `run` divides, and every run of a tile has its own place.
+
+    pointers: left, right, epilogue loads, stores, and the buffer of unfinished sums if it has one.
+    params: outer batch, inner batch, m, n, extents of k, block; with runs the extents of the last
+    two row axes; with unfinished sums how much of k goes between two visits (steps, or with more
+    axes steps of all but the last one, flattened); left (outer, inner, tile, row, steps, last),
+    with runs (outer, inner, strides of the three row axes, steps, last); right (outer, inner,
+    tile, steps, last); (outer, inner, m, n) strides of each load and store, with runs (outer,
+    inner, three row axes, n).
     Work items: batch * ceil(m / rows) * ceil(n / columns) tiles: `block` tiles of rows go through
-    all columns (rows fastest), then the next block.
+    all columns (rows fastest), then the next block. With unfinished sums all tiles of a range are
+    visited once for each part of k, so that what they read of it stays near: a sum continues from
+    where it was, which lies at rows * columns * (number of the work item).
 
     Attributes:
         dtype: of the operands and of the accumulators; float32 panels for half types.
@@ -333,6 +353,11 @@ class TiledDot:
         adjacent_rows: whether the `row` stride of the left operand is 1.
         masked: whether columns beyond n are masked: in place, with n < columns.
         epilogue: what is stored.
+        depth: how many axes k has.
+        run: how many rows follow each other evenly; 0: all of a tile.
+        unfinished: whether sums are put down and taken up again between parts of k.
+        diagonal: the left operand has the columns of the right one, adjacent, instead of one
+            element for all of them: a depthwise convolution.
     """
 
     dtype: DType
@@ -342,6 +367,14 @@ class TiledDot:
     adjacent_rows: bool
     masked: bool
     epilogue: Epilogue
+    depth: int = 1
+    run: int = 0
+    unfinished: bool = False
+    diagonal: bool = False
+
+    @property
+    def row_axes(self) -> int:
+        return 3 if self.run else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +477,7 @@ class HostCall:
 Template = (
     Batched
     | RandomBits
+    | Check
     | Sequence
     | Scan
     | ArgReduce

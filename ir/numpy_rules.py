@@ -33,6 +33,10 @@ def identity(x: Array) -> Array:
     return x
 
 
+def check(x: Array, expected: bool) -> Array:
+    return x
+
+
 def alias(x: Array, id: int) -> Array:
     return x
 
@@ -204,11 +208,16 @@ def _ordered_zeros(x: Array, extreme: Array, axes: Axes, negative: bool) -> Arra
 
 
 def cumsum(x: Array, axis: int) -> Array:
-    return np.cumsum(x.astype(_accumulator(x)), axis).astype(x.dtype)
+    return np.cumsum(x.astype(_running_value(x)), axis).astype(x.dtype)
 
 
 def cumprod(x: Array, axis: int) -> Array:
-    return np.cumprod(x.astype(_accumulator(x)), axis).astype(x.dtype)
+    return np.cumprod(x.astype(_running_value(x)), axis).astype(x.dtype)
+
+
+def _running_value(x: Array) -> Any:
+    """The dtype of a running sum or product: float64 for float32, as in PyTorch."""
+    return np.float64 if x.dtype == np.float32 else _accumulator(x)
 
 
 def cummax(x: Array, axis: int) -> Array:

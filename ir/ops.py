@@ -37,7 +37,8 @@ Mixed reductions reduce their trailing axes first, then the others. Axes of one 
     The neutral element of a float sum is -0.0, so appending neutral elements changes nothing; a
     sum over nothing is +0. Products start from 1; maximum from -inf, minimum from +inf.
 Scans (`cumsum`, `cumprod`, `cummax`, `cummin`)
-    In order along the axis: y[0] = x[0], y[i] = y[i-1] op x[i], with the op of the reduction.
+    In order along the axis: y[0] = x[0], y[i] = y[i-1] op x[i], with the op of the reduction. The
+    running sum or product of float32 is kept in float64 and rounded where it is stored.
 Sorting (`argsort`, along the last axis)
     Ascending and stable. NaN counts as larger than every number and equal to NaN; -0.0 equals 0.0.
 Windows (`window_pick`, `window_place`, `window_sum`; over the spatial axes of [N, s..., C])
@@ -73,6 +74,11 @@ Host functions (`host`) and complex numbers
 Control flow
     cond, while and scan apply their closed graphs step by step, as if each step were written out;
     a scan in reverse goes through the rows of its operands, and of its results, from the last.
+    The gradient of a scan by what its steps share contracts the factors of all steps in one chain
+    where a step's contribution is a small product; else contributions add up against the direction
+    of the scan (passes/scan_vjp.py). Cotangents of slices that do not overlap are joined.
+Conditions
+    check gives its operand; when that is not as expected, the step it is in changes no state.
 Randomness
     random_bits is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
     2011): element i is word i mod 4 of the block with key `key` and counter (i // 4, draw).
@@ -205,6 +211,8 @@ class Op(Enum):
     WINDOW_PICK = auto()
     WINDOW_PLACE = auto()
     WINDOW_SUM = auto()
+    # What a step is for.
+    CHECK = auto()
     # Functions on the host.
     HOST = auto()
     # Several results and regions.
@@ -359,6 +367,7 @@ OPS: dict[Op, OpDef] = {
     Op.WINDOW_PICK: OpDef(windows.window_pick, windows.pick),
     Op.WINDOW_PLACE: OpDef(windows.window_place, windows.place),
     Op.WINDOW_SUM: OpDef(windows.window_sum, windows.total),
+    Op.CHECK: OpDef(shape.check, ref.check, refuses=True),
     Op.HOST: OpDef(host.infer, host.run, refuses=True),
     Op.PROJECT: OpDef(shape.project),
     Op.GRAD: OpDef(shape.grad),
@@ -367,6 +376,9 @@ OPS: dict[Op, OpDef] = {
     Op.WHILE: OpDef(control.while_loop),
     Op.SCAN: OpDef(control.scan),
 }
+
+INDEXING = frozenset({Op.GATHER, Op.SCATTER_ADD, Op.SCATTER_SET})
+"""The ops whose second operand holds indices, which are checked."""
 
 CONTROL = frozenset({Op.COND, Op.WHILE, Op.SCAN})
 """The ops that apply closed graphs, which stay graphs of their own down to the program."""

@@ -63,6 +63,7 @@ CALL, SITE, DONE = range(3)
 
 STATUS_INDEX = 1  # a gather or scatter index was out of range
 STATUS_HOST = 2  # a call of the host failed
+STATUS_CHECK = 4  # a condition is not what the step is for
 
 ARENA = 0  # the slot of the arena
 

@@ -233,6 +233,10 @@ def _scatter(node: Node, x: Names) -> str:
     return f"{x[0]}.at[{place}].{method}({x[2]})"
 
 
+def _check(node: Node, x: Names) -> str:
+    return x[0]  # what is recorded has the outcome that is checked
+
+
 def _dot(node: Node, x: Names) -> str:
     """`ek.matmul` of the operands with the contracted axes next to each other."""
     last = node.tensor.rank - 1
@@ -370,6 +374,7 @@ FORMS: dict[Op, Callable[[Node, Names], str]] = {
     Op.GATHER: _gather,
     Op.SCATTER_ADD: _scatter,
     Op.SCATTER_SET: _scatter,
+    Op.CHECK: _check,
     Op.DOT: _dot,
     Op.CONV: _conv,
     Op.CONV_FILTER: _conv,

@@ -108,6 +108,8 @@ def signed(x: TensorType) -> TensorType:
 
 
 def floating(*types: TensorType) -> TensorType:
+    if types[0].dtype.is_complex:
+        raise DTypeError(f"needs real floating-point numbers, got {types[0]}; take ek.real or abs")
     return _kinds(_same(*types), "f", "floating-point numbers; use .astype('float32') first")
 
 
@@ -363,6 +365,15 @@ def dot(a: TensorType, b: TensorType, contract: tuple[int, int]) -> TensorType:
     return sized(a.with_shape((*a.shape[:-2], m, n)))
 
 
+# -- conditions ------------------------------------------------------------------------------------
+
+
+def check(x: TensorType, expected: bool) -> TensorType:
+    if x != TensorType(bool_, ()):
+        raise DTypeError(f"a condition is bool[], got {x}")
+    return x
+
+
 # -- several results and regions -------------------------------------------------------------------
 
 
@@ -372,15 +383,22 @@ def project(x: Type, index: int) -> TensorType:
     return x.items[index]
 
 
-def grad(*operands: TensorType, outputs: int = 1) -> TupleType:
-    """Some outputs, a cotangent for each, and what to differentiate by."""
-    wrt = operands[2 * outputs :]
-    for output, cotangent in zip(operands[:outputs], operands[outputs : 2 * outputs]):
-        if cotangent != output:
-            raise ShapeError(f"the cotangent of {output} must have its type, got {cotangent}")
-    for type in (*operands[:outputs], *wrt):
+def grad(*operands: TensorType, outputs: int = 1, forward: int = 0) -> TupleType:
+    """Some outputs, a cotangent for each, and what to differentiate by: the cotangents of these.
+
+    Forwards: some outputs, what to differentiate by, and a tangent for each: those of the outputs.
+    """
+    ends, rest = operands[:outputs], operands[outputs:]
+    half = len(rest) // 2 if forward else outputs
+    wrt = rest[:half] if forward else rest[half:]
+    given = zip(wrt, rest[half:]) if forward else zip(ends, rest)
+    name = "tangent" if forward else "cotangent"
+    for like, found in given:
+        if found != like:
+            raise ShapeError(f"the {name} of {like} must have its type, got {found}")
+    for type in (*ends, *wrt):
         _kinds(type, "fc", "floating-point values; integers and bool have no gradient")
-    return TupleType(wrt)
+    return TupleType(ends if forward else wrt)
 
 
 def call(

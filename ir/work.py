@@ -23,6 +23,7 @@ from einkorn.ir.loops import (
     ArgSort,
     Batched,
     Branch,
+    Check,
     Epilogue,
     Gather,
     HostCall,
@@ -115,6 +116,10 @@ def _sequence(kernel: Sequence, params: Ints) -> Work:
     return Work(prod(params), size * prod(params), size * outer * inner)
 
 
+def _check(kernel: Check, params: Ints) -> Work:
+    return Work(0, 1, 1)
+
+
 def _random_bits(kernel: RandomBits, params: Ints) -> Work:
     (n,) = params
     return Work(0, 16, 4 * n)
@@ -167,22 +172,31 @@ def _windows(kernel: WindowPick | WindowSum | WindowPlace, params: Ints) -> Work
 
 
 def _pack(kernel: Pack, params: Ints) -> Work:
-    *extents, k = params[:4]
+    *extents, lines, k = params[:5]
     batch, rows = prod(extents[:2]), extents[2]
-    read = kernel.dtype.itemsize * _distinct(params[:4], params[4:8])
-    return Work(0, read, _wide(kernel.dtype) * batch * _padded(rows, kernel.width) * k)
+    read = kernel.dtype.itemsize * _distinct(params[:5], params[5:10])
+    return Work(0, read, _wide(kernel.dtype) * batch * _padded(rows, kernel.width) * lines * k)
 
 
 def _tiled_dot(kernel: TiledDot, params: Ints) -> Work:
-    outer, inner, m, n, k, _ = params[:6]
-    left, right = params[6:12], params[12:17]
-    sides = (((*left[:2], left[2]), m, kernel.rows), ((*right[:2], right[2]), n, kernel.columns))
-    read = 0
-    for strides, rows, width in sides:
-        padded = _padded(rows, width) if strides[2] == k else rows
-        read += _distinct((outer, inner, padded), strides) * k * kernel.dtype.itemsize
-    dot = Work(2 * outer * inner * m * n * k, read, 0)
-    return _finished(kernel.epilogue, dot, (outer, inner, m, n), params[17:])
+    """An operand whose rows and steps overlap, as windows do, counts as if they did not."""
+    depth, axes = kernel.depth, kernel.row_axes
+    outer, inner, m, n = params[:4]
+    k = prod(params[4 : 4 + depth])
+    left = 5 + depth + (2 if kernel.run else 0) + kernel.unfinished
+    right = left + 2 + max(axes, 2) + depth + 1
+    epilogue = right + 4 + depth
+    if kernel.run:
+        around = params[5 + depth : 7 + depth]
+        rows = (m // prod(around), *around)
+    else:
+        rows = (_padded(m, kernel.rows) if params[left + 2] == k else m,)
+    columns = _padded(n, kernel.columns) if params[right + 2] == k else n
+    read = _distinct((outer, inner, *rows), params[left : left + 2 + axes])
+    read += _distinct((outer, inner, columns), params[right : right + 3])
+    dot = Work(2 * outer * inner * m * n * k, read * k * kernel.dtype.itemsize, 0)
+    extents = (outer, inner, *(rows if kernel.run else (m,)), n)
+    return _finished(kernel.epilogue, dot, extents, params[epilogue:])
 
 
 def _skinny_dot(kernel: SkinnyDot, params: Ints) -> Work:
@@ -197,7 +211,8 @@ def _skinny_dot(kernel: SkinnyDot, params: Ints) -> Work:
 def _finished(epilogue: Epilogue, dot: Work, extents: Ints, strides: Ints) -> Work:
     """The dot, and what its epilogue computes, reads and writes."""
     steps = sum(step.op not in FREE for step in epilogue.body)
-    rows = [strides[k : k + 4] for k in range(0, len(strides), 4)]
+    axes = len(extents)
+    rows = [strides[k : k + axes] for k in range(0, len(strides), axes)]
     read = sum(
         access.dtype.itemsize * _distinct(extents, row) for access, row in zip(epilogue.loads, rows)
     )
@@ -213,10 +228,13 @@ def _host_call(kernel: HostCall, params: Ints) -> Work:
 
 def host_flops(kernel: HostCall) -> float:
     """About how many floating-point operations a call of the host does."""
-    attrs = dict(kernel.attrs)
+    attrs: dict[str, Any] = dict(kernel.attrs)
     if kernel.op is Op.HOST:
         return host_function(attrs["function"]).flops(*kernel.operands)
-    inner = kernel.operands[0].shape[attrs["contract"][0]] if kernel.op is Op.DOT else 1
+    inner = 1
+    if kernel.op is Op.DOT:
+        axis: int = attrs["contract"][0]
+        inner = kernel.operands[0].shape[axis]
     largest = max(x.size for x in (*kernel.operands, *kernel.results))
     return COMPLEX_FLOPS * largest * inner
 
@@ -254,6 +272,7 @@ def _total(parts: Iterable[Work]) -> Work:
 WORK: dict[type, Callable[[Any, Ints], Work]] = {
     LoopKernel: _loops,
     Batched: _batched,
+    Check: _check,
     RandomBits: _random_bits,
     Scan: _scan,
     ArgReduce: _arg_reduce,

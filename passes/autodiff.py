@@ -7,15 +7,14 @@ decides the bits. Let P be the depth-first postorder from the outputs, along the
 carry a cotangent to a wrt node, stopping there: how an index or a mask was computed moves nothing.
 First come the cotangents given for outputs, in their order; then the contributions of consumers in
 ascending order of their position in P and, within one consumer, of operand position. They are added
-from left to right. A `call` is one consumer: its body's own sums are grouped, by a backward graph
-that is itself called.
+from left to right, but slices that do not overlap are joined (passes/joins.py). A `call` is one
+consumer: its body's own sums are grouped, by a backward graph that is itself called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from weakref import WeakKeyDictionary
 
 from einkorn.ir.errors import IRError
@@ -26,8 +25,10 @@ from einkorn.ir.types import TupleType
 from einkorn.passes.barrier import after
 from einkorn.passes.build import add, zeros
 from einkorn.passes.control_vjp import Backward, Tools, control_contributions
+from einkorn.passes.forward import Forward
 from einkorn.passes.gradients import gradient_rule
 from einkorn.passes.gradients.host import host_contributions
+from einkorn.passes.joins import total
 from einkorn.passes.scan_variants import share_scans
 
 Origins = dict[Node, Origin]
@@ -89,7 +90,7 @@ class _Sweep:
         parts = self.seeds.pop(node, []) + self.inbox.pop(node, [])[::-1]
         if not parts:
             return None
-        result = reduce(add, parts)
+        result = total(parts)
         if len(parts) > 1:
             self.trail.follow([result], node)
         return result
@@ -149,6 +150,20 @@ def vjp(
             sweep.visit(node)
     found = {node: sweep.total(node) for node in dict.fromkeys(wrt)}
     return [found[node] for node in wrt]
+
+
+def jvp(
+    outputs: Sequence[Node],
+    wrt: Sequence[Node],
+    tangents: Sequence[Node],
+    origins: Origins | None = None,
+) -> list[Node | None]:
+    """The tangents of `outputs` from those of `wrt`; None where an output does not depend on it."""
+    return Forward(vjp, _prepared, origins).push(outputs, wrt, tangents)
+
+
+def _prepared(graph: Graph) -> Graph:
+    return inline_plain_calls(expand_grads(graph))
 
 
 def _active(order: Iterable[Node], cut: set[Node]) -> set[Node]:
@@ -291,6 +306,11 @@ def _expand_grads(graph: Graph) -> Graph:
 def _gradients(node: Node, inputs: tuple[Node, ...], origins: Origins) -> list[Node]:
     """The results of a `grad`, zeros where no output depends on an operand."""
     count: int = dict(node.attrs).get("outputs", 1)
+    if dict(node.attrs).get("forward", 0):
+        outputs, rest = inputs[:count], inputs[count:]
+        half = len(rest) // 2
+        found = jvp(outputs, rest[:half], rest[half:], origins)
+        return [zeros(x.tensor) if t is None else t for x, t in zip(outputs, found)]
     outputs, cotangents, wrt = inputs[:count], inputs[count : 2 * count], inputs[2 * count :]
     found = vjp(outputs, cotangents, wrt, origins)
     return [zeros(x.tensor) if ct is None else ct for x, ct in zip(wrt, found)]

@@ -11,7 +11,7 @@ from einkorn.ir.ops import Op
 from einkorn.ir.work import host_flops
 
 LAUNCH_NS = 15.0
-HOST_NS = 8_000.0  # to take the GIL, make arrays and enter NumPy
+HOST_NS = 15_000.0  # to take the GIL, make arrays and enter NumPy
 HOST_FLOP_NS = 0.25  # an operation of LAPACK on matrices of moderate size
 NESTED_NS = 20.0  # to start a nested program
 WHILE_STEPS = 16  # of a loop of which nobody knows how long it runs

@@ -7,6 +7,7 @@ operand that a template needs dense, or that strides cannot express, is copied f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from einkorn.ir.dtypes import DType, int64
 from einkorn.ir.graph import Graph
@@ -27,6 +28,18 @@ WORD = 8  # bytes: complex numbers are moved as words
 SHOWN_OPS = 8  # ops that a label lists; the `fuse` stage lists all
 
 
+class Nested(NamedTuple):
+    """How closed graphs that control flow applies become programs, in two steps.
+
+    Attributes:
+        launches: those of a graph, in any order that is valid.
+        program: the program of launches.
+    """
+
+    launches: Callable[[Graph], Launches]
+    program: Callable[[Launches], Program]
+
+
 class Lowering:
     """The state of one lowering: buffers of stored nodes, views of all others, launches so far."""
 
@@ -34,7 +47,7 @@ class Lowering:
         self,
         groups: Groups,
         machine: Machine,
-        nested: Callable[[Graph], Program] | None = None,
+        nested: Nested | None = None,
     ) -> None:
         self.graph = groups.graph
         self.machine = machine

@@ -15,15 +15,17 @@ from einkorn.ir.ops import Op
 from einkorn.ir.program import NESTED_WORDS, Program
 from einkorn.ir.types import TupleType
 from einkorn.passes.costs import LAUNCH_NS, NESTED_NS, WHILE_STEPS
+from einkorn.passes.hoist import in_front, invariant, without
 from einkorn.passes.launches import Buffer, Launch
-from einkorn.passes.lower import Lowering
+from einkorn.passes.lower import Lowering, Nested
 
 Operand = tuple[Buffer, int]
 
 
 def cond(lowering: Lowering, node: Node) -> None:
     """COND: the program of each branch, and the choice."""
-    inner = [_program(lowering, graph) for graph in node.attr("branches")]
+    nested = _nested(lowering)
+    inner = [nested.program(nested.launches(graph)) for graph in node.attr("branches")]
     reads = _operands(lowering, node.inputs)
     results = _results(lowering, node)
     cost = max(program.cost for program in inner)
@@ -34,10 +36,11 @@ def cond(lowering: Lowering, node: Node) -> None:
 
 def while_loop(lowering: Lowering, node: Node) -> None:
     """WHILE: the programs of condition and body; nobody knows how often they run."""
-    inner = [_program(lowering, node.attr(name)) for name in ("condition", "body")]
     consts: int = node.attr("consts")
     carries = node.inputs[consts:]
-    reads = _operands(lowering, node.inputs)
+    graphs = [node.attr(name) for name in ("condition", "body")]
+    inner, reads = _loop(lowering, graphs, consts, node)
+    consts += len(reads) - len(node.inputs)
     flag = Buffer("condition", 1)
     writes = [*_results(lowering, node), *_spare(carries), (flag, 0)]
     sizes = (x.tensor.nbytes for x in carries)
@@ -55,8 +58,8 @@ def scan(lowering: Lowering, node: Node) -> None:
             target = lowering.views[project(node, k)]
             lowering.copy(lowering.view(carries[k]), buffer[0], target, node)
         return
-    inner = [_program(lowering, node.attr("body"))]
-    reads = _operands(lowering, node.inputs)
+    inner, reads = _loop(lowering, [node.attr("body")], consts, node)
+    consts += len(reads) - len(node.inputs)
     results = _results(lowering, node)
     assert isinstance(node.type, TupleType)
     types = (*(x.tensor for x in columns), *node.type.items[count:])
@@ -68,9 +71,34 @@ def scan(lowering: Lowering, node: Node) -> None:
     _emit(lowering, node, ScanLoop(), inner, operands, params, cost)
 
 
-def _program(lowering: Lowering, graph: Graph) -> Program:
+def _nested(lowering: Lowering) -> Nested:
     assert lowering.nested is not None, "control flow needs a pipeline for its closed graphs"
-    return lowering.nested(graph)
+    return lowering.nested
+
+
+def _loop(
+    lowering: Lowering, graphs: Sequence[Graph], consts: int, node: Node
+) -> tuple[list[Program], list[Operand]]:
+    """The programs of a loop's graphs, and their operands: consts that were computed behind others.
+
+    What does the same in each step is emitted in front of the loop (passes/hoist.py).
+    """
+    nested = _nested(lowering)
+    steps = [nested.launches(graph) for graph in graphs]
+    moved = [invariant(launches, consts) for launches in steps]
+    operands = _operands(lowering, node.inputs)
+    computed: list[Operand] = []
+    for part in moved:
+        launches, made = in_front(part, operands)
+        for launch in launches:
+            lowering.emit(launch)
+        computed.extend((made[buffer], 0) for buffer in part.results)
+    inner: list[Program] = []
+    before = 0
+    for launches, part in zip(steps, moved):
+        inner.append(nested.program(without(launches, part, consts, before, len(computed))))
+        before += len(part.results)
+    return inner, [*operands[:consts], *computed, *operands[consts:]]
 
 
 def _operands(lowering: Lowering, nodes: Sequence[Node]) -> list[Operand]:

@@ -202,7 +202,7 @@ def copied(lowering: Lowering, view: View) -> View:
     return whole(stand_in)
 
 
-def _launch(
+def launch_product(
     lowering: Lowering,
     product: Product,
     kernel: Kernel,
@@ -211,8 +211,15 @@ def _launch(
     params: Ints,
     work: int,
     cost: float,
+    sums: Buffer | None = None,
+    grain: int = 0,
 ) -> None:
-    """Emit the launch that finishes a product."""
+    """Emit the launch that finishes a product.
+
+    Args:
+        sums: the buffer of unfinished sums, if there is one.
+        grain: work items that are claimed at once at least.
+    """
     every = (*reads, *finish.reads)
     buffers = [buffer for buffer, _ in every]
     out = finish.strides[-1]
@@ -227,10 +234,10 @@ def _launch(
         Launch(
             kernel,
             every,
-            finish.writes,
+            (*finish.writes, *([(sums, 0)] if sums else [])),
             (*params, *every_stride),
             work,
-            grain_of(work, cost),
+            max(grain, grain_of(work, cost)),
             cost,
             product.label,
             in_step=frozenset(in_step),
@@ -256,7 +263,7 @@ def tiled(lowering: Lowering, product: Product) -> None:
         (right, columns, choice.pack_right_ns),
     ):
         if packing_ns:
-            buffer, batches = _packed(lowering, product, side, width, packing_ns)
+            buffer, batches = packed(lowering, product, side, width, packing_ns)
             operands.append((buffer, 0))
             places.append((*batches, k, 1, width, _EVERYWHERE))
         else:
@@ -270,16 +277,26 @@ def tiled(lowering: Lowering, product: Product) -> None:
     params = (*sizes, *places[0], outer, inner, k if choice.pack_right_ns else 1, step, last)
     work = product.matrices * -(-left.rows // rows) * -(-right.rows // columns)
     cost = product.matrices * choice.dot_ns
-    _launch(lowering, product, kernel, finish, operands, params, work, cost)
+    launch_product(lowering, product, kernel, finish, operands, params, work, cost)
 
 
-def _packed(
-    lowering: Lowering, product: Product, side: Side, width: int, nanoseconds: float
+def packed(
+    lowering: Lowering,
+    product: Product,
+    side: Side,
+    width: int,
+    nanoseconds: float,
+    lines: tuple[int, int] = (1, 0),
 ) -> tuple[Buffer, Ints]:
-    """Panels of an operand, once for all batches that share it; their batch strides."""
+    """Panels of an operand, once for all batches that share it; their batch strides.
+
+    Args:
+        lines: extent and stride of an axis of k before the one that the operand states.
+    """
     dtype, k = product.dtype, product.k
     batch = tuple(n if stride else 1 for n, stride in zip(product.batch, side.strides))
     panels = -(-side.rows // width)
+    inside = lines[0], k // lines[0]
     wide = max(dtype.itemsize, 4) if dtype.is_float else dtype.itemsize
     buffer = Buffer("panels", prod(batch) * panels * width * k * wide)
     work, cost = prod(batch) * panels, LAUNCH_NS + prod(batch) * nanoseconds
@@ -287,7 +304,7 @@ def _packed(
         Pack(dtype, width),
         (side.operand,),
         buffer,
-        (*batch, side.rows, k, *side.strides),
+        (*batch, side.rows, *inside, *side.strides[:3], lines[1], side.strides[3]),
         work,
         cost,
         product.node,
@@ -319,7 +336,9 @@ def _skinny(lowering: Lowering, product: Product) -> None:
     params = (*product.batch, many.rows, k, *few.strides, *many.strides)
     work = product.matrices * -(-many.rows // columns)
     cost = product.matrices * strip.dot_ns
-    _launch(lowering, product, kernel, finish, (few.operand, many.operand), params, work, cost)
+    launch_product(
+        lowering, product, kernel, finish, (few.operand, many.operand), params, work, cost
+    )
 
 
 def _adjacent_k(lowering: Lowering, product: Product, side: Side) -> Side:

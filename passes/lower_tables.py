@@ -6,11 +6,11 @@ from collections.abc import Callable
 from math import prod
 
 from einkorn.ir.dtypes import DType, float32
-from einkorn.ir.graph import Graph
 from einkorn.ir.host_calls import is_host_node
 from einkorn.ir.loops import (
     COLUMN_CHUNK,
     RANDOM_CHUNK,
+    Check,
     Expr,
     Gather,
     RandomBits,
@@ -19,11 +19,10 @@ from einkorn.ir.loops import (
 from einkorn.ir.machine import Machine
 from einkorn.ir.node import Node, constant
 from einkorn.ir.ops import Op
-from einkorn.ir.program import Program
 from einkorn.passes import lower_control, lower_conv, lower_dot, lower_host, lower_windows
 from einkorn.passes.costs import LAUNCH_NS
 from einkorn.passes.launches import Buffer, Groups, Launches
-from einkorn.passes.lower import Lowering
+from einkorn.passes.lower import Lowering, Nested
 from einkorn.passes.lower_loops import empty_reduction, loops
 from einkorn.passes.lower_scans import arg_sort, middle_axis
 from einkorn.passes.views import View, dense_strides
@@ -138,6 +137,14 @@ def random_bits(lowering: Lowering, node: Node) -> None:
     )
 
 
+def check(lowering: Lowering, node: Node) -> None:
+    """CHECK: one bool, passed on."""
+    operand = lowering.operand(lowering.view(node.inputs[0]))
+    buffer = lowering.result(node)
+    params = (int(node.attr("expected")),)
+    lowering.launch(Check(), (operand,), buffer, params, 1, LAUNCH_NS, node, refuses=True)
+
+
 def pad(lowering: Lowering, node: Node) -> None:
     """PAD: fill, then copy the operand into its place."""
     if node.tensor.size == 0:
@@ -183,6 +190,7 @@ LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
     Op.SCATTER_ADD: scatter,
     Op.SCATTER_SET: scatter,
     Op.RANDOM_BITS: random_bits,
+    Op.CHECK: check,
     Op.PAD: pad,
     Op.CONCAT: concat,
     Op.IOTA: iota,
@@ -205,15 +213,13 @@ LOWER: dict[Op, Callable[[Lowering, Node], None]] = {
 }
 
 
-def lower(
-    groups: Groups, machine: Machine, nested: Callable[[Graph], Program] | None = None
-) -> Launches:
+def lower(groups: Groups, machine: Machine, nested: Nested | None = None) -> Launches:
     """The launches of every group, in order, then the copies that results need.
 
     Args:
         groups: what is computed together.
         machine: facts of the target.
-        nested: makes the program of a closed graph that control flow applies.
+        nested: makes the programs of closed graphs that control flow applies.
     """
     lowering = Lowering(groups, machine, nested)
     for group in groups.groups:

@@ -26,6 +26,8 @@ from einkorn.passes.dce import dce
 from einkorn.passes.decompose import decompose
 from einkorn.passes.fold import fold
 from einkorn.passes.fuse import fuse
+from einkorn.passes.launches import Launches
+from einkorn.passes.lower import Nested
 from einkorn.passes.lower_tables import lower
 from einkorn.passes.memory import plan_memory
 from einkorn.passes.schedule import schedule
@@ -37,10 +39,13 @@ Observer = Callable[[str, Any], None]
 def stages(machine: Machine, allow: Allow) -> list[tuple[str, Callable[[Any], Any]]]:
     """Every stage: its name, and the pass that makes it from the stage before."""
 
-    def nested(graph: Graph) -> Program:
-        """The program of a closed graph that is applied by control flow."""
-        return run_pipeline(graph, machine, allow=allow)
+    def launches(graph: Graph) -> Launches:
+        return _until_schedule(graph, machine, allow)
 
+    def program(launches: Launches) -> Program:
+        return plan_memory(schedule(launches))
+
+    nested = Nested(launches, program)
     return [
         ("expand-autodiff", expand),
         ("decompose", decompose),
@@ -53,6 +58,16 @@ def stages(machine: Machine, allow: Allow) -> list[tuple[str, Callable[[Any], An
         ("schedule", schedule),
         ("plan-memory", plan_memory),
     ]
+
+
+def _until_schedule(graph: Graph, machine: Machine, allow: Allow) -> Launches:
+    """The launches of a closed graph that control flow applies."""
+    stage: Any = graph
+    for name, run in stages(machine, allow):
+        if name == "schedule":
+            break
+        stage = run(stage)
+    return stage
 
 
 def stage_names() -> tuple[str, ...]:

@@ -38,7 +38,8 @@ def _accesses(launch: Launch) -> Iterable[tuple[int, int, Access, tuple[int, ...
         yield from _rows(kernel.loads, kernel.stores, kernel.rank, params, (0, first))
     elif isinstance(kernel, TiledDot | SkinnyDot):
         loads, stores = kernel.epilogue.loads, kernel.epilogue.stores
-        yield from _rows(loads, stores, _DOT_AXES, params, (first - len(loads), first))
+        axes = 3 + kernel.row_axes if isinstance(kernel, TiledDot) else _DOT_AXES
+        yield from _rows(loads, stores, axes, params, (first - len(loads), first))
     elif isinstance(kernel, Batched):
         loads, stores = kernel.kernel.loads, kernel.kernel.stores
         length = 1 + len(loads) + len(stores)

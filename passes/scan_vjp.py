@@ -6,10 +6,10 @@ computed again where that is cheap and takes no more memory.
 The cotangent of a const has terms that are added up. Where a term is a product of two matrices
 (moved about, perhaps), the factors of all steps are stacked and multiplied once: with k the axis
 that the step contracts, one contraction over (row, k), rows ascending. This holds when the factors
-of a step are no larger than reading and writing the sum would be: K (M + N) <= 2 M N. A term that is
-a sum over axes of something that is stacked anyway is one sum over the rows and these axes. Everything
-else adds up from step to step, in the order of the reverse, from zero. Then the terms are added:
-what went from step to step first, then the others in their order.
+of a step are no larger than reading and writing the sum would be: K (M + N) <= 2 M N. A term that
+is a sum over axes of something that is stacked anyway is one sum over the rows and these axes.
+Everything else adds up from step to step, in the order of the reverse, from zero. Then the terms
+are added: what went from step to step first, then the others in their order.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def _is_product(node: Node, invariant: set[Node]) -> bool:
     if node.op is not Op.DOT or len(node.shape) != 2 or not invariant.isdisjoint(node.inputs):
         return False
     m, n = node.shape
-    k = node.inputs[0].shape[node.attr("contract")[0]]
+    contract: tuple[int, int] = node.attr("contract")
+    k = node.inputs[0].shape[contract[0]]
     return k * (m + n) <= 2 * m * n
 
 

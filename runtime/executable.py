@@ -144,11 +144,12 @@ class Instance:
         """Every call of the host, those of nested programs after the program's own."""
         return [*self._sites, *(site for part in self._inner for site in part.sites)]
 
-    def raise_failure(self, status: int) -> None:
-        """Raise what a call of the host has raised, if that is why a run was refused."""
-        if status & layout.STATUS_HOST:
-            # Without an error it was stopped before there was a place to keep one.
-            raise first_failure(self.sites) or KeyboardInterrupt()
+    def failure(self, status: int) -> BaseException | None:
+        """What a call of the host has raised, if that is why a run gave this status word."""
+        if not status & layout.STATUS_HOST:
+            return None
+        # Without an error it was stopped before there was a place to keep one.
+        return first_failure(self.sites) or KeyboardInterrupt()
 
     @property
     def words(self) -> tuple[int, int, int, int]:
@@ -244,7 +245,8 @@ class Executable:
         slots[1:] = addresses
         try:
             status = instance.run(threads)
-            instance.raise_failure(status)
+            if status and (error := instance.failure(status)) is not None:
+                raise error
             return status
         finally:
             self._idle.append(instance)

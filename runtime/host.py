@@ -64,6 +64,7 @@ class HostSite:
     def failure(self) -> BaseException | None:
         """What the last call raised, with the place of the call; forgotten from now on."""
         error, self.error = self.error, None
+        _forget_frames(error)
         if isinstance(error, HostError):
             error.args = (MSG_FAILED.format(error=_sentence(error), label=self._label),)
         return error
@@ -79,7 +80,23 @@ class _Memory:
         self._bytes = ctypes.c_char * max(1, type.nbytes)
 
     def at(self, address: int) -> Array:
-        return np.ndarray(self._shape, self._dtype, self._bytes.from_address(address))
+        memory: Any = self._bytes.from_address(address)
+        return np.ndarray(self._shape, self._dtype, memory)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the frames of an exception and of those behind it.
+
+    Their variables are arrays of memory that belongs to the step, and must not outlive it.
+    """
+    seen: set[int] = set()
+    stack = [error]
+    while stack:
+        found = stack.pop()
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            found.__traceback__ = None
+            stack += [found.__cause__, found.__context__]
 
 
 def _sentence(error: BaseException) -> str:

@@ -26,7 +26,7 @@ def assert_same_nest(got: Any, want: Any) -> None:
     a, b = ek.tree_leaves(got), ek.tree_leaves(want)
     assert len(a) == len(b)
     for x, y in zip(a, b):
-        if isinstance(x, ek.Tensor) or isinstance(y, ek.Tensor):
+        if isinstance(x, (ek.Tensor, np.ndarray)) or isinstance(y, ek.Tensor):
             assert_same_bits(np.asarray(x), np.asarray(y))
         else:
             assert type(x) is type(y)

@@ -342,6 +342,9 @@ def _sorting() -> Iterator[Sample]:
     for shape in ((37,), (3, 4, 5), (1,), (2, 0), (0, 3), (2, 1), (700,)):
         yield Sample(Op.ARGSORT, (uniform(shape),), {}, NUMBERS, 0, note=str(shape))
     ties = fixed([[1.0, 3.0, 3.0, 1.0], [0.0, -0.0, 0.0, -0.0], [np.nan, 1.0, -np.inf, np.nan]])
+    for outcome in (True, False):
+        given = lambda rng, dtype, outcome=outcome: np.array(outcome)  # noqa: E731
+        yield Sample(Op.CHECK, (given,), {"expected": outcome}, (bool_,), 0)
     yield Sample(Op.ARGSORT, (ties,), {}, FLOATS, 0, note="ties")
     yield Sample(Op.ARGSORT, (edges(0, 2),), {}, NUMBERS, 0, note="edges")
 

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import einkorn as ek
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
@@ -43,8 +41,6 @@ def losses_of(build: Any, workload: definition.Workload, mode: str = "") -> list
 @pytest.mark.parametrize("name", NAMES)
 def test_first_losses_agree_with_the_reference(name: str, peer: str) -> None:
     workload = workloads.make(name, tiny=True)
-    if workload.model in ("lenet", "residual_network") and not hasattr(ek.nn, "conv"):
-        pytest.skip("there is no convolution")
     losses = losses_of(by_einkorn.build, workload, PEERS[peer].mode)
     expected = reference_losses(name, TINY)
     if expected is None:  # what einkorn alone can do
@@ -226,6 +222,11 @@ def test_the_command_measures_and_writes(tmp_path: Path) -> None:
     assert [entry["workload"] for entry in run["results"]] == ["W1", "W10"]
     assert all(entry["best"] == "numpy" for entry in run["results"])
     assert report(run) == done.stdout.rstrip("\n")
+
+
+def test_quick_leaves_out_what_takes_long() -> None:
+    left = set(command.arguments([]).workloads) - set(command.arguments(["--quick"]).workloads)
+    assert left == {"W4", "W5"}
 
 
 def test_unknown_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compile_checks import both
 from same_bits import assert_same_bits
 
 import einkorn as ek
@@ -78,9 +79,45 @@ def test_random_numbers_of_numpy_are_refused() -> None:
         step(X)
 
 
-@pytest.mark.xfail(strict=True, reason="run-time integers have no overflow status yet")
-def test_integer_overflow_is_an_error() -> None:
-    step = ek.compile(lambda n: n * n)
-    assert step(1 << 20) == 1 << 40
-    with pytest.raises(ek.EinkornError, match="overflow"):
-        step(1 << 40)
+EDGES = (0, 1, -1, 2, 3, 1 << 31, -(1 << 31), 3037000499, 3037000500, (1 << 62) + 1)
+EDGES += ((1 << 63) - 1, -(1 << 63), 1 - (1 << 63))
+
+INTEGERS: dict[str, Any] = {
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: a - b,
+    "multiply": lambda a, b: a * b,
+    "negative": lambda a, b: -a,
+}
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_are_those_of_python(name: str) -> None:
+    fn = INTEGERS[name]
+    step = ek.compile(fn, on_retrace="allow", max_traces=64)
+    large = 0
+    for a in EDGES:
+        for b in EDGES:
+            want = fn(a, b)
+            large += not -(1 << 63) <= want < 1 << 63
+            assert step(a, b) == want
+    assert step.explain().made <= 1 + large
+
+
+def test_integers_of_the_run_meet_tensors_and_shapes() -> None:
+    w = ek.tensor(X, trainable=False)
+
+    @ek.compile
+    def step(n: int, m: int) -> Any:
+        w.value = w + 1
+        return w * (n + 1) - m * n * 2
+
+    for n in range(1, 6):
+        before = w.numpy().copy()
+        assert_same_bits(step(n, 3).numpy(), (before + 1) * (n + 1) - 6 * n)
+    assert len(step.explain().traces) == 1
+    both(step, 1 << 40, 1 << 40, leaves=[w])  # a product that only Python's integers hold
+    both(step, 5, 7, leaves=[w])
+    assert len(step.explain().traces) == 2
+    rows = ek.compile(lambda x, n: x.reshape(n * 2, -1), on_retrace="allow")
+    assert rows(X, 1).shape == (2, 6)
+    assert rows(X, 2).shape == (4, 3)

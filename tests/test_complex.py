@@ -176,6 +176,16 @@ def test_promotion() -> None:
     )
 
 
+def test_creation() -> None:
+    near(ek.linspace(1, 2 + 3j, 4), np.linspace(1, 2 + 3j, 4, dtype="complex64"))
+    got = ek.linspace(1j, ek.asarray(2.0), 5, dtype="complex128", endpoint=False)
+    near(got, np.linspace(1j, 2, 5, endpoint=False))
+    near(ek.linspace(0, 1, 3, dtype="complex128"), np.linspace(0, 1, 3, dtype="complex128"))
+    near(ek.eye(2, dtype="complex64"), np.eye(2, dtype="complex64"))
+    near(ek.full((2,), 1 - 2j), np.full(2, 1 - 2j, "complex64"))
+    near(ek.unique_values(ek.asarray([2j, 1, 2j])), np.array([2j, 1], "complex64"))
+
+
 def test_dtype_functions() -> None:
     assert ek.finfo("complex64") == ek.finfo("float32")
     assert ek.finfo(ek.complex128).dtype is ek.float64
@@ -382,6 +392,9 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: ek.nn.softmax(z64), "floating"),
     (lambda: ek.atan2(z64, z64), "floating"),
     (lambda: ek.var(z64), "real numbers"),
+    (lambda: ek.hypot(z64, z64), "real numbers"),
+    (lambda: ek.special.xlogy(z64, z64), "real numbers"),
+    (lambda: ek.linspace(0, 1j, 3, dtype="float32"), "complex numbers"),
     (lambda: z64.astype("float32"), r"ek.real\(x\)"),
     (lambda: ek.asarray([1j], dtype="float32"), "real part"),
     (lambda: ek.asarray([1.0]).at[0].set(1j), "complex"),

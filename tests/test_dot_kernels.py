@@ -71,7 +71,8 @@ def test_pack(dtype: DType, layout: str) -> None:
             expected = packed(x, width, wide)
             out, _ = same_on_all(
                 Pack(dtype, width), [held], garbage(wide, expected.shape),
-                [1, batch, rows, k, 0, *strides], expected.shape[0] * expected.shape[1],
+                [1, batch, rows, 1, k, 0, *strides[:2], 0, strides[2]],
+                expected.shape[0] * expected.shape[1],
             )  # fmt: skip
             assert_same_bits(out, expected)
 
@@ -83,13 +84,17 @@ def test_pack_across_blocks_and_broadcast() -> None:
         Pack(dt.float32, 14),
         [x],
         garbage(dt.float32, expected.shape),
-        [1, 1, 30, 1030, 0, 0, 1030, 1],
+        [1, 1, 30, 1, 1030, 0, 0, 1030, 0, 1],
         3,
     )
     assert_same_bits(out, expected)
     one = sample(dt.float32, (1,))
     out, _ = same_on_all(
-        Pack(dt.float32, 14), [one], garbage(dt.float32, (2, 1, 5, 14)), [1, 2, 3, 5, 0, 0, 0, 0], 2
+        Pack(dt.float32, 14),
+        [one],
+        garbage(dt.float32, (2, 1, 5, 14)),
+        [1, 2, 3, 1, 5, 0, 0, 0, 0, 0],
+        2,
     )
     assert_same_bits(out, packed(np.broadcast_to(one, (2, 3, 5)), 14, dt.float32))
 
@@ -99,7 +104,7 @@ def test_pack_of_two_batch_axes() -> None:
     x = held.transpose(0, 2, 1, 3)
     out, _ = same_on_all(
         Pack(dt.float32, 16), [held], garbage(dt.float32, (6, 2, 18, 16)),
-        [3, 2, 20, 18, *steps(x)], 12,
+        [3, 2, 20, 1, 18, *steps(x)[:3], 0, 1], 12,
     )  # fmt: skip
     assert_same_bits(out, packed(x.reshape(6, 20, 18), 16, dt.float32))
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from same_bits import assert_same_bits, build, execute, split_finely
 
+from einkorn.codegen.llvm.target import LLVM
 from einkorn.ir import dtypes as dt
 from einkorn.ir.dtypes import DType
 from einkorn.ir.graph import Graph
@@ -180,7 +181,8 @@ def test_weights_of_usual_layers_are_not_copied() -> None:
         for left, right, contract in ((x, y, (1, 0)), (x, z, (0, 0))):
             dot = make(Op.DOT, left, right, contract=contract)
             program = build(Graph("f", (left, right), (), (dot,))).program
-            assert len(program.instructions) == 1, (m, k, n, contract)
+            padded = n < 16 and LLVM.machine.registers == 16  # a copy, for a wider tile
+            assert len(program.instructions) == 1 + padded, (m, k, n, contract)
     square = placeholder(TensorType(dt.float32, (64, 64)))
     program = build(Graph("f", (square,), (), (make(Op.DOT, square, square, contract=(1, 1)),)))
     assert isinstance(program.program.instructions[-1].kernel, TiledDot)

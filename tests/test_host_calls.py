@@ -355,3 +355,23 @@ def test_every_way_is_one_function() -> None:
     want = np.linalg.inv(GOOD)
     for run in (la.inv, ek.compile(la.inv), ek.compile(la.inv, backend="reference")):
         assert_same_bits(np.asarray(run(GOOD)), want)
+
+
+def test_what_was_raised_keeps_no_memory_of_the_step(probe: Any) -> None:
+    kept: list[Any] = []
+
+    def fail(x: Array) -> None:
+        raise ValueError("bad")
+
+    step = ek.compile(lambda x: call(probe(fail), x))
+    with pytest.raises(ek.HostError) as caught:
+        step(np.ones(2))
+    error: BaseException | None = caught.value.__cause__
+    while error is not None:
+        assert error.__traceback__ is None
+        error = error.__cause__ or error.__context__
+    frame = caught.value.__traceback__
+    while frame is not None:
+        kept.append(frame.tb_frame.f_code.co_name)
+        frame = frame.tb_next
+    assert "call_host" not in kept

@@ -15,6 +15,7 @@ from host_checks import (
     listed,
     normal,
 )
+from same_bits import assert_same_bits
 
 import einkorn as ek
 from einkorn.ir.host import HOST
@@ -283,6 +284,30 @@ def test_per_example_gradients() -> None:
     x = spd(3, 2, 2)
     got = ek.vmap(ek.grad(lambda x: la.slogdet(x)[1]))(x)
     np.testing.assert_allclose(np.asarray(got), np.swapaxes(np.linalg.inv(x), -1, -2), atol=1e-12)
+
+
+def test_examples_that_do_not_count_refuse_nothing() -> None:
+    """A branch computed for all examples and chosen for some; a loop that some have left."""
+    x = np.stack([np.eye(2), np.full((2, 2), np.nan), np.ones((2, 2)), 4 * np.eye(2)])
+    flags = np.array([True, False, False, True])
+
+    def chosen(flag: Any, x: Any) -> Any:
+        return ek.cond(flag, lambda x: la.svdvals(la.inv(x)), lambda x: x[0], x)
+
+    def looped(flag: Any, x: Any) -> Any:
+        def body(carry: Any) -> Any:
+            count, x = carry
+            return count + 1, la.inv(x)
+
+        start = ek.where(flag, 0, 1)
+        return ek.while_loop(lambda carry: carry[0] < 1, body, (start, x))[1]
+
+    for function in (chosen, looped):
+        rows = [np.asarray(function(*map(ek.asarray, row))) for row in zip(flags, x)]
+        for run in (ek.vmap(function), ek.compile(ek.vmap(function))):
+            assert_same_bits(np.asarray(run(flags, x)), np.stack(rows))
+            with pytest.raises(ek.LinAlgError):
+                run(np.array([True, False, True, True]), x)
 
 
 # -- bad input -------------------------------------------------------------------------------------

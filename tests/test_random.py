@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,32 @@ def test_bad_arguments_are_refused() -> None:
         ek.random.uniform((-1,))
     with pytest.raises(ek.DTypeError, match="floating"):
         ek.random.normal((2,), dtype="int32")
+
+
+def test_examples_of_a_batch_draw_as_each_does_alone() -> None:
+    """Loops that reject go on for as long as one example needs, and change no other."""
+    random, zero = ek.random, ek.asarray(np.uint64(0))
+
+    def draws(word: Any, rate: Any) -> list[Any]:
+        key = (word, zero)
+        return [
+            random.gamma(rate, (5,), key=key),
+            random.beta(rate, 0.3, (2,), key=key),
+            random.poisson(rate * 3, (5,), key=key),
+            random.binomial(80, 0.3, (3,), key=key),
+            random.multinomial(20, [0.2, 0.3, 0.5], key=key),
+            random.randint(0, 100, (3,), key=key),
+            random.categorical(np.zeros(4, "float32"), (5,), key=key),
+            random.permutation(6, key=key),
+            random.choice(6, (3,), replace=False, key=key),
+            random.multivariate_normal([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]], key=key),
+            ek.grad(lambda rate: random.gamma(rate, (5,), key=key).sum())(rate),
+        ]
+
+    words = ek.stack([word for word, _ in random.split(random.key(7), 3)])
+    rates = np.array([0.5, 3.0, 40.0], "float32")
+    alone = [draws(words[k], ek.asarray(rates[k])) for k in range(3)]
+    for run in (ek.vmap(draws), ek.compile(ek.vmap(draws))):
+        for k, got in enumerate(run(words, rates)):
+            want = np.stack([np.asarray(row[k]) for row in alone])
+            assert np.asarray(got).tobytes() == want.tobytes()

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+LINALG = (ROOT / "docs" / "linalg.md").read_text(encoding="utf-8")
 CONTROL_FLOW = (ROOT / "docs" / "control_flow.md").read_text(encoding="utf-8")
 
 
@@ -42,7 +43,11 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("document", [README, ARCHITECTURE], ids=["README", "architecture"])
+TRACES = (ROOT / "docs" / "traces.md").read_text(encoding="utf-8")
+SHOWN = {"README": README, "architecture": ARCHITECTURE, "traces": TRACES, "linalg": LINALG}
+
+
+@pytest.mark.parametrize("document", SHOWN.values(), ids=SHOWN)
 def test_an_example_prints_what_the_document_shows(document: str, tmp_path: Path) -> None:
     script = tmp_path / "step.py"
     script.write_text(block(document, "example", "python"), encoding="utf-8")
@@ -60,6 +65,13 @@ def test_the_example_of_control_flow_runs(tmp_path: Path) -> None:
     script = tmp_path / "loop.py"
     script.write_text(block(CONTROL_FLOW, "example", "python"), encoding="utf-8")
     assert run(sys.executable, script, cwd=tmp_path).startswith("Tensor(2685.")
+
+
+def test_the_example_of_mixed_precision_trains(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "mixed_precision.md").read_text(encoding="utf-8")
+    script = tmp_path / "half.py"
+    script.write_text(block(document, "example", "python"), encoding="utf-8")
+    assert run(sys.executable, script, cwd=tmp_path).startswith("True LossScaler(scale=")
 
 
 def test_the_example_of_random_numbers_runs(tmp_path: Path) -> None:

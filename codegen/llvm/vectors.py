@@ -229,26 +229,33 @@ Body = Callable[[Value, Value | None, list[Value]], list[Value]]
 
 
 def sweep(
-    w: Writer, start: Value, stop: Value, carried: Sequence[Value], body: Body
+    w: Writer,
+    start: Value,
+    stop: Value,
+    carried: Sequence[Value],
+    body: Body,
+    lanes: int = PARTIALS,
 ) -> list[Value]:
-    """Write `body(index, mask, carried)` over [start, stop) in steps of PARTIALS.
+    """Write `body(index, mask, carried)` over [start, stop) in steps of `lanes`.
 
-    for index in range(start, full, 16): body without a mask     # full = last whole vector
-    for index in range(full, stop, 16):  body with the mask of the tail, at most once
+    for index in range(start, full, lanes): body without a mask     # full = last whole vector
+    for index in range(full, stop, lanes):  body with the mask of the tail, at most once
     """
-    full = w.add(start, round_down(w, w.sub(stop, start), PARTIALS))
-    with w.loop(start, full, PARTIALS, carried) as whole:
+    full = w.add(start, round_down(w, w.sub(stop, start), lanes))
+    with w.loop(start, full, lanes, carried) as whole:
         whole.next = body(whole.index, None, whole.carried)
-    with w.loop(full, stop, PARTIALS, whole.results) as tail:
-        mask = w.tail_mask(w.sub(stop, tail.index), PARTIALS)
+    with w.loop(full, stop, lanes, whole.results) as tail:
+        mask = w.tail_mask(w.sub(stop, tail.index), lanes)
         tail.next = body(tail.index, mask, tail.carried)
     return tail.results
 
 
-def load_lanes(w: Writer, dtype: DType, pointer: Value, mask: Value | None) -> Value:
-    """PARTIALS adjacent elements, or those of `mask`."""
+def load_lanes(
+    w: Writer, dtype: DType, pointer: Value, mask: Value | None, lanes: int = PARTIALS
+) -> Value:
+    """`lanes` adjacent elements, or those of `mask`."""
     if mask is None:
-        return load(w, dtype, pointer, PARTIALS)
+        return load(w, dtype, pointer, lanes)
     return masked_load(w, dtype, pointer, mask)
 
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from einkorn import random
+from einkorn.autocast import low_precision
 from einkorn.convert import as_flag, as_int, as_number, as_tensor, check_dtype, meet
 from einkorn.functions.elementwise import (
     add,
@@ -39,6 +40,7 @@ PLAIN_SCORES = 1 << 20  # scores of one head up to which they are computed at on
 MAX_BLOCKS = 64  # blocks of queries at most
 
 
+@low_precision
 def attention(
     q: Any,
     k: Any,

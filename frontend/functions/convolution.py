@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from einkorn.autocast import low_precision
 from einkorn.convert import as_choice, as_int, as_tensor
 from einkorn.functions.elementwise import add
 from einkorn.functions.manipulation import flip, moveaxis
@@ -63,6 +64,7 @@ class _Call:
         return moveaxis(found, -1, 1) if self.first else found
 
 
+@low_precision
 def conv(
     x: Any,
     w: Any,
@@ -106,6 +108,7 @@ def conv(
     return call.back(_with_bias(call, found, b))
 
 
+@low_precision
 def conv_transpose(
     x: Any,
     w: Any,
@@ -166,6 +169,7 @@ def conv_transpose(
     return call.back(_with_bias(call, found, b))
 
 
+@low_precision
 def conv_filter(
     x: Any,
     g: Any,

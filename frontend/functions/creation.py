@@ -36,7 +36,8 @@ from einkorn.functions.manipulation import (
     spread_to,
     stack,
 )
-from einkorn.ir.dtypes import DType, as_dtype, float32, float64, int64
+from einkorn.host import host_op
+from einkorn.ir.dtypes import DType, as_dtype, complex64, float32, float64, int64
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
@@ -215,6 +216,8 @@ def linspace(
 ) -> Tensor:
     """`num` numbers evenly spaced from `start` to `stop`, which is left out without `endpoint`."""
     check_device("linspace", device)
+    if _is_complex(start) or _is_complex(stop):
+        return _complex_steps(complex(start), complex(stop), num, dtype, endpoint)
     wanted = _or_float32(dtype)
     endpoint = as_flag("linspace", "endpoint", endpoint)
     first, last = float(_number("linspace", start)), float(_number("linspace", stop))
@@ -224,7 +227,22 @@ def linspace(
     if endpoint and count > 1:
         at_end = equal(apply(Op.IOTA, size=count, dtype=int64), count - 1)
         numbers = where(at_end, last, numbers)
-    return cast(numbers if wanted.is_float else floor(numbers), wanted)
+    return cast(numbers if wanted.is_inexact else floor(numbers), wanted)
+
+
+def _is_complex(x: Any) -> bool:
+    if isinstance(x, (Value, np.ndarray, np.generic)):
+        return as_tensor(x, "linspace").dtype.is_complex
+    return isinstance(x, complex)
+
+
+def _complex_steps(start: complex, stop: complex, num: int, dtype: Any, endpoint: bool) -> Tensor:
+    wanted = complex64 if dtype is None else check_dtype(dtype)
+    if not wanted.is_complex:
+        raise DTypeError(f"linspace: {start} and {stop} are complex numbers, not {wanted}")
+    ends = ((start.real, stop.real), (start.imag, stop.imag))
+    parts = (linspace(a, b, num, dtype=wanted.real, endpoint=endpoint) for a, b in ends)
+    return host_op("complex", *parts)
 
 
 # -- matrices --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from einkorn.associative import associative_scan
+from einkorn.autocast import single_precision
 from einkorn.convert import as_tensor, normal_axis, snapshot
 from einkorn.functions.elementwise import cast
 from einkorn.functions.floating import logaddexp
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from einkorn.tensor import Tensor
 
 
+@single_precision
 def cumulative_logsumexp(x: Any, /, *, axis: int = -1) -> Tensor:
     """The logarithm of the sum of exp(x) up to each element of an axis, without overflow."""
     what = "cumulative_logsumexp"

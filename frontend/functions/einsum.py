@@ -11,6 +11,7 @@ from itertools import combinations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from einkorn.autocast import low_precision
 from einkorn.convert import meet
 from einkorn.functions.elementwise import multiply
 from einkorn.functions.manipulation import expand_dims, reorder, squeeze, to_shape
@@ -32,6 +33,7 @@ MSG_FORM = (
 )
 
 
+@low_precision
 def einsum(subscripts: str, /, *operands: Any) -> Tensor:
     """The sum of products that the subscripts describe, as in Einstein's notation.
 

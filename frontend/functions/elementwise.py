@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from einkorn.autocast import in_single_precision, low_dtype, single_precision
 from einkorn.convert import (
     as_flag,
     as_tensor,
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
     from einkorn.tensor import Tensor
 
 
+# Computed in float32 under autocast.
+_SINGLE = frozenset(
+    {
+        *(Op.EXP, Op.EXPM1, Op.LOG, Op.LOG1P, Op.LOG2, Op.LOG10, Op.RSQRT, Op.SOFTPLUS),
+        *(Op.TAN, Op.ASIN, Op.ACOS, Op.SINH, Op.COSH),
+    }
+)
+
+
 def _unary(op: Op, x: Any) -> Tensor:
     return apply(op, as_tensor(x, op.name.lower()))
 
@@ -33,6 +43,8 @@ def _unary(op: Op, x: Any) -> Tensor:
 def _floating(op: Op, x: Any) -> Tensor:
     """Apply a function of floats; integers and bool are converted to float32 first."""
     tensor = as_tensor(x, op.name.lower())
+    if op in _SINGLE and low_dtype() is not None:
+        tensor = in_single_precision(tensor)
     return apply(op, tensor if tensor.dtype.is_inexact else cast(tensor, float32))
 
 
@@ -107,6 +119,7 @@ def remainder(x1: Any, x2: Any, /) -> Tensor:
     return _numbers(Op.REMAINDER, x1, x2)
 
 
+@single_precision
 def pow(x1: Any, x2: Any, /) -> Tensor:
     """x1 ** x2. A Python int as exponent multiplies; any other exponent is the power function."""
     if isinstance(x2, Value) and x2._weak and not x2._type.dtype.is_float:
@@ -160,6 +173,7 @@ def square(x: Any, /) -> Tensor:
     return multiply(tensor, tensor)
 
 
+@single_precision
 def reciprocal(x: Any, /) -> Tensor:
     """1 / x."""
     return divide(1, as_tensor(x, "reciprocal"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from einkorn.autocast import single_precision
 from einkorn.convert import as_flag, as_int, as_tensor, normal_axis
 from einkorn.functions.creation import eye, tril, triu
 from einkorn.functions.elementwise import add, multiply, subtract
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from einkorn.tensor import Tensor
 
 
+@single_precision
 def inv(x: Any, /) -> Tensor:
     """The inverse of square matrices.
 
@@ -30,11 +32,13 @@ def inv(x: Any, /) -> Tensor:
     return host_op("inv", matrices("inv", x))
 
 
+@single_precision
 def det(x: Any, /) -> Tensor:
     """The determinant of square matrices; its gradient needs matrices that are not singular."""
     return host_op("det", matrices("det", x))
 
 
+@single_precision
 def slogdet(x: Any, /) -> SlogdetResult:
     """The sign and the logarithm of the absolute value of the determinant: 0 and -inf if singular.
 
@@ -43,6 +47,7 @@ def slogdet(x: Any, /) -> SlogdetResult:
     return SlogdetResult(*host_ops("slogdet", matrices("slogdet", x)))
 
 
+@single_precision
 def solve(x1: Any, x2: Any, /) -> Tensor:
     """The solution of x1 @ y = x2; the axes before the last two broadcast.
 
@@ -83,6 +88,7 @@ def _batch(what: str, a: Tensor, b: Tensor) -> tuple[int, ...]:
         ) from None
 
 
+@single_precision
 def solve_triangular(
     a: Any, b: Any, /, *, lower: bool = False, unit_diagonal: bool = False
 ) -> Tensor:
@@ -106,6 +112,7 @@ def solve_triangular(
     return _solved(what, half, y)
 
 
+@single_precision
 def lstsq(a: Any, b: Any, /, *, rtol: Any = None) -> Tensor:
     """The y with the least norm among those for which the norm of a @ y - b is least.
 
@@ -117,6 +124,7 @@ def lstsq(a: Any, b: Any, /, *, rtol: Any = None) -> Tensor:
     return matmul(pinv(x, rtol=rtol), y)
 
 
+@single_precision
 def matrix_power(x: Any, n: int, /) -> Tensor:
     """The product of n times the same matrix; of its inverse for negative n, the identity for 0."""
     tensor = matrices("matrix_power", x)
@@ -134,6 +142,7 @@ def matrix_power(x: Any, n: int, /) -> Tensor:
     return found
 
 
+@single_precision
 def expm(x: Any, /) -> Tensor:
     """The exponential of square matrices, sum of x**k / k! (Higham, 2005), computed in float64."""
     return host_op("expm", matrices("expm", x))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from einkorn.autocast import single_precision
 from einkorn.convert import as_choice, as_flag, as_tensor
 from einkorn.functions.elementwise import cast, greater, multiply
 from einkorn.functions.floating import conj, floats
@@ -68,6 +69,7 @@ def matrices(what: str, x: Any) -> Tensor:
     return tensor
 
 
+@single_precision
 def cholesky(x: Any, /, *, upper: bool = False) -> Tensor:
     """The lower triangle L of positive definite matrices x = L @ L^H; only x's lower half is read.
 
@@ -88,6 +90,7 @@ def adjoint(x: Tensor) -> Tensor:
     return conj(matrix_transpose(x)) if x.ndim > 1 else x
 
 
+@single_precision
 def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
     """Factors x = Q @ R, Q with orthonormal columns and R an upper triangle.
 
@@ -98,6 +101,7 @@ def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
     return QRResult(*host_ops("qr", matrices("qr", x), params=(int(mode == "complete"),)))
 
 
+@single_precision
 def eigh(x: Any, /) -> EighResult:
     """Eigenvalues and eigenvectors of symmetric or Hermitian matrices; x's lower half is read.
 
@@ -106,11 +110,13 @@ def eigh(x: Any, /) -> EighResult:
     return EighResult(*host_ops("eigh", matrices("eigh", x)))
 
 
+@single_precision
 def eigvalsh(x: Any, /) -> Tensor:
     """The eigenvalues of symmetric or Hermitian matrices, ascending; x's lower half is read."""
     return host_op("eigvalsh", matrices("eigvalsh", x))
 
 
+@single_precision
 def eig(x: Any, /) -> EigResult:
     """Eigenvalues and eigenvectors of square matrices, complex also where all are real.
 
@@ -119,11 +125,13 @@ def eig(x: Any, /) -> EigResult:
     return EigResult(*host_ops("eig", matrices("eig", x)))
 
 
+@single_precision
 def eigvals(x: Any, /) -> Tensor:
     """The eigenvalues of square matrices, complex also where all are real."""
     return host_op("eigvals", matrices("eigvals", x))
 
 
+@single_precision
 def svd(x: Any, /, *, full_matrices: bool = True) -> SVDResult:
     """Singular values and vectors: x = (U * S) @ Vh.
 
@@ -137,6 +145,7 @@ def svd(x: Any, /, *, full_matrices: bool = True) -> SVDResult:
     return SVDResult(*host_ops("svd", matrices("svd", x), params=(int(full),)))
 
 
+@single_precision
 def svdvals(x: Any, /) -> Tensor:
     """The singular values, in descending order."""
     return host_op("svdvals", matrices("svdvals", x))
@@ -152,6 +161,7 @@ def relative_limit(what: str, x: Tensor, rtol: Any) -> Tensor:
     return spread_to(limit, x.shape[:-2])
 
 
+@single_precision
 def matrix_rank(x: Any, /, *, rtol: Any = None) -> Tensor:
     """The number of singular values above `rtol` times the largest one.
 
@@ -168,6 +178,7 @@ def matrix_rank(x: Any, /, *, rtol: Any = None) -> Tensor:
     return sum(cast(counted, int64), axis=-1)
 
 
+@single_precision
 def pinv(x: Any, /, *, rtol: Any = None) -> Tensor:
     """The pseudo-inverse (Moore-Penrose): singular values that count as zero stay zero.
 

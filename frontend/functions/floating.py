@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from einkorn.autocast import single_precision
 from einkorn.convert import as_tensor, in_dtype, meet, snapshot
 from einkorn.functions.creation import zeros_like
 from einkorn.functions.elementwise import (
@@ -49,6 +50,8 @@ def in_single(what: str, function: Callable[..., Tensor], *operands: Any) -> Ten
     """A function of several ops, in float32 for half types, whose result is rounded once."""
     tensors = floats(what, *operands)
     dtype = tensors[0].dtype
+    if dtype.is_complex:
+        raise DTypeError(f"{what}: needs real numbers, got {tensors[0]._type}")
     if dtype.itemsize > 2:
         return function(*tensors)
     return cast(function(*(cast(x, float32) for x in tensors)), dtype)
@@ -92,6 +95,7 @@ def _hypot(x: Tensor, y: Tensor) -> Tensor:
     return where(bitwise_or(equal(a, inf), equal(b, inf)), inf, length)
 
 
+@single_precision
 def logaddexp(x1: Any, x2: Any, /) -> Tensor:
     """log(exp(x1) + exp(x2)), to 2 units in the last place of the larger of |result| and 1."""
     return in_single("logaddexp", _logaddexp, x1, x2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from einkorn.autocast import low_precision
 from einkorn.convert import as_int, as_tensor, meet, normal_axis
 from einkorn.functions.elementwise import add, multiply
 from einkorn.functions.floating import conj
@@ -34,6 +35,7 @@ def numbers(what: str, x1: Any, x2: Any) -> tuple[Tensor, Tensor]:
     return a, b
 
 
+@low_precision
 def matmul(x1: Any, x2: Any, /) -> Tensor:
     """The matrix product of the last two axes; the others broadcast.
 
@@ -89,6 +91,7 @@ def _matmul_error(a: Tensor, b: Tensor) -> str:
     return MSG_MATMUL.format(a=a._type, b=b._type, k=k, m=m, where=where, hint=hint)
 
 
+@low_precision
 def linear(x: Any, w: Any, /, b: Any = None) -> Tensor:
     """x @ w.T + b over the last axis of `x`, for weights `w` of shape (out, in)."""
     tensor, weights = as_tensor(x, "linear"), as_tensor(w, "linear")
@@ -113,6 +116,7 @@ def linear(x: Any, w: Any, /, b: Any = None) -> Tensor:
     return add(product, bias)
 
 
+@low_precision
 def tensordot(
     x1: Any, x2: Any, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2
 ) -> Tensor:
@@ -157,6 +161,7 @@ def _summed(a: Tensor, b: Tensor, axes: Any) -> tuple[tuple[int, ...], tuple[int
     return over_a, over_b
 
 
+@low_precision
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     """The sum of products along one axis, x1 conjugated; the others broadcast."""
     a, b = numbers("vecdot", x1, x2)

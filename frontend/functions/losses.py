@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from einkorn.autocast import single_precision
 from einkorn.convert import (
     as_choice,
     as_int,
@@ -49,6 +50,7 @@ def reduced(what: str, losses: Tensor, reduction: Any) -> Tensor:
     return mean(losses) if reduction == "mean" else sum_over(losses)
 
 
+@single_precision
 def cross_entropy(
     logits: Any,
     labels: Any,
@@ -93,6 +95,7 @@ def cross_entropy(
     return reduced(what, _of_probabilities(logs, target, weights, label_smoothing), reduction)
 
 
+@single_precision
 def nll_loss(
     log_probabilities: Any,
     labels: Any,
@@ -190,6 +193,7 @@ def _of_probabilities(
     return negative(sum_over(products if weights is None else multiply(products, weights), axis=-1))
 
 
+@single_precision
 def mse_loss(pred: Any, target: Any, /, *, reduction: str = "mean") -> Tensor:
     """The mean of the squared differences; the shapes must be equal."""
     a, b = meet("mse_loss", pred, target)

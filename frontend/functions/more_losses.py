@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from einkorn.autocast import single_precision
 from einkorn.convert import as_choice, as_flag, as_number, as_tensor, in_dtype, meet, normal_axis
 from einkorn.functions import elementwise as ew
 from einkorn.functions.losses import REDUCTIONS, reduced
@@ -48,12 +49,14 @@ def _weighted(what: str, losses: Tensor, weight: Any, reduction: Any) -> Tensor:
 # -- differences -----------------------------------------------------------------------------------
 
 
+@single_precision
 def l1_loss(pred: Any, target: Any, /, *, reduction: str = "mean") -> Tensor:
     """|pred - target|; the gradient is 0 where they are equal."""
     a, b = _pair("l1_loss", pred, target)
     return reduced("l1_loss", ew.abs(ew.subtract(a, b)), reduction)
 
 
+@single_precision
 def huber_loss(pred: Any, target: Any, /, *, delta: Any = 1.0, reduction: str = "mean") -> Tensor:
     """d**2 / 2 where |d| < delta, else delta * (|d| - delta / 2) (Huber, 1964)."""
     a, b = _pair("huber_loss", pred, target)
@@ -70,6 +73,7 @@ def _huber(a: Tensor, b: Tensor, limit: float) -> Tensor:
     return ew.multiply(least, ew.subtract(distance, ew.multiply(least, 0.5)))
 
 
+@single_precision
 def smooth_l1_loss(
     pred: Any, target: Any, /, *, beta: Any = 1.0, reduction: str = "mean"
 ) -> Tensor:
@@ -84,6 +88,7 @@ def smooth_l1_loss(
     return reduced(what, ew.divide(_huber(a, b, limit), limit), reduction)
 
 
+@single_precision
 def log_cosh_loss(pred: Any, target: Any, /, *, reduction: str = "mean") -> Tensor:
     """log(cosh(pred - target)), without overflow."""
     a, b = _pair("log_cosh_loss", pred, target)
@@ -95,6 +100,7 @@ def log_cosh_loss(pred: Any, target: Any, /, *, reduction: str = "mean") -> Tens
 # -- probabilities ---------------------------------------------------------------------------------
 
 
+@single_precision
 def binary_cross_entropy(
     pred: Any, target: Any, /, *, weight: Any = None, reduction: str = "mean"
 ) -> Tensor:
@@ -121,6 +127,7 @@ def _log(p: Tensor) -> Tensor:
     return ew.where(known, ew.log(ew.where(known, p, 1.0)), LEAST_LOG)
 
 
+@single_precision
 def binary_cross_entropy_with_logits(
     logits: Any,
     target: Any,
@@ -150,6 +157,7 @@ def binary_cross_entropy_with_logits(
     return _weighted(what, losses, weight, reduction)
 
 
+@single_precision
 def kl_div(
     log_pred: Any, target: Any, /, *, log_target: bool = False, reduction: str = "mean"
 ) -> Tensor:
@@ -176,6 +184,7 @@ def kl_div(
     return ew.divide(sum_over(losses), losses.shape[0])
 
 
+@single_precision
 def poisson_nll_loss(
     pred: Any,
     target: Any,
@@ -206,6 +215,7 @@ def poisson_nll_loss(
     return reduced(what, losses, reduction)
 
 
+@single_precision
 def gaussian_nll_loss(
     pred: Any,
     target: Any,
@@ -245,6 +255,7 @@ def _above_zero(x: Tensor) -> Tensor:
     return ew.clip(x, 0.0, None)
 
 
+@single_precision
 def hinge_loss(pred: Any, target: Any, /, *, margin: Any = 1.0, reduction: str = "mean") -> Tensor:
     """max(0, margin - target * pred) for targets 1 and -1; the gradient counts at the bend."""
     x, y = _pair("hinge_loss", pred, target)
@@ -252,6 +263,7 @@ def hinge_loss(pred: Any, target: Any, /, *, margin: Any = 1.0, reduction: str =
     return reduced("hinge_loss", losses, reduction)
 
 
+@single_precision
 def hinge_embedding_loss(
     pred: Any, target: Any, /, *, margin: Any = 1.0, reduction: str = "mean"
 ) -> Tensor:
@@ -262,12 +274,14 @@ def hinge_embedding_loss(
     return reduced("hinge_embedding_loss", ew.add(near, far), reduction)
 
 
+@single_precision
 def soft_margin_loss(pred: Any, target: Any, /, *, reduction: str = "mean") -> Tensor:
     """log(1 + exp(-target * pred)) for targets 1 and -1."""
     x, y = _pair("soft_margin_loss", pred, target)
     return reduced("soft_margin_loss", ew.softplus(ew.negative(ew.multiply(y, x))), reduction)
 
 
+@single_precision
 def margin_ranking_loss(
     first: Any, second: Any, target: Any, /, *, margin: Any = 0.0, reduction: str = "mean"
 ) -> Tensor:
@@ -299,6 +313,7 @@ def _broadcast_pair(what: str, x1: Any, x2: Any) -> tuple[Tensor, Tensor]:
     return a, b
 
 
+@single_precision
 def cosine_similarity(x1: Any, x2: Any, /, *, axis: int = -1, eps: Any = 1e-8) -> Tensor:
     """x1 . x2 / (max(|x1|, eps) * max(|x2|, eps)) along an axis; the operands broadcast."""
     what = "cosine_similarity"
@@ -317,6 +332,7 @@ def cosine_similarity(x1: Any, x2: Any, /, *, axis: int = -1, eps: Any = 1e-8) -
     return ew.cast(sum_over(ew.multiply(*parts), axis=at), a.dtype)
 
 
+@single_precision
 def cosine_embedding_loss(
     x1: Any, x2: Any, target: Any, /, *, margin: Any = 0.0, reduction: str = "mean"
 ) -> Tensor:
@@ -348,6 +364,7 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
     return ew.cast(ew.divide(dot, lengths), a.dtype)
 
 
+@single_precision
 def triplet_margin_loss(
     anchor: Any,
     positive: Any,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from einkorn.autocast import single_precision
 from einkorn.convert import as_flag, as_int, as_number, as_tensor, normal_axes, normal_axis
 from einkorn.functions.elementwise import (
     add,
@@ -79,6 +80,7 @@ def _placed(shape: Ints, axes: Ints) -> tuple[Ints, Ints]:
     return sizes, tuple(n if k in axes else 1 for k, n in enumerate(shape))
 
 
+@single_precision
 def layer_norm(
     x: Any, w: Any = None, b: Any = None, /, *, axes: Any = -1, eps: Any = 1e-5
 ) -> Tensor:
@@ -95,6 +97,7 @@ def layer_norm(
     return cast(_scaled(what, y, w, b, *_placed(tensor.shape, over)), tensor.dtype)
 
 
+@single_precision
 def rms_norm(x: Any, w: Any = None, /, *, axes: Any = -1, eps: Any = 1e-5) -> Tensor:
     """x / sqrt(mean(x**2) + eps) * w over axes (Zhang & Sennrich, 2019).
 
@@ -119,6 +122,7 @@ def _channel_axis(what: str, x: Tensor, axis: Any) -> int:
     return found
 
 
+@single_precision
 def group_norm(
     x: Any, groups: int, w: Any = None, b: Any = None, /, *, axis: int = -1, eps: Any = 1e-5
 ) -> Tensor:
@@ -132,6 +136,7 @@ def group_norm(
     return _grouped("group_norm", x, groups, w, b, axis, eps)
 
 
+@single_precision
 def instance_norm(
     x: Any, w: Any = None, b: Any = None, /, *, axis: int = -1, eps: Any = 1e-5
 ) -> Tensor:
@@ -180,6 +185,7 @@ def _in_columns(x: Tensor, groups: int, eps: float) -> Tensor:
 # -- batch -----------------------------------------------------------------------------------------
 
 
+@single_precision
 def batch_statistics(x: Any, /, *, axis: int = -1) -> tuple[Tensor, Tensor]:
     """The mean and the biased variance of each channel, over all other axes.
 
@@ -195,6 +201,7 @@ def batch_statistics(x: Any, /, *, axis: int = -1) -> tuple[Tensor, Tensor]:
     return to_shape(centre, size), to_shape(variance, size)
 
 
+@single_precision
 def batch_norm(
     x: Any,
     mean: Any,

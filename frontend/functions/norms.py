@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from einkorn.autocast import single_precision
 from einkorn.convert import as_flag, as_number, normal_axes
 from einkorn.functions.elementwise import (
     abs,
@@ -34,6 +35,7 @@ Axis = int | Sequence[int] | None
 MSG_ORD = "matrix_norm: ord must be 1, -1, 2, -2, inf, -inf, 'fro' or 'nuc', got {ord!r}"
 
 
+@single_precision
 def vector_norm(
     x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: int | float = 2
 ) -> Tensor:
@@ -81,6 +83,7 @@ def _root(total: Tensor, root: Any) -> Tensor:
     return where(nothing, total, root(where(nothing, 1, total)))
 
 
+@single_precision
 def matrix_norm(
     x: Any, /, *, keepdims: bool = False, ord: int | float | str | None = "fro"
 ) -> Tensor:

@@ -1,8 +1,10 @@
 """What the operators of Tensor compute: Python arithmetic for numbers, else the namespace.
 
 A run-time scalar stands for a Python number. With other numbers alone it follows Python: floats are
-float64, and division by zero gives infinity or NaN, since a compiled step raises nothing. What only
-integers, `//`, `%`, `**` or a comparison decide is computed now, for the number at hand.
+float64, and division by zero gives infinity or NaN, since a compiled step raises nothing. Sums,
+differences and products of integers are int64; the step checks that they fit. What does not fit,
+and what `//`, `%`, `**`, a quotient of integers or a comparison decide, is computed now, for the
+number at hand.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ from typing import Any
 from einkorn.convert import as_operand, concrete, in_dtype, is_weak
 from einkorn.functions import elementwise as ew
 from einkorn.functions import linear_algebra as la
-from einkorn.ir.dtypes import float64
+from einkorn.ir.dtypes import float64, int64
 from einkorn.ir.ops import Op
-from einkorn.recording import Value, apply, apply_elementwise
+from einkorn.recording import Value, apply, apply_elementwise, current_trace
 
 Function = Callable[..., Any]
 
@@ -29,6 +31,11 @@ _FLOAT_OPS: dict[Function, Op] = {
     ew.negative: Op.NEG,
     ew.abs: Op.ABS,
 }
+
+# The same when all operands are integers.
+_INT_OPS = (Op.ADD, Op.SUB, Op.MUL, Op.NEG)
+
+INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 
 # Each function that is an operator, and what it does with Python numbers.
 OPERATORS: dict[Function, Function] = {
@@ -75,6 +82,12 @@ def _of_numbers(function: Function, *numbers: Any) -> Any:
     """Python arithmetic of numbers, at least one of them known when the step runs."""
     what = function.__name__
     op = _FLOAT_OPS.get(function)
+    trace = current_trace.get()
+    if op in _INT_OPS and trace is not None and trace.branches is not None:
+        if all(map(_is_int64, numbers)):
+            value = _of_integers(trace, op, what, numbers)
+            if value is not None:
+                return value
     complex_too = any(isinstance(x, complex) for x in numbers)
     if op is None or complex_too or not any(map(_is_float, numbers)):
         return OPERATORS[function](*(concrete(x, what) for x in numbers))
@@ -82,6 +95,39 @@ def _of_numbers(function: Function, *numbers: Any) -> Any:
     value = apply(op, *operands) if len(operands) == 1 else apply_elementwise(op, *operands)
     value._weak = True
     return value
+
+
+def _of_integers(trace: Any, op: Op, what: str, numbers: tuple[Any, ...]) -> Any:
+    """Arithmetic of int64 numbers; the step checks that the result fits. None when it does not."""
+    operands = [in_dtype(what, x, int64) for x in numbers]
+    value = apply(op, *operands) if len(operands) == 1 else apply_elementwise(op, *operands)
+    value._weak = True
+    return None if trace.assume_not(_overflows(op, operands, value)) else value
+
+
+def _overflows(op: Op, operands: list[Any], value: Any) -> Any:
+    """Whether int64 arithmetic has wrapped around, as a bool scalar."""
+    if op is Op.NEG:
+        (x,) = operands
+        return apply(Op.AND, _below_zero(x), _below_zero(value))
+    x, y = operands
+    if op is not Op.MUL:
+        other = apply(Op.XOR, y, value) if op is Op.ADD else apply(Op.XOR, x, y)
+        return _below_zero(apply(Op.AND, apply(Op.XOR, x, value), other))
+    again = apply(Op.NE, apply(Op.FLOOR_DIV, value, y), x)
+    zero, least = in_dtype("", 0, int64), in_dtype("", INT_MIN, int64)
+    smallest = apply(Op.AND, apply(Op.EQ, x, least), apply(Op.EQ, y, in_dtype("", -1, int64)))
+    return apply(Op.OR, apply(Op.AND, apply(Op.NE, y, zero), again), smallest)
+
+
+def _below_zero(x: Any) -> Any:
+    return apply(Op.LT, x, in_dtype("", 0, int64))
+
+
+def _is_int64(number: Any) -> bool:
+    if isinstance(number, Value):
+        return number._type.dtype is int64
+    return type(number) is int and INT_MIN <= number <= INT_MAX
 
 
 def _is_float(number: Any) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from math import prod as product
 from typing import TYPE_CHECKING, Any
 
+from einkorn.autocast import single_precision
 from einkorn.convert import (
     as_flag,
     as_int,
@@ -80,16 +81,19 @@ def _total(op: Op, x: Any, axis: Axis, dtype: Any, keepdims: bool) -> Tensor:
     return _reduce(op, cast(tensor, wanted), axes, keepdims)
 
 
+@single_precision
 def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """The sum over axes, over all by default; 0 over nothing. Integers are summed in 64 bits."""
     return _total(Op.SUM, x, axis, dtype, keepdims)
 
 
+@single_precision
 def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """The product over axes, over all by default; 1 over nothing."""
     return _total(Op.PROD, x, axis, dtype, keepdims)
 
 
+@single_precision
 def cumulative_sum(
     x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
 ) -> Tensor:
@@ -102,6 +106,7 @@ def cumulative_sum(
     return _running(Op.CUMSUM, "cumulative_sum", x, axis, dtype, include_initial)
 
 
+@single_precision
 def cumulative_prod(
     x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
 ) -> Tensor:
@@ -182,6 +187,7 @@ def diff(
 # -- mean and variance -----------------------------------------------------------------------------
 
 
+@single_precision
 def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The arithmetic mean over axes; NaN over nothing. Integers give float32."""
     tensor = _as_float(as_tensor(x, "mean"))
@@ -197,6 +203,7 @@ def _count(x: Tensor, axes: Axes) -> int:
     return product(x.shape[axis] for axis in axes)
 
 
+@single_precision
 def var(
     x: Any, /, *, axis: Axis = None, correction: int | float = 0.0, keepdims: bool = False
 ) -> Tensor:
@@ -209,6 +216,7 @@ def var(
     return cast(_variance("var", tensor, axis, correction, keepdims), tensor.dtype)
 
 
+@single_precision
 def std(
     x: Any, /, *, axis: Axis = None, correction: int | float = 0.0, keepdims: bool = False
 ) -> Tensor:
@@ -320,6 +328,7 @@ def _along(op: Op, x: Any, axis: int) -> Tensor:
     return reorder(apply(op, reorder(tensor, tuple(order))), tuple(order))
 
 
+@single_precision
 def softmax(x: Any, /, *, axis: int = -1, where: Any = None) -> Tensor:
     """exp(x) divided by its sum along an axis.
 
@@ -333,11 +342,13 @@ def softmax(x: Any, /, *, axis: int = -1, where: Any = None) -> Tensor:
     return select(kept, _along(Op.SOFTMAX, tensor, axis), 0)
 
 
+@single_precision
 def softmin(x: Any, /, *, axis: int = -1) -> Tensor:
     """softmax(-x)."""
     return softmax(negative(_as_float(as_tensor(x, "softmin"))), axis=axis)
 
 
+@single_precision
 def log_softmax(x: Any, /, *, axis: int = -1) -> Tensor:
     """The logarithm of softmax, without its loss of accuracy."""
     return _along(Op.LOG_SOFTMAX, x, axis)
@@ -353,6 +364,7 @@ def _masked(what: str, x: Any, mask: Any) -> tuple[Tensor, Tensor]:
     return select(kept, tensor, -math.inf), kept
 
 
+@single_precision
 def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False, where: Any = None) -> Tensor:
     """The logarithm of the sum of exp(x) over axes, without overflow; -inf over nothing.
 

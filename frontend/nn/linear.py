@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+from einkorn.autocast import meet_in_autocast
 from einkorn.convert import as_tensor
 from einkorn.functions.linear_algebra import linear
 from einkorn.initializers import GlorotUniform, Zeros
@@ -37,8 +38,8 @@ def check_size(layer: str, name: str, value: Any) -> int:
 
 
 def check_dtype_of(layer: Module, x: Tensor, w: Tensor) -> None:
-    """DTypeError unless the input has the dtype of the layer's parameters."""
-    if x.dtype is not w.dtype:
+    """DTypeError unless the input has the dtype of the layer's parameters or autocast casts it."""
+    if x.dtype is not w.dtype and not meet_in_autocast(x.dtype, w.dtype):
         other = x.dtype if x.dtype.is_float else w.dtype
         path = module_path.get()
         raise DTypeError(

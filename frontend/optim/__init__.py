@@ -2,6 +2,7 @@
 
 from einkorn.optim.adam import Adam, AdamW
 from einkorn.optim.base import Optimizer, clip_by_global_norm, global_norm
+from einkorn.optim.scaler import LossScaler
 from einkorn.optim.sgd import SGD, Adagrad, Momentum, RMSProp
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "LossScaler",
     "Momentum",
     "Optimizer",
     "RMSProp",

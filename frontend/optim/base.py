@@ -17,7 +17,7 @@ from einkorn.container import Container, as_mapping, frozen
 from einkorn.convert import as_tensor, is_weak
 from einkorn.epochs import structure_changed
 from einkorn.functions import elementwise as ew
-from einkorn.ir.dtypes import float64
+from einkorn.ir.dtypes import bool_, float64
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError, StateError
 from einkorn.leaf import Leaf
 from einkorn.loading import LoadResult, load_leaves, write_all
@@ -169,9 +169,9 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         values = dict(nested.flat_items())
         wanted = self._matched(values, as_container(grads), list(values))
         new_values, new_state = self._advance(values, wanted, old)
-        rebuilt = iter([new_values.get(path, value) for path, value in values.items()])
+        ends = iter([new_values.get(path, value) for path, value in values.items()])
         merged = Container((path, new_state.get(path, value)) for path, value in old.flat_items())
-        return _rebuilt(params, rebuilt), merged
+        return rebuilt(params, ends), merged
 
     def _advance(
         self, params: Mapping[str, Any], grads: Mapping[str, Tensor], state: Container
@@ -214,31 +214,40 @@ class Optimizer(Watched, metaclass=_OptimizerType):
 
     # -- the shell -----------------------------------------------------------------------------
 
-    def step(self, grads: Any = None) -> None:
+    def step(self, grads: Any = None, *, when: Any = None) -> None:
         """Move the trainable parameters one step; when anything is refused, nothing changes.
 
         Args:
             grads: gradients in the structure of the parameters, as `value_and_grad(fn, model)`
                 gives them; None takes the `.grad` of the parameters, and skips those without one.
+            when: a bool that a compiled step may bring; where it is False nothing changes.
         """
         params = self._current_params()
-        trainable = [path for path, leaf in params.items() if leaf._trainable]
-        if grads is None:
-            own = {path: params[path].grad for path in trainable}
-            trainable = [path for path in trainable if own[path] is not None]
-            if not trainable:
-                raise StateError(MSG_NO_GRADS.format(name=type(self).__name__))
-            nested = Container((path, own[path]) for path in trainable)
-        else:
-            nested = as_container(grads)
-        matched = self._matched(params, nested, trainable)
+        matched = self._matched_now(params, grads)
         new_params, new_state = self._advance(params, matched, self._state)
+        if when is not None:
+            new_params = _chosen(when, new_params, params)
+            new_state = _chosen(when, new_state, self._state)
         write_all(
             (
                 *((params[path], value, path) for path, value in new_params.items()),
                 *((self._state[path], value, path) for path, value in new_state.items()),
             )
         )
+
+    def gradients(self, grads: Any = None) -> Container:
+        """The gradients that `step(grads)` would use, by path, checked."""
+        return Container(self._matched_now(self._current_params(), grads).items())
+
+    def _matched_now(self, params: Mapping[str, Leaf], grads: Any) -> dict[str, Tensor]:
+        trainable = [path for path, leaf in params.items() if leaf._trainable]
+        if grads is not None:
+            return self._matched(params, as_container(grads), trainable)
+        own = {path: params[path].grad for path in trainable}
+        trainable = [path for path in trainable if own[path] is not None]
+        if not trainable:
+            raise StateError(MSG_NO_GRADS.format(name=type(self).__name__))
+        return self._matched(params, Container((x, own[x]) for x in trainable), trainable)
 
     def _current_params(self) -> dict[str, Leaf]:
         """The parameters by path; StateError when those of the model are others by now."""
@@ -330,15 +339,24 @@ def _item(value: Any) -> Any:
     return as_container(value) if nested else value
 
 
-def _rebuilt(nest: Any, values: Any) -> Any:
+def _chosen(when: Any, new: Mapping[str, Tensor], old: Any) -> dict[str, Tensor]:
+    """New values where `when` holds, else the old ones."""
+    condition = as_tensor(when, "step")
+    if condition.dtype is not bool_ or condition.shape:
+        raise DTypeError(f"step: when is one bool, got {condition._type}")
+    with no_grad():
+        return {path: ew.where(condition, value, old[path]) for path, value in new.items()}
+
+
+def rebuilt(nest: Any, values: Any) -> Any:
     """The nest that `as_container` was given, with new ends; a Module becomes a Container."""
     if hasattr(nest, "_gradient_targets"):
         nest = nest.v
     if isinstance(nest, dict):
-        items = ((key, _rebuilt(value, values)) for key, value in nest.items())
+        items = ((key, rebuilt(value, values)) for key, value in nest.items())
         return Container(items) if isinstance(nest, Container) else dict(items)
     if isinstance(nest, (list, tuple)):
-        return type(nest)(_rebuilt(value, values) for value in nest)
+        return type(nest)(rebuilt(value, values) for value in nest)
     return next(values)
 
 
@@ -407,7 +425,7 @@ def clip_by_global_norm(grads: Any, max_norm: Any) -> Any:
         scale = ew.divide(max_norm, ew.maximum(norm, max_norm))
         ends = as_container(grads).to_flat_list()
         clipped = [_scaled(grad, scale) for grad in ends]
-    return _rebuilt(grads, iter(clipped))
+    return rebuilt(grads, iter(clipped))
 
 
 def _scaled(grad: Any, scale: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.autocast import autocast
 from einkorn.control import scan
 from einkorn.convert import as_int, as_tensor
 from einkorn.functions import elementwise as ew
@@ -29,6 +30,7 @@ from einkorn.random.parameters import (
 from einkorn.tensor import Tensor
 
 
+@autocast(enabled=False)
 def multivariate_normal(
     mean: Any, cov: Any, shape: Any = None, *, dtype: Any = None, key: Key | None = None
 ) -> Tensor:
@@ -104,6 +106,7 @@ def _spacing(x: Tensor) -> float:
     return float(np.finfo(x.dtype.numpy).eps)
 
 
+@autocast(enabled=False)
 def orthogonal(
     n: int,
     shape: Any = (),

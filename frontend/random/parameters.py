@@ -10,7 +10,7 @@ import numpy as np
 from einkorn.convert import as_tensor, check_dtype, in_dtype, is_weak
 from einkorn.functions import elementwise as ew
 from einkorn.functions.manipulation import as_sizes, common_shape
-from einkorn.ir.dtypes import DType, bfloat16, bool_, float16, float32, float64, uint64
+from einkorn.ir.dtypes import DType, bfloat16, float16, float32, float64, uint64
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError
 from einkorn.ir.ops import Op
 from einkorn.random.generator import Key, joined
@@ -109,7 +109,8 @@ def read(
     tensors: list[Tensor] = []
     for name, (value, limits) in parameters.items():
         tensor = in_dtype(what, value, dtype) if is_weak(value) else as_tensor(value, what)
-        if tensor.dtype is bool_ or isinstance(value, bool):
+        real = tensor.dtype.is_float or tensor.dtype.is_integer
+        if not real or isinstance(value, bool):
             raise DTypeError(f"{what}: {name} is a number, got {value!r}")
         limits.check(what, name, value)
         tensors.append(ew.cast(tensor, dtype))

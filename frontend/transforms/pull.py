@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from einkorn.ir.node import Node, alias, constant, make, placeholder, project
+from einkorn.ir.node import Node, alias, constant, make, project
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
-from einkorn.passes.autodiff import vjp
+from einkorn.passes.autodiff import jvp, vjp
 from einkorn.recording import (
     Record,
     Value,
@@ -74,7 +74,7 @@ def pull(
     roots, kept = tracked_roots(outputs)
     seeds = [_operand(cotangents[k]) for k in kept]
     found = vjp([root.node for root in roots], [seed.node for seed in seeds], nodes)
-    return _computed(found, types, roots, seeds, {})
+    return _computed(found, types, roots, seeds)
 
 
 def push(
@@ -82,26 +82,18 @@ def push(
     nodes: Sequence[Node],
     tangents: Sequence[Tensor],
 ) -> list[Tensor]:
-    """The tangents of outputs from those of nodes of the recording or the trace.
-
-    The cotangents of `nodes` are a linear function of cotangents u of the outputs: u -> J^T u. Its
-    own reverse, t -> J t, is what is wanted, and needs no rule that reverse mode does not have. The
-    value of u does not matter, because none of the nodes of J t depends on it.
-    """
+    """The tangents of outputs from those of nodes of the recording or the trace."""
     types = [x._type for x in outputs]
     trace = current_trace.get()
     if trace is not None:
         return _push_traced(trace, outputs, nodes, tangents)
     roots, kept = tracked_roots(outputs)
     seeds = [_operand(tangent) for tangent in tangents]
-    linear = [placeholder(root.node.tensor) for root in roots]
-    back = vjp([root.node for root in roots], linear, nodes)
-    rows = [(g, seed.node) for g, seed in zip(back, seeds) if g is not None]
     through: list[Node | None] = [None] * len(outputs)
-    for k, node in zip(kept, vjp([g for g, _ in rows], [t for _, t in rows], linear)):
+    found = jvp([root.node for root in roots], nodes, [seed.node for seed in seeds])
+    for k, node in zip(kept, found):
         through[k] = node
-    nothing = {u: np.broadcast_to(np.zeros((), u.dtype.numpy), u.shape) for u in linear}
-    return _computed(through, types, roots, seeds, nothing)
+    return _computed(through, types, roots, seeds)
 
 
 def _push_traced(
@@ -112,12 +104,12 @@ def _push_traced(
     if not kept or not nodes:
         return found
     roots = [trace.node_of(outputs[k]) for k in kept]
-    linear = [trace.node_of(unknown(trace, x.tensor)) for x in roots]
-    back = grad_nodes(trace, roots, linear, nodes, tracks=True)
     seeds = [trace.operand(tangent, depth() > 0) for tangent in tangents]
-    through = grad_nodes(trace, [trace.node_of(g) for g in back], seeds, linear)
-    for k, tangent in zip(kept, through):
-        found[k] = tangent
+    attrs = {"outputs": len(roots)} if len(roots) > 1 else {}
+    node = make(Op.GRAD, *roots, *nodes, *seeds, **attrs, forward=1)
+    trace.note(node)
+    for index, k in enumerate(kept):
+        found[k] = traced(project(node, index), trace, tracks=depth() > 0)
     return found
 
 
@@ -179,11 +171,10 @@ def _computed(
     types: Sequence[TensorType],
     roots: Sequence[Record],
     seeds: Sequence[Record],
-    more: dict[Any, Any],
 ) -> list[Tensor]:
     """The values of derivative nodes as tensors, zeros for None."""
     nested, region = depth() > 0, current_region.get()
-    known = {**known_values(tape(roots)), **known_values(seeds), **more}
+    known = {**known_values(tape(roots)), **known_values(seeds)}
     kept: dict[Any, Any] = {}
     wanted = [node for node in nodes if node is not None]
     arrays = iter(evaluate(wanted, known, kept if nested else None))

@@ -12,13 +12,17 @@ from __future__ import annotations
 from typing import Any
 
 from einkorn.ir.errors import IRError
-from einkorn.ir.host import complex, fourier, linalg
+from einkorn.ir.host import complex_numbers, fourier, linalg
 from einkorn.ir.host.rule import HostFunction
 from einkorn.ir.types import TensorType, Type
 
 Ints = tuple[int, ...]
 
-HOST: dict[str, HostFunction] = {**complex.FUNCTIONS, **fourier.FUNCTIONS, **linalg.FUNCTIONS}
+HOST: dict[str, HostFunction] = {
+    **complex_numbers.FUNCTIONS,
+    **fourier.FUNCTIONS,
+    **linalg.FUNCTIONS,
+}
 
 
 def host_function(name: str) -> HostFunction:

@@ -84,6 +84,14 @@ def _pinv(x: TensorType, rtol: TensorType) -> TensorType:
 # -- functions -------------------------------------------------------------------------------------
 
 
+def _run_qr(x: Array, complete: int) -> Any:
+    return np.linalg.qr(x, "complete" if complete else "reduced")
+
+
+def _run_svd(x: Array, full: int) -> Any:
+    return np.linalg.svd(x, full_matrices=bool(full))
+
+
 def _run_pinv(x: Array, rtol: Array) -> Array:
     """NumPy's pinv, which refuses empty matrices in a batch of its own way."""
     if x.size == 0:
@@ -162,24 +170,18 @@ def _solve_flops(a: TensorType, b: TensorType) -> float:
 
 
 FUNCTIONS: dict[str, HostFunction] = {
-    "cholesky": HostFunction(square, np.linalg.cholesky, _cubic(1 / 3)),
+    "cholesky": HostFunction(square, np.linalg.cholesky, _cubic(1 / 3), refuses=True),
     "det": HostFunction(_det, np.linalg.det, _cubic(2 / 3)),
-    "eig": HostFunction(_eig, _run_eig, _cubic(25)),
-    "eigh": HostFunction(_eigh, np.linalg.eigh, _cubic(9)),
-    "eigvals": HostFunction(_eigvals, _run_eigvals, _cubic(10)),
-    "eigvalsh": HostFunction(_eigvalsh, np.linalg.eigvalsh, _cubic(4 / 3)),
+    "eig": HostFunction(_eig, _run_eig, _cubic(25), refuses=True),
+    "eigh": HostFunction(_eigh, np.linalg.eigh, _cubic(9), refuses=True),
+    "eigvals": HostFunction(_eigvals, _run_eigvals, _cubic(10), refuses=True),
+    "eigvalsh": HostFunction(_eigvalsh, np.linalg.eigvalsh, _cubic(4 / 3), refuses=True),
     "expm": HostFunction(square, _run_expm, _cubic(30)),
-    "inv": HostFunction(square, np.linalg.inv, _cubic(2)),
-    "pinv": HostFunction(_pinv, _run_pinv, _cubic(26)),
-    "qr": HostFunction(
-        _qr,
-        lambda x, complete: np.linalg.qr(x, "complete" if complete else "reduced"),
-        _cubic(4),
-    ),
+    "inv": HostFunction(square, np.linalg.inv, _cubic(2), refuses=True),
+    "pinv": HostFunction(_pinv, _run_pinv, _cubic(26), refuses=True),
+    "qr": HostFunction(_qr, _run_qr, _cubic(4)),
     "slogdet": HostFunction(_slogdet, np.linalg.slogdet, _cubic(2 / 3)),
-    "solve": HostFunction(_solve, np.linalg.solve, _solve_flops),
-    "svd": HostFunction(
-        _svd, lambda x, full: np.linalg.svd(x, full_matrices=bool(full)), _cubic(22)
-    ),
-    "svdvals": HostFunction(_svdvals, np.linalg.svdvals, _cubic(8)),
+    "solve": HostFunction(_solve, np.linalg.solve, _solve_flops, refuses=True),
+    "svd": HostFunction(_svd, _run_svd, _cubic(22), refuses=True),
+    "svdvals": HostFunction(_svdvals, np.linalg.svdvals, _cubic(8), refuses=True),
 }

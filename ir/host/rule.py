@@ -20,11 +20,14 @@ class HostFunction:
         run: (arrays, parameters) -> an array, or a tuple of arrays. Axes in front of those that
             the function is about are examples, each computed by itself.
         flops: types of the operands -> about how many floating-point operations.
+        refuses: whether it raises for some values. Its first operand then is a stack of matrices,
+            and for the identity it does not.
     """
 
     infer: Callable[..., Type]
     run: Callable[..., Any]
     flops: Callable[..., float]
+    refuses: bool = False
 
 
 def inexact(*types: TensorType) -> TensorType:

@@ -15,7 +15,6 @@ BATCHING: dict[Op, Rule] = {
     **indexing.RULES,
     **convolution.RULES,
     **random_bits.RULES,
-    **random_bits.RULES,
     **windows.RULES,
 }
 
@@ -27,6 +26,7 @@ NOT_BATCHED: dict[Op, str] = {
     Op.INPUT: _SOURCE,
     Op.CONST: _SOURCE,
     Op.IOTA: _SOURCE,
+    Op.CHECK: "it belongs to a whole step, not to an example",
     Op.GRAD: "expand-autodiff comes before",
     Op.CALL: _REGION,
     Op.PROJECT: _REGION,

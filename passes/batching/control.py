@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from einkorn.ir.dtypes import bool_
+from einkorn.ir.dtypes import bool_, int64
 from einkorn.ir.graph import Graph
+from einkorn.ir.host import host_function
 from einkorn.ir.node import Node, constant, make, placeholder, project, substitute
 from einkorn.ir.ops import OPS, Op
 from einkorn.ir.types import TensorType
@@ -89,7 +90,29 @@ def spread_mask(mask: Node, shape: tuple[int, ...]) -> Node:
     return broadcast(reshape(mask, (*mask.shape, *(1,) * (len(shape) - 1))), shape)
 
 
-def masked_indices(indices: Node, batched: bool, mask: Node) -> Node:
+def masked_operands(
+    node: Node, operands: tuple[Node, ...], batched: Sequence[bool], mask: Node
+) -> tuple[Node, ...]:
+    """The operands of a node that can refuse, such that the examples that do not count do not."""
+    first, *rest = operands
+    if node.op is Op.HOST:
+        if not host_function(node.attr("function")).refuses:
+            return operands
+        return _masked_matrices(first, batched[0], mask), *rest
+    return first, _masked_indices(rest[0], batched[1], mask), *rest[1:]
+
+
+def _masked_matrices(x: Node, batched: bool, mask: Node) -> Node:
+    """Matrices that are the identity for the examples that do not count."""
+    *_, m, n = x.shape
+    down = broadcast(reshape(make(Op.IOTA, size=m, dtype=int64), (m, 1)), (m, n))
+    across = broadcast(make(Op.IOTA, size=n, dtype=int64), (m, n))
+    identity = make(Op.CAST, make(Op.EQ, down, across), dtype=x.dtype)
+    counts = spread_mask(mask, x.shape) if batched else broadcast(any_of(mask), x.shape)
+    return select(counts, x, broadcast(identity, x.shape))
+
+
+def _masked_indices(indices: Node, batched: bool, mask: Node) -> Node:
     """Indices that are 0 for the examples that do not count."""
     if batched:
         return select(spread_mask(mask, indices.shape), indices, zeros(indices.tensor))

@@ -20,7 +20,7 @@ from einkorn.passes.batching.control import (
     Operands,
     Results,
     batch_control,
-    masked_indices,
+    masked_operands,
     needs_mask,
 )
 from einkorn.passes.batching.rule import in_front
@@ -83,15 +83,15 @@ class _Walk:
     def visit(self, node: Node) -> None:
         """Make the new node of one whose operands were visited."""
         if node.op is Op.PROJECT and node.inputs[0] in self.results:
-            self.env[node], many = self.results[node.inputs[0]][node.attr("index")]
+            index: int = node.attr("index")
+            self.env[node], many = self.results[node.inputs[0]][index]
             if many:
                 self.batched.add(node)
             return
         operands = tuple(self.env[x] for x in node.inputs)
         flags = [x in self.batched for x in node.inputs]
-        if self.mask is not None and OPS[node.op].refuses and node.op is not Op.HOST:
-            indices = masked_indices(operands[1], flags[1], self.mask)
-            operands = (operands[0], indices, *operands[2:])
+        if self.mask is not None and OPS[node.op].refuses:
+            operands = masked_operands(node, operands, flags, self.mask)
         if self._is_region(node, flags):
             given = Operands(operands, flags, self.size, self.mask)
             batch = batch_call if node.op is Op.CALL else batch_control

@@ -11,9 +11,14 @@ from einkorn.ir.node import Node, make
 from einkorn.ir.ops import Op
 from einkorn.passes.build import div, mul, plus, select, zeros
 from einkorn.passes.gradients import elementwise, indexing, movement, reductions
-from einkorn.passes.gradients.linalg import HostRule, Results
 from einkorn.passes.gradients.matrices import conj, host, like, real
-from einkorn.passes.gradients.rule import Contributions, Rule, no_gradient
+from einkorn.passes.gradients.rule import (
+    Contributions,
+    HostRule,
+    Results,
+    Rule,
+    no_gradient,
+)
 
 
 def holomorphic(rule: Rule) -> Rule:

@@ -102,9 +102,12 @@ def _acos(node: Node, g: Node) -> Contributions:
 
 
 def _atan2(node: Node, g: Node) -> Contributions:
-    """g x / (x x + y y) and -g y / (x x + y y); NaN at (0, 0)."""
+    """g x / (x x + y y) and -g y / (x x + y y); 0 at (0, 0)."""
     y, x = node.inputs
-    share = div(g, add(mul(x, x), mul(y, y)))
+    none = zeros(x.tensor)
+    origin = make(Op.AND, make(Op.EQ, x, none), make(Op.EQ, y, none))
+    square = select(origin, filled(x.tensor, 1), add(mul(x, x), mul(y, y)))
+    share = zero_where(origin, div(g, square))
     return mul(share, x), neg(mul(share, y))
 
 

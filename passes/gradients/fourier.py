@@ -10,9 +10,8 @@ from einkorn.ir.dtypes import int64
 from einkorn.ir.node import Node, constant, make
 from einkorn.ir.ops import Op
 from einkorn.passes.build import add, broadcast, filled, reshape, select
-from einkorn.passes.gradients.linalg import HostRule, Results
 from einkorn.passes.gradients.matrices import host, real
-from einkorn.passes.gradients.rule import Contributions
+from einkorn.passes.gradients.rule import Contributions, HostRule, Results
 
 _BACKWARD, _ORTHO, _FORWARD = range(3)
 _ADJOINT = {_BACKWARD: _FORWARD, _ORTHO: _ORTHO, _FORWARD: _BACKWARD}
@@ -20,14 +19,16 @@ _ADJOINT = {_BACKWARD: _FORWARD, _ORTHO: _ORTHO, _FORWARD: _BACKWARD}
 
 def _fft(node: Node, g: Results) -> Contributions:
     """The transform in the other direction."""
-    axis, inverse, norm = node.attr("params")
+    params: tuple[int, int, int] = node.attr("params")
+    axis, inverse, norm = params
     return (host("fft", g[0], params=(axis, 1 - inverse, _ADJOINT[norm])),)
 
 
 def _rfft(node: Node, g: Results) -> Contributions:
     """The real part of the inverse transform of g, with zeros for the half that is not there."""
     (x,) = node.inputs
-    axis, norm = node.attr("params")
+    params: tuple[int, int] = node.attr("params")
+    axis, norm = params
     missing = x.shape[-axis] - node.shape[-axis]
     rank = len(x.shape)
     none = (0,) * rank
@@ -40,7 +41,8 @@ def _rfft(node: Node, g: Results) -> Contributions:
 def _irfft(node: Node, g: Results) -> Contributions:
     """The transform of g, doubled where an element stands for two of the whole spectrum."""
     (x,) = node.inputs
-    axis, n, norm = node.attr("params")
+    params: tuple[int, int, int] = node.attr("params")
+    axis, n, norm = params
     half = host("rfft", g[0], params=(axis, _ADJOINT[norm]))
     index = make(Op.IOTA, size=x.shape[-axis], dtype=int64)
     once = make(Op.EQ, index, filled(index.tensor, 0))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from einkorn.ir.node import Node
 from einkorn.passes.gradients import complex_numbers, fourier, linalg
-from einkorn.passes.gradients.linalg import HostRule, Results
-from einkorn.passes.gradients.rule import Contributions
+from einkorn.passes.gradients.rule import Contributions, HostRule, Results
 
 HOST_GRADIENTS: dict[str, HostRule] = {**complex_numbers.RULES, **fourier.RULES, **linalg.RULES}
 

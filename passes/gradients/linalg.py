@@ -16,8 +16,6 @@ are divided by, and the gradient is infinite or NaN. That of the values alone is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from einkorn.ir.dtypes import DType
 from einkorn.ir.errors import StateError
 from einkorn.ir.node import Node, make, project
@@ -45,12 +43,7 @@ from einkorn.passes.gradients.matrices import (
     upper,
     where,
 )
-from einkorn.passes.gradients.rule import Contributions
-
-Results = Mapping[int, Node]
-"""The cotangents of the results of a node, by index; 0 for an only result."""
-
-HostRule = Callable[[Node, Results], Contributions]
+from einkorn.passes.gradients.rule import Contributions, HostRule, Results
 
 MSG_COMPLETE = (
     "qr with mode='complete' has no gradient for matrices with more rows than columns, because the "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from einkorn.ir.node import Node
 
@@ -11,6 +11,13 @@ Contributions = Sequence[Node | None]
 
 Rule = Callable[[Node, Node], Contributions]
 """(node, cotangent of the node) -> contributions, written with ops that have rules themselves."""
+
+
+Results = Mapping[int, Node]
+"""The cotangents of the results of a host function, by index; 0 for an only result."""
+
+HostRule = Callable[[Node, Results], Contributions]
+"""(node, cotangents of its results) -> contributions."""
 
 
 def no_gradient(node: Node, cotangent: Node) -> Contributions:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from einkorn.codegen.llvm.templates.batched import batched
+from einkorn.codegen.llvm.templates.check import check
 from einkorn.codegen.llvm.templates.control import branch, scan_loop, while_loop
 from einkorn.codegen.llvm.templates.dot import tiled_dot
 from einkorn.codegen.llvm.templates.host import host_call
@@ -22,6 +23,7 @@ from einkorn.ir.loops import (
     ArgSort,
     Batched,
     Branch,
+    Check,
     Gather,
     HostCall,
     Pack,
@@ -41,6 +43,7 @@ from einkorn.ir.windows import WindowPick, WindowPlace, WindowSum
 TEMPLATES: dict[type, Callable[[Any, int], str]] = {
     Batched: batched,
     RandomBits: random_bits,
+    Check: check,
     Sequence: sequence,
     Scan: scan,
     ArgReduce: arg_reduce,

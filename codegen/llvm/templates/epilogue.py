@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from einkorn.codegen.llvm.expressions import evaluate
@@ -24,7 +24,7 @@ from einkorn.codegen.llvm.vectors import (
     to_storage,
 )
 from einkorn.ir.dtypes import DType
-from einkorn.ir.loops import Access, Epilogue
+from einkorn.ir.loops import PARTIALS, Access, Epilogue
 from einkorn.ir.ops import Op
 
 # Ops of one or two instructions: with no others an epilogue is unrolled over the registers.
@@ -34,7 +34,7 @@ _LIGHT = frozenset(
         *(Op.EQ, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE, Op.AND, Op.OR, Op.NOT),
     )
 )
-_LIGHT_STEPS = 6
+_LIGHT_STEPS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Finish:
         epilogue: what is computed and stored.
         dtype: the dtype of the dot, to which its accumulators are rounded first.
         bases: the address of each load, then of each store.
-        strides: their strides: outer batch, inner batch, row, column.
+        strides: their strides: outer batch, inner batch, rows, column.
     """
 
     epilogue: Epilogue
@@ -73,30 +73,39 @@ class Tile:
     """Where the results of one work item belong, and which of them are to be stored.
 
     Attributes:
-        origin: outer batch, inner batch, row and column of the first one.
+        origin: outer batch, inner batch, rows and column of the first one.
         rows, columns: the ranges to store, counted from the origin.
+        find: gives the row indices of a row counted from the origin, where rows have several.
     """
 
     origin: list[Value]
     rows: tuple[Value, Value]
     columns: tuple[Value, Value]
+    find: Callable[[Value], list[Value]] | None = None
 
 
 def read_finish(
-    w: Writer, epilogue: Epilogue, dtype: DType, pointers: Value, params: Value, first: int
+    w: Writer,
+    epilogue: Epilogue,
+    dtype: DType,
+    pointers: Value,
+    params: Value,
+    first: tuple[int, int],
+    axes: int = 4,
 ) -> Finish:
-    """Load the addresses (behind two operands) and strides (from parameter `first` on)."""
+    """Load the addresses and the strides, from these numbers of pointers and parameters on."""
     count = len(epilogue.loads) + len(epilogue.stores)
+    at, word = first
     return Finish(
         epilogue,
         dtype,
-        [pointer(w, pointers, 2 + k) for k in range(count)],
-        [[param(w, params, first + 4 * k + axis) for axis in range(4)] for k in range(count)],
+        [pointer(w, pointers, at + k) for k in range(count)],
+        [[param(w, params, word + axes * k + axis) for axis in range(axes)] for k in range(count)],
     )
 
 
 def places(w: Writer, finish: Finish, index: Sequence[Value]) -> list[Value]:
-    """The address of every access at an index: outer batch, inner batch, row, column."""
+    """The address of every access at an index: outer batch, inner batch, rows, column."""
     found: list[Value] = []
     for access, base, strides in zip(finish.accesses, finish.bases, finish.strides):
         offset = w.i64(0)
@@ -135,22 +144,23 @@ def finish_vector(
 def finish_stack(w: Writer, finish: Finish, tile: Tile, stack: Value, width: int) -> None:
     """Finish a tile that lies on the stack in rows of `width` elements.
 
-    for row in rows: for 16 columns at a time: finish_vector(stack[row][column:], ...)
+    for row in rows: for 16 columns at a time, or all: finish_vector(stack[row][column:], ...)
     """
-    outer, inner, first_row, first_column = tile.origin
+    lanes = min(PARTIALS, width)
+    outer, inner, first_row, *_, first_column = tile.origin
     wide = accumulator(finish.dtype)
     with w.loop(*tile.rows) as loop:
-        row = w.add(first_row, loop.index)
-        starts = places(w, finish, (outer, inner, row, first_column))
+        row = tile.find(loop.index) if tile.find else [w.add(first_row, loop.index)]
+        starts = places(w, finish, (outer, inner, *row, first_column))
         source = element(w, wide, stack, w.mul(loop.index, w.i64(width)))
 
         def body(index: Value, mask: Value | None, _: list[Value]) -> list[Value]:
-            total = load_lanes(w, wide, element(w, wide, source, index), mask)
-            at = moved(w, finish, starts, 3, index)
+            total = load_lanes(w, wide, element(w, wide, source, index), mask, lanes)
+            at = moved(w, finish, starts, -1, index)
             finish_vector(w, finish, at, w.add(first_column, index), total, mask)
             return []
 
-        sweep(w, *tile.columns, [], body)
+        sweep(w, *tile.columns, [], body, lanes)
 
 
 def _read(

@@ -28,7 +28,7 @@ _K_BLOCK = 256  # as much of a panel stays in the first-level cache while its ro
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One panel: `valid` rows of the source from address `source`, then zeros up to `width`.
+    """A line of k of one panel: `valid` rows of the source, then zeros up to `width`.
 
     Attributes:
         square: rows and steps of k that are transposed together in registers.
@@ -53,7 +53,7 @@ def _square_of(width: int, lanes: int) -> int:
 def pack(kernel: Pack, lanes: int) -> str:
     """LLVM text of Pack.
 
-    for panel in range(begin, end):
+    for panel in range(begin, end), for line of k:
         if adjacent rows: dst[k][:] = `width` elements of src, for every k
         else:             squares of rows and k where k is adjacent, then single elements
     """
@@ -61,29 +61,33 @@ def pack(kernel: Pack, lanes: int) -> str:
     dtype, width = kernel.dtype, kernel.width
     with w.function("kernel", signature()) as (pointers, params, begin, end, _):
         source, target = pointer(w, pointers, 0), pointer(w, pointers, 1)
-        inner, rows, k, *strides = (param(w, params, i) for i in range(1, 8))
+        inner, rows, lines, k, *strides = (param(w, params, i) for i in range(1, 10))
         with w.loop(begin, end) as loop:
             batch, index = divmod_(w, loop.index, ceil_div(w, rows, width))
             first = w.mul(index, w.i64(width))
             start = w.mul(first, strides[2])
             for part, stride in zip(divmod_(w, batch, inner), strides):
                 start = w.add(start, w.mul(part, stride))
-            wide_width = w.mul(k, w.i64(width))
-            panel = _Panel(
-                dtype,
-                width,
-                element(w, dtype, source, start),
-                element(w, accumulator(dtype), target, w.mul(loop.index, wide_width)),
-                smaller(w, w.sub(rows, first), w.i64(width)),
-                k,
-                strides[2],
-                strides[3],
-                _square_of(width, lanes),
-            )
-            with w.if_else(w.icmp("eq", panel.row_stride, w.i64(1))) as branches:
-                _copy_rows(w, panel)
-                branches.otherwise()
-                _copy_transposed(w, panel)
+            part = w.mul(k, w.i64(width))
+            panel_start = w.mul(w.mul(loop.index, lines), part)
+            with w.loop(w.i64(0), lines) as line:
+                at_source = w.add(start, w.mul(line.index, strides[3]))
+                at_target = w.add(panel_start, w.mul(line.index, part))
+                panel = _Panel(
+                    dtype,
+                    width,
+                    element(w, dtype, source, at_source),
+                    element(w, accumulator(dtype), target, at_target),
+                    smaller(w, w.sub(rows, first), w.i64(width)),
+                    k,
+                    strides[2],
+                    strides[4],
+                    _square_of(width, lanes),
+                )
+                with w.if_else(w.icmp("eq", panel.row_stride, w.i64(1))) as branches:
+                    _copy_rows(w, panel)
+                    branches.otherwise()
+                    _copy_transposed(w, panel)
     return w.module()
 
 

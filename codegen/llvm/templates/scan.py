@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from einkorn.codegen.llvm.expressions import convert
 from einkorn.codegen.llvm.text import Value, Writer, vector
 from einkorn.codegen.llvm.vectors import (
     accumulator,
@@ -20,7 +21,7 @@ from einkorn.codegen.llvm.vectors import (
     smaller,
     store,
 )
-from einkorn.ir.dtypes import DType
+from einkorn.ir.dtypes import DType, float32, float64
 from einkorn.ir.loops import PARTIALS, ArgReduce, Scan
 from einkorn.ir.ops import Op
 
@@ -36,8 +37,7 @@ def scan(kernel: Scan, lanes: int) -> str:
             total = total op x[o, i, j];  y[o, i, j] = total
     """
     w = Writer()
-    dtype = kernel.dtype
-    wide = accumulator(dtype)
+    dtype, wide = kernel.dtype, _running(kernel)
     with w.function("kernel", signature()) as (pointers, params, begin, end, _):
         x, out = pointer(w, pointers, 0), pointer(w, pointers, 1)
         n, inner = param(w, params, 1), param(w, params, 2)
@@ -48,12 +48,25 @@ def scan(kernel: Scan, lanes: int) -> str:
             with w.loop(w.i64(0), n, 1, [start]) as loop:
                 at = w.add(first, w.mul(loop.index, inner))
                 term = load(w, dtype, element(w, dtype, x, at), width)
+                if wide is float64:
+                    term = convert(w, dtype, wide, term)
                 total = combine(w, kernel.op, wide, loop.carried[0], term)
-                store(w, dtype, round_to(w, dtype, total), element(w, dtype, out, at))
+                if wide is float64:
+                    result = convert(w, wide, dtype, total)
+                else:
+                    result = round_to(w, dtype, total)
+                store(w, dtype, result, element(w, dtype, out, at))
                 loop.next = [total]
 
         _for_lines(w, begin, end, inner, body)
     return w.module()
+
+
+def _running(kernel: Scan) -> DType:
+    """The dtype of the running value."""
+    if kernel.dtype is float32 and kernel.op in (Op.SUM, Op.PROD):
+        return float64
+    return accumulator(kernel.dtype)
 
 
 def arg_reduce(kernel: ArgReduce, lanes: int) -> str:

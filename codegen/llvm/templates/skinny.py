@@ -73,7 +73,9 @@ def skinny_dot(kernel: SkinnyDot, lanes: int) -> str:
             words[1:4],
             [pointer(w, pointers, 0), *words[4:8]],
             [pointer(w, pointers, 1), *words[8:12]],
-            read_finish(w, kernel.epilogue, kernel.out, pointers, params, _FIRST_EPILOGUE_PARAM),
+            read_finish(
+                w, kernel.epilogue, kernel.out, pointers, params, (2, _FIRST_EPILOGUE_PARAM)
+            ),
             gcd(kernel.columns, 4 * lanes // wide.itemsize),
             8 if lanes == 8 else 16,
             w.alloca(register(wide), chains * kernel.rows * kernel.columns),
