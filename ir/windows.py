@@ -182,8 +182,8 @@ def place(keys: Array, updates: Array, **attrs: Ints) -> Array:
     """Each update added at the first largest key of its window, windows in order."""
     winner, _ = _winners(keys, **attrs)
     wide: Array = np.zeros(_flat(keys).shape, _accumulator(keys))
-    n: Array = np.arange(keys.shape[0])[:, None, None]
-    c: Array = np.arange(keys.shape[-1])
+    n = np.arange(len(keys)).reshape(-1, 1, 1)
+    c = np.arange(int(keys.shape[-1]))
     np.add.at(wide, (n, _flat(winner), c), _flat(updates).astype(wide.dtype))
     return wide.reshape(keys.shape).astype(keys.dtype)
 

@@ -30,11 +30,13 @@ WINDOWS: tuple[tuple[Shape, ...], ...] = (
 def windows() -> Iterator[Sample]:
     """Pooling of all kinds, over one to three axes."""
     names = ("window", "strides", "low", "high", "dilation", "interior")
-    for (sizes, *rows), channels in product(WINDOWS, (1, 3, 18)):
+    # Few channels everywhere, one and many where there is no padding and where there is.
+    for (sizes, *rows), channels in (*product(WINDOWS, (3,)), *product(WINDOWS[2:4], (1, 18))):
         attrs = dict(zip(names, rows))
         x = (2, *sizes, channels)
         note, taps = f"{sizes}x{channels}", float(np.prod(rows[0]))
-        dtypes, order = (NUMBERS, 2) if channels == 3 else (FLOATS, 0)
+        dtypes = NUMBERS if channels == 3 and len(sizes) == 1 else FLOATS
+        order = 2 if channels == 3 else 0
         args = (uniform(x),)
         yield Sample(Op.WINDOW_SUM, args, attrs, dtypes, order, 1e-6, 2.0, 3 * taps, note)
         gaps = attrs["interior"]

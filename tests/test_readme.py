@@ -90,6 +90,14 @@ def test_the_example_of_random_numbers_runs(tmp_path: Path) -> None:
     assert 0.9 < float(slope[len("Tensor(") :].split(",")[0]) < 1.1
 
 
+def test_the_example_of_neural_functions_learns(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "neural.md").read_text(encoding="utf-8")
+    script = tmp_path / "step.py"
+    script.write_text(block(document, "example", "python"), encoding="utf-8")
+    first, last = map(float, run(sys.executable, script, cwd=tmp_path).split())
+    assert last < first - 0.5
+
+
 def test_the_example_is_short() -> None:
     lines = block(README, "example", "python").splitlines()
     assert sum(bool(line.strip()) for line in lines) <= 30

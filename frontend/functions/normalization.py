@@ -19,7 +19,7 @@ from einkorn.functions.elementwise import (
     stop_gradient,
     subtract,
 )
-from einkorn.functions.manipulation import to_shape
+from einkorn.functions.manipulation import spread_to, to_shape
 from einkorn.functions.statistical import mean as mean_over
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import DTypeError, ShapeError
@@ -157,10 +157,29 @@ def _grouped(what: str, x: Any, groups: Any, w: Any, b: Any, axis: Any, eps: Any
     if count < 1 or channels % count:
         raise ShapeError(f"{what}: {channels} channels of {tensor._type} are no {count} groups")
     shape = tensor.shape
-    split = (*shape[:at], count, channels // count, *shape[at + 1 :])
-    over = tuple(k for k in range(1, len(split)) if k != at)
-    y = to_shape(_normalised(to_shape(wide, split), over, _eps(what, eps)), shape)
+    if at == tensor.ndim - 1 and prod(shape[1:at]) > 1:
+        y = _in_columns(wide, count, _eps(what, eps))
+    else:
+        split = (*shape[:at], count, channels // count, *shape[at + 1 :])
+        over = tuple(k for k in range(1, len(split)) if k != at)
+        y = to_shape(_normalised(to_shape(wide, split), over, _eps(what, eps)), shape)
     return cast(_scaled(what, y, w, b, *_placed(shape, (at,))), tensor.dtype)
+
+
+def _in_columns(x: Tensor, groups: int, eps: float) -> Tensor:
+    """[N, s..., C] normalised over groups: means of channels first, which read x as it lies."""
+    over = tuple(range(1, x.ndim - 1))
+    channels = x.shape[-1]
+    split = (x.shape[0], *(1,) * len(over), groups, channels // groups)
+
+    def mean_of_groups(values: Tensor) -> Tensor:
+        means = to_shape(mean_over(values, axis=over, keepdims=True), split)
+        of_groups = mean_over(means, axis=-1, keepdims=True)
+        return to_shape(spread_to(of_groups, split), (*split[:-2], channels))
+
+    centred = subtract(x, mean_of_groups(x))
+    variance = mean_of_groups(multiply(centred, centred))
+    return multiply(centred, reciprocal(sqrt(add(variance, eps))))
 
 
 # -- batch -----------------------------------------------------------------------------------------

@@ -146,7 +146,8 @@ def max_pool(
         padding: "valid" (none), "same" (ceil(size / stride) windows), a number for all sides, one
             for each axis, or (before, after) for each axis.
         ceil_mode: whether a last window may stand out behind.
-        data_format: "NHWC" for channels in the last axis, "NCHW" for the second; for any rank.
+        data_format: "NHWC" for channels in the last axis, "NCHW" for the second, for any rank;
+            "NWC", "NDHWC", "NCW" and "NCDHW" say the same.
     """
     tensor = channels_last("max_pool", x, data_format)
     attrs = _options("max_pool", tensor, window, stride, padding, dilation, ceil_mode)

@@ -177,6 +177,8 @@ def _extreme(
     what: str, combine: Callable[[Any, Any], Tensor], values: Any, ids: Any, count: Any
 ) -> Tensor:
     rows, places, segments = _segments(what, values, ids, count)
+    if rows.dtype.kind not in "fiu":
+        raise DTypeError(f"{what}: needs numbers with an order, got {rows._type}")
     start = _least(rows.dtype, largest=combine is minimum)
     best = _folded(combine, start, stop_gradient(rows), places, segments)
     if not rows.dtype.is_float or rows.size == 0:

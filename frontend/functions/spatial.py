@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
-FORMATS = ("NHWC", "NCHW")
+LAST = ("NWC", "NHWC", "NDHWC")
+FIRST = ("NCW", "NCHW", "NCDHW")
 MSG_RANK = (
     "{what}: needs examples, 1 to {most} spatial axes and channels, {order}, got {got}; add an "
     "axis with x[None]"
@@ -25,19 +26,19 @@ MSG_RANK = (
 
 def channels_last(what: str, x: Any, data_format: Any) -> Tensor:
     """`x` as [N, s..., C]; ShapeError unless it has one to three spatial axes."""
-    as_choice(what, "data_format", data_format, FORMATS)
+    as_choice(what, "data_format", data_format, (*LAST, *FIRST))
     tensor = as_tensor(x, what)
     if not 3 <= tensor.ndim <= 2 + MAX_SPATIAL:
-        order = "[N, s..., C]" if data_format == "NHWC" else "[N, C, s...]"
+        order = "[N, s..., C]" if data_format in LAST else "[N, C, s...]"
         raise ShapeError(
             MSG_RANK.format(what=what, most=MAX_SPATIAL, order=order, got=tensor._type)
         )
-    return tensor if data_format == "NHWC" else moveaxis(tensor, 1, -1)
+    return tensor if data_format in LAST else moveaxis(tensor, 1, -1)
 
 
 def in_format(x: Tensor, data_format: str) -> Tensor:
     """[N, s..., C] in the order that the caller uses."""
-    return x if data_format == "NHWC" else moveaxis(x, -1, 1)
+    return x if data_format in LAST else moveaxis(x, -1, 1)
 
 
 def per_axis(what: str, name: str, given: Any, count: int, least: int = 1) -> Ints:
@@ -62,13 +63,14 @@ def as_padding(
     "same" gives ceil(size / stride) windows, with the odd element of padding behind.
     """
     count = len(sizes)
-    if padding == "valid":
+    name = padding.lower() if isinstance(padding, str) else None
+    if name == "valid":
         return ((0, 0),) * count
-    if padding == "same":
+    if name == "same":
         rows = zip(sizes, window, strides, dilation)
         total = [max((max(-(-n // s), 1) - 1) * s + reach(w, d) - n, 0) for n, w, s, d in rows]
         return tuple((n // 2, n - n // 2) for n in total)
-    if isinstance(padding, str):
+    if name is not None:
         raise ShapeError(f"{what}: padding is 'valid', 'same' or integers, got {padding!r}")
     return _pairs(what, padding, count)
 
