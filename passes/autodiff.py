@@ -25,9 +25,9 @@ from einkorn.ir.types import TupleType
 from einkorn.passes.barrier import after
 from einkorn.passes.build import add, zeros
 from einkorn.passes.control_vjp import Backward, Tools, control_contributions
+from einkorn.passes.forward import Forward
 from einkorn.passes.gradients import gradient_rule
 from einkorn.passes.gradients.host import host_contributions
-from einkorn.passes.forward import Forward
 from einkorn.passes.joins import total
 from einkorn.passes.scan_variants import share_scans
 
