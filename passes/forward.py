@@ -224,9 +224,6 @@ _known: WeakKeyDictionary[Node, dict[Any, _Inputs]] = WeakKeyDictionary()
 def _stand_ins(graph: Graph, active: Sequence[bool]) -> _Inputs:
     """Inputs for a region that also takes tangents: for its params, and for their tangents."""
     key = (graph.params[1:], tuple(active))
-    known = _known.setdefault(graph.params[0], {})
-    if key not in known:
-        fresh = tuple(placeholder(x.tensor) for x in graph.params)
-        along = (placeholder(x.tensor) for x, moves in zip(graph.params, active) if moves)
-        known[key] = fresh, tuple(along)
-    return known[key]
+    fresh = tuple(placeholder(x.tensor) for x in graph.params)
+    along = tuple(placeholder(x.tensor) for x, moves in zip(graph.params, active) if moves)
+    return _known.setdefault(graph.params[0], {}).setdefault(key, (fresh, along))
