@@ -51,7 +51,7 @@ class Forward(NamedTuple):
                 moving = self._linear(node.inputs, known)
                 for k, tangent in enumerate(self._through(node, moving)):
                     part = project(node, k)
-                    if part.dtype.is_float:
+                    if part.dtype.is_inexact:
                         known[part] = tangent
         return self._linear(outputs, known)
 
@@ -60,7 +60,7 @@ class Forward(NamedTuple):
         unknown = {
             x: alias(zeros(x.tensor))  # to be linear in: the derivative is wanted, not the value
             for x in dict.fromkeys(outputs)
-            if not isinstance(x.type, TupleType) and x.dtype.is_float
+            if not isinstance(x.type, TupleType) and x.dtype.is_inexact
         }
         ends, given = list(unknown), list(unknown.values())
         back = self.vjp(ends, given, list(known), self.origins)
@@ -209,7 +209,7 @@ def _reached(order: Iterable[Node], wrt: set[Node]) -> set[Node]:
     """The nodes that depend on `wrt` in a way that carries a tangent."""
     found: set[Node] = set()
     for node in order:
-        carries = isinstance(node.type, TupleType) or node.type.dtype.is_float
+        carries = isinstance(node.type, TupleType) or node.type.dtype.is_inexact
         carries = carries and node.op is not Op.STOP_GRADIENT
         if carries and (node in wrt or not found.isdisjoint(node.inputs)):
             found.add(node)
@@ -224,9 +224,6 @@ _known: WeakKeyDictionary[Node, dict[Any, _Inputs]] = WeakKeyDictionary()
 def _stand_ins(graph: Graph, active: Sequence[bool]) -> _Inputs:
     """Inputs for a region that also takes tangents: for its params, and for their tangents."""
     key = (graph.params[1:], tuple(active))
-    known = _known.setdefault(graph.params[0], {})
-    if key not in known:
-        fresh = tuple(placeholder(x.tensor) for x in graph.params)
-        along = (placeholder(x.tensor) for x, moves in zip(graph.params, active) if moves)
-        known[key] = fresh, tuple(along)
-    return known[key]
+    fresh = tuple(placeholder(x.tensor) for x in graph.params)
+    along = tuple(placeholder(x.tensor) for x, moves in zip(graph.params, active) if moves)
+    return _known.setdefault(graph.params[0], {}).setdefault(key, (fresh, along))

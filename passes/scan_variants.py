@@ -30,10 +30,9 @@ def with_rows(node: Node, step: Graph, rows: Sequence[Node]) -> dict[Node, Node]
     count: int = node.attr("carries")
     known = list(step.outputs[count:])
     missing = tuple(row for row in dict.fromkeys(rows) if row not in known)
-    graphs = _extended.setdefault(step, {})
-    if missing not in graphs:
-        graphs[missing] = replace(step, outputs=(*step.outputs, *missing))
-    variant = make(Op.SCAN, *node.inputs, **(dict(node.attrs) | {"body": graphs[missing]}))
+    longer = replace(step, outputs=(*step.outputs, *missing))
+    body = _extended.setdefault(step, {}).setdefault(missing, longer)
+    variant = make(Op.SCAN, *node.inputs, **(dict(node.attrs) | {"body": body}))
     places = (*known, *missing)
     return {row: project(variant, count + places.index(row)) for row in rows}
 

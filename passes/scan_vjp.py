@@ -20,6 +20,7 @@ from functools import reduce
 from typing import NamedTuple
 
 from einkorn.ir.graph import Graph
+from einkorn.ir.host_calls import is_host_node
 from einkorn.ir.node import Node, is_const, make, placeholder, project, remake, substitute, toposort
 from einkorn.ir.ops import OPS, Op
 from einkorn.passes.build import add, reshape, transpose, zeros
@@ -182,6 +183,8 @@ def _frontier(
 def _is_cheap(node: Node) -> bool:
     """Whether computing a value again costs no more than storing it."""
     row = OPS[node.op]
+    if is_host_node(node):
+        return False
     if row.elementwise:
         return op_cost(node.op) <= _CHEAP_NS
     return row.view or node.op in (Op.PAD, Op.CONCAT)

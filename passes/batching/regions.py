@@ -128,18 +128,16 @@ class _Walk:
 
 def _stand_in(node: Node, size: int) -> Node:
     """The input of a whole batch that stands for one of an example."""
-    known = _wide.setdefault(node, {})
-    if size not in known:
-        known[size] = placeholder(TensorType(node.dtype, (size, *node.shape)))
-    return known[size]
+    wide = placeholder(TensorType(node.dtype, (size, *node.shape)))
+    return _wide.setdefault(node, {}).setdefault(size, wide)
 
 
 def _mask(graph: Graph, size: int) -> Node:
     """The input of the batch of a graph that says which examples count."""
-    known = _wide.setdefault(graph.params[0], {}) if graph.params else {}
-    if ("mask", size) not in known:
-        known["mask", size] = placeholder(TensorType(bool_, (size,)))
-    return known["mask", size]
+    mask = placeholder(TensorType(bool_, (size,)))
+    if not graph.params:
+        return mask
+    return _wide.setdefault(graph.params[0], {}).setdefault(("mask", size), mask)
 
 
 def batch_call(node: Node, operands: Operands, batch: Batch) -> Results:
