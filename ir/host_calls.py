@@ -75,15 +75,14 @@ def call_host(
         arrays: an array of exactly the type of each operand.
         results: the types of the results.
     """
-    name = host_name(op, attrs)
     rule = OPS[op].numpy
-    assert rule is not None, f"{name} has no reference"
-    dense = [np.ascontiguousarray(x).reshape(np.shape(x)) for x in arrays]  # a scalar stays one
+    assert rule is not None, f"{op.name.lower()} has no reference"
+    dense = [x if x.flags.c_contiguous else x.copy(order="C") for x in arrays]
     try:
         with np.errstate(all="ignore"):
             found: Any = rule(*dense, **attrs)
     except np.linalg.LinAlgError as error:
-        raise LinAlgError(f"{name}: {_reason(error)}") from None
+        raise LinAlgError(f"{host_name(op, attrs)}: {_reason(error)}") from None
     except EinkornError:
         raise
     except Exception as error:
@@ -92,9 +91,17 @@ def call_host(
         raise HostError(f"{name}: {type(error).__name__}: {error}") from error
     checked: list[Array] = [np.asarray(x) for x in (found if len(results) > 1 else (found,))]
     for x, wanted in zip(checked, results, strict=True):
+        text = f"{host_name(op, attrs)}: {type(error).__name__}: {error}"
+        raise HostError(text) from error
+    made: list[Array] = [np.asarray(x) for x in (found if len(results) > 1 else (found,))]
+    for k, (x, wanted) in enumerate(zip(made, results, strict=True)):
         if x.shape != wanted.shape or x.dtype != wanted.dtype.numpy:
-            raise HostError(f"{name}: gave {x.dtype}{list(x.shape)} instead of {wanted}")
-    return [np.ascontiguousarray(x).reshape(x.shape) for x in checked]
+            got = f"{x.dtype}{list(x.shape)}"
+            raise HostError(f"{host_name(op, attrs)}: gave {got} instead of {wanted}")
+        # Results are arrays of their own: an operand's memory may be written later.
+        if not (x.flags.owndata and x.flags.c_contiguous) or any(x is y for y in dense):
+            made[k] = x.copy(order="C")
+    return made
 
 
 def _reason(error: Exception) -> str:

@@ -91,7 +91,13 @@ def test_arrays_of_every_kind(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [np.array(["a"]), np.array([object()]), np.array([1j]), np.array(["2020"], "M8[D]")]
+    "bad",
+    [
+        np.array(["a"]),
+        np.array([object()]),
+        np.array([1j], "clongdouble"),
+        np.array(["2020"], "M8[D]"),
+    ],
 )
 def test_arrays_that_are_not_numbers_are_refused(bad: Any) -> None:
     step = ek.compile(lambda x: x)

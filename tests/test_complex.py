@@ -332,6 +332,22 @@ def test_descent() -> None:
     near(z.grad, 8 * z.numpy())
 
 
+def test_parts_do_not_share_memory_with_a_leaf() -> None:
+    """NumPy's `real` is a view, and that of one element is even dense."""
+    z = ek.Parameter(np.array([1 + 2j]))
+    kept = [ek.real(z), ek.imag(z), z.astype("complex128"), ek.sum(z, axis=0), ek.round(z)]
+    before = [np.asarray(x).copy() for x in kept]
+
+    @ek.compile
+    def step() -> None:
+        z.value = z * 3
+
+    for _ in range(3):
+        step()
+    for x, want in zip(kept, before):
+        assert_same_bits(np.asarray(x), want)
+
+
 def test_control_flow_and_checkpoint() -> None:
     def fn(z: Any) -> Any:
         def body(carry: Any, row: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from einkorn import fft, linalg
 from einkorn.convert import as_tensor
 from einkorn.functions import creation as cr
 from einkorn.functions import elementwise as ew
@@ -49,6 +50,7 @@ UFUNCS: dict[np.ufunc, Function] = {
     np.bitwise_or: ew.bitwise_or,
     np.bitwise_xor: ew.bitwise_xor,
     np.ceil: ew.ceil,
+    np.conjugate: fl.conj,
     np.copysign: fl.copysign,
     np.cos: ew.cos,
     np.cosh: ew.cosh,
@@ -162,6 +164,7 @@ def _squeeze(a: Any, axis: Any = None) -> Any:
 
 FUNCTIONS: dict[Function, Function] = {
     np.all: _named(st.all, "axis"),
+    np.angle: fl.angle,
     np.any: _named(st.any, "axis"),
     np.argmax: _named(st.argmax, "axis"),
     np.argmin: _named(st.argmin, "axis"),
@@ -177,6 +180,7 @@ FUNCTIONS: dict[Function, Function] = {
     np.expand_dims: _named(mv.expand_dims, "axis"),
     np.flip: _named(mv.flip, "axis"),
     np.full_like: _named(cr.full_like, "dtype", leading=2),
+    np.imag: fl.imag,
     np.max: _named(st.max, "axis"),
     np.mean: _named(st.mean, "axis"),
     np.min: _named(st.min, "axis"),
@@ -186,6 +190,7 @@ FUNCTIONS: dict[Function, Function] = {
     np.ones_like: _named(cr.ones_like, "dtype"),
     np.outer: la.outer,
     np.prod: _named(st.prod, "axis", "dtype"),
+    np.real: fl.real,
     np.repeat: _named(mv.repeat, "axis", leading=2),
     np.reshape: mv.reshape,
     np.roll: _named(mv.roll, "axis", leading=2),
@@ -208,4 +213,25 @@ FUNCTIONS: dict[Function, Function] = {
     np.var: _named(st.var, "axis"),
     np.where: ew.where,
     np.zeros_like: _named(cr.zeros_like, "dtype"),
+    np.linalg.matrix_norm: linalg.matrix_norm,
+    np.linalg.matrix_power: linalg.matrix_power,
+    np.linalg.solve: linalg.solve,
+    np.linalg.svd: _named(linalg.svd, "full_matrices"),
+    np.linalg.vector_norm: linalg.vector_norm,
+    **{
+        getattr(np.linalg, name): getattr(linalg, name)
+        for name in "cholesky det eig eigh eigvals eigvalsh inv pinv qr slogdet svdvals".split()
+    },
+    **{
+        getattr(np.fft, name): _named(getattr(fft, name), "n", "axis", "norm")
+        for name in "fft ifft rfft irfft hfft ihfft".split()
+    },
+    **{
+        getattr(np.fft, name): _named(getattr(fft, name), "s", "axes", "norm")
+        for name in "fftn ifftn rfftn irfftn".split()
+    },
+    **{
+        getattr(np.fft, name): _named(getattr(fft, name), "axes")
+        for name in ("fftshift", "ifftshift")
+    },
 }
