@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from einkorn.convert import as_number, as_tensor, normal_axis
 from einkorn.functions import elementwise as ew
+from einkorn.functions.floating import in_single
 from einkorn.functions.manipulation import cut
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import ShapeError
@@ -87,8 +88,7 @@ def softshrink(x: Any, threshold: Any = 0.5, /) -> Tensor:
 
 def tanhshrink(x: Any, /) -> Tensor:
     """x - tanh(x)."""
-    tensor = _floats("tanhshrink", x)
-    return ew.subtract(tensor, ew.tanh(tensor))
+    return in_single("tanhshrink", lambda x: ew.subtract(x, ew.tanh(x)), x)
 
 
 def softsign(x: Any, /) -> Tensor:
@@ -158,11 +158,13 @@ def logit(x: Any, /, eps: Any = None) -> Tensor:
     Args:
         eps: x is limited to [eps, 1 - eps] first, and the gradient is 0 outside.
     """
-    tensor = _floats("logit", x)
-    if eps is not None:
-        number = as_number("logit", eps, "eps is a number")
-        tensor = ew.clip(tensor, number, 1 - number)
-    return ew.log(ew.divide(tensor, ew.subtract(1.0, tensor)))
+    number = None if eps is None else as_number("logit", eps, "eps is a number")
+
+    def computed(x: Tensor) -> Tensor:
+        kept = x if number is None else ew.clip(x, number, 1 - number)
+        return ew.log(ew.divide(kept, ew.subtract(1.0, kept)))
+
+    return in_single("logit", computed, x)
 
 
 # -- gated -----------------------------------------------------------------------------------------

@@ -91,7 +91,9 @@ def attention(
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
-    fits = q.dtype.is_float and min(q.ndim, k.ndim, v.ndim) >= 2
+    if not q.dtype.is_float:
+        raise DTypeError(f"attention: needs floats, got {q._type}; use .astype('float32') first")
+    fits = min(q.ndim, k.ndim, v.ndim) >= 2
     fits = fits and q.shape[-1] == k.shape[-1] and k.shape[-2] == v.shape[-2]
     if fits and min(q.ndim, k.ndim, v.ndim) >= 3:
         heads, shared, values = q.shape[-3], k.shape[-3], v.shape[-3]
@@ -247,7 +249,9 @@ def rotary_embedding(
     """
     what = "rotary_embedding"
     tensor = as_tensor(x, what)
-    if tensor.ndim < 2 or tensor.shape[-1] % 2 or not tensor.dtype.is_float:
+    if not tensor.dtype.is_float:
+        raise DTypeError(f"{what}: needs floats, got {tensor._type}; use .astype('float32') first")
+    if tensor.ndim < 2 or tensor.shape[-1] % 2:
         raise ShapeError(f"{what}: needs floats [..., T, D] with an even D, got {tensor._type}")
     dtype = float32 if tensor.dtype.itemsize == 2 else tensor.dtype
     count, width = tensor.shape[-2:]

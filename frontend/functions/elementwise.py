@@ -21,7 +21,7 @@ from einkorn.host import host_op
 from einkorn.ir.dtypes import DType, bool_, float32
 from einkorn.ir.errors import DTypeError
 from einkorn.ir.ops import Op
-from einkorn.recording import Value, apply, apply_elementwise
+from einkorn.recording import Value, apply, apply_elementwise, current_trace
 
 if TYPE_CHECKING:
     from einkorn.tensor import Tensor
@@ -121,7 +121,11 @@ def remainder(x1: Any, x2: Any, /) -> Tensor:
 
 @single_precision
 def pow(x1: Any, x2: Any, /) -> Tensor:
-    """x1 ** x2. A Python int as exponent multiplies; any other exponent is the power function."""
+    """x1 ** x2. A Python int as exponent multiplies; any other exponent is the power function.
+
+    Integers multiply and wrap around. A negative exponent of one is refused where it is known;
+    where only a compiled step knows it, the result is 1 / x1 ** -x2 without its fraction.
+    """
     if isinstance(x2, Value) and x2._weak and not x2._type.dtype.is_float:
         x2 = concrete(x2, "an integer power")
     if type(x2) is int:
@@ -129,12 +133,34 @@ def pow(x1: Any, x2: Any, /) -> Tensor:
             raise DTypeError(f"pow: the exponent {shown(x2)} does not fit int64")
         return apply(Op.INTEGER_POW, as_tensor(x1, "pow"), exponent=x2)
     a, b = meet("pow", x1, x2)
-    if not a.dtype.is_inexact:
-        raise DTypeError(
-            f"pow: {a.dtype} to the power of a tensor is not supported; use a Python int as "
-            "exponent, or cast the base with .astype('float32')"
-        )
-    return apply_elementwise(Op.POW, a, b)
+    if a.dtype is bool_:
+        raise DTypeError("pow: bool has no arithmetic; cast with .astype('int32')")
+    return _whole_power(a, b) if a.dtype.is_integer else apply_elementwise(Op.POW, a, b)
+
+
+def _whole_power(x: Tensor, n: Tensor) -> Tensor:
+    """x ** n by squaring, from the lowest bit of n on."""
+    bits = n.dtype.bits
+    known = n._array if current_trace.get() is None else None
+    if known is not None:
+        if known.size and int(known.min()) < 0:
+            raise DTypeError(
+                "pow: an integer to a negative power is not an integer; cast the base with "
+                ".astype('float32')"
+            )
+        bits = int(known.max()).bit_length() if known.size else 0
+    elif n.dtype.kind == "i":
+        bits -= 1
+    square, power = x, where(equal(bitwise_and(n, 1), 0), 1, x)
+    for bit in range(1, bits):
+        square = multiply(square, square)
+        power = where(equal(bitwise_and(n, 1 << bit), 0), power, multiply(power, square))
+    if known is not None or n.dtype.kind == "u":
+        return power
+    # Only 1 and -1 have whole numbers as negative powers; those of n are its lowest bit's.
+    whole = equal(multiply(x, x), 1)
+    even = where(equal(bitwise_and(n, 1), 0), multiply(x, x), x)
+    return where(less(n, 0), where(bitwise_and(whole, less_equal(abs(x), 1)), even, 0), power)
 
 
 def maximum(x1: Any, x2: Any, /) -> Tensor:

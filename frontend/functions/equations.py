@@ -11,7 +11,7 @@ from einkorn.convert import as_flag, as_int, as_tensor, normal_axis
 from einkorn.functions.creation import eye, tril, triu
 from einkorn.functions.elementwise import add, multiply, subtract
 from einkorn.functions.factors import SlogdetResult, matrices, pinv
-from einkorn.functions.floating import floats
+from einkorn.functions.floating import floats, in_single
 from einkorn.functions.linear_algebra import matmul, numbers
 from einkorn.functions.manipulation import common_shape, concat, cut, spread_to, to_shape
 from einkorn.functions.statistical import sum
@@ -168,6 +168,10 @@ def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tensor:
     return sum(diagonal(x, offset=offset), axis=-1, dtype=dtype)
 
 
+def _minor(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    return subtract(multiply(a, b), multiply(c, d))
+
+
 def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     """The cross product of vectors of three elements along one axis; the others broadcast."""
     a, b = numbers("cross", x1, x2)
@@ -184,8 +188,9 @@ def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     place = len(shape) + axis
     a, b = spread_to(a, shape), spread_to(b, shape)
     one, two = ([cut(x, place, k, k + 1) for k in range(3)] for x in (a, b))
-    parts = [
-        subtract(multiply(one[i], two[j]), multiply(one[j], two[i]))
-        for i, j in ((1, 2), (2, 0), (0, 1))
-    ]
+    places = ((1, 2), (2, 0), (0, 1))
+    if a.dtype.is_float:
+        parts = [in_single("cross", _minor, one[i], two[j], one[j], two[i]) for i, j in places]
+    else:
+        parts = [_minor(one[i], two[j], one[j], two[i]) for i, j in places]
     return concat(parts, axis=place)

@@ -110,7 +110,9 @@ def nll_loss(
     what = "nll_loss"
     logs, target = as_tensor(log_probabilities, what), as_tensor(labels, what)
     axis = normal_axis(what, axis, logs.ndim)
-    if not logs.dtype.is_float or not _are_classes(what, logs, target, axis):
+    if not logs.dtype.is_float:
+        raise DTypeError(f"{what}: log probabilities must be floats, got {logs._type}")
+    if not _are_classes(what, logs, target, axis):
         raise ShapeError(
             f"{what}: needs floats and integer labels, got {logs._type}, {target._type}"
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from einkorn.autocast import single_precision
 from einkorn.convert import as_choice, as_flag, as_number, as_tensor, in_dtype, meet, normal_axis
 from einkorn.functions import elementwise as ew
+from einkorn.functions.floating import in_single
 from einkorn.functions.losses import REDUCTIONS, reduced
 from einkorn.functions.statistical import sum as sum_over
 from einkorn.ir.dtypes import float32
@@ -92,9 +93,13 @@ def smooth_l1_loss(
 def log_cosh_loss(pred: Any, target: Any, /, *, reduction: str = "mean") -> Tensor:
     """log(cosh(pred - target)), without overflow."""
     a, b = _pair("log_cosh_loss", pred, target)
-    d = ew.abs(ew.subtract(a, b))
-    losses = ew.subtract(ew.add(d, ew.softplus(ew.multiply(d, -2.0))), math.log(2))
+    losses = in_single("log_cosh_loss", _log_cosh, a, b)
     return reduced("log_cosh_loss", losses, reduction)
+
+
+def _log_cosh(a: Tensor, b: Tensor) -> Tensor:
+    d = ew.abs(ew.subtract(a, b))
+    return ew.subtract(ew.add(d, ew.softplus(ew.multiply(d, -2.0))), math.log(2))
 
 
 # -- probabilities ---------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def cumulative_max(x: Any, /, *, axis: int | None = None) -> Tensor:
         axis: may be left out for one-dimensional tensors.
     """
     tensor, axis = _one_axis("cumulative_max", x, axis)
-    return apply(Op.CUMMAX, tensor, axis=axis)
+    return _running_extreme(Op.CUMMAX, tensor, axis)
 
 
 def cumulative_min(x: Any, /, *, axis: int | None = None) -> Tensor:
@@ -136,7 +136,13 @@ def cumulative_min(x: Any, /, *, axis: int | None = None) -> Tensor:
         axis: may be left out for one-dimensional tensors.
     """
     tensor, axis = _one_axis("cumulative_min", x, axis)
-    return apply(Op.CUMMIN, tensor, axis=axis)
+    return _running_extreme(Op.CUMMIN, tensor, axis)
+
+
+def _running_extreme(op: Op, x: Tensor, axis: int) -> Tensor:
+    """A running maximum or minimum; False counts as 0, True as 1."""
+    numbers = cast(x, uint8) if x.dtype is bool_ else x
+    return cast(apply(op, numbers, axis=axis), x.dtype)
 
 
 def _one_axis(what: str, x: Any, axis: int | None) -> tuple[Tensor, int]:
