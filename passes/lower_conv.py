@@ -36,7 +36,9 @@ from einkorn.passes.views import View, dense_strides, merge_axes
 Ints = tuple[int, ...]
 
 _EVERYWHERE = (1 << 63) - 1
-_PACK_NS = 0.05  # a byte of the filter
+_PACK_NS = 0.05  # a byte written to panels
+_PACK_FAR_NS = 0.12  # the same for what comes from afar
+_APART = 1.1  # how much longer it takes where a row of columns lies apart from the next one
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,27 +125,36 @@ def conv(
         [(view.strides[0], *across), nothing, *(row[:-1] for row in found.strides)],
     )
     rest = [(0,) * len(w.shape[1:])] * len(found.strides)
-    k = _Axes.merged(
-        w.shape[1:],
-        [(*inside, view.strides[-1]), dense_strides(w.shape[1:]), *rest],
-    )
+    of_filter = dense_strides(w.shape[1:])
+    if depthwise:
+        of_filter = tuple(groups * step for step in of_filter)
+    k = _Axes.merged(w.shape[1:], [(*inside, view.strides[-1]), of_filter, *rest])
     last = [row[-1] for row in found.strides]
+    label = lowering.label(node, (node, *members))
     if depthwise:
         batch = _Axes((1,), ((0,),) * (2 + len(last)))
-        columns, columns_of = groups, (1, 1, *last)
-    else:
-        steps = [channels * view.strides[-1], 1, *(each * stride for stride in last)]
-        batch = _Axes((groups,), tuple((step,) for step in steps))
-        columns, columns_of = each, (0, 1, *last)
-    problem = _Problem(node, batch, rows, k, columns, columns_of, False, depthwise)
+        problem = _Problem(node, batch, rows, k, groups, (1, 1, *last), True, True)
+        choice = choose_tile(lowering.machine, node.dtype, problem.shape())
+        across = copied(lowering, _channels_last(lowering.view(w)))
+        operands = lowering.operand(view), lowering.operand(across)
+        _emit(lowering, problem, choice, operands, found, label)
+        return
+    steps = [channels * view.strides[-1], 1, *(each * stride for stride in last)]
+    batch = _Axes((groups,), tuple((step,) for step in steps))
+    problem = _Problem(node, batch, rows, k, each, (0, 1, *last), False)
     choice = choose_tile(lowering.machine, node.dtype, problem.shape())
     filter = lowering.view(w)
     if len(merge_axes(w.shape[1:], [filter.strides[1:]])[0]) > 2:
         filter = lowering.dense(w)
-    label = lowering.label(node, (node, *members))
     source = _Source(filter, w.shape[1:], filter.strides[1:], filter.strides[0])
     problem, panels = _with_panels(lowering, problem, source, choice, label)
     _emit(lowering, problem, choice, (lowering.operand(view), panels), found, label)
+
+
+def _channels_last(view: View) -> View:
+    """The filter of a depthwise convolution as [k..., channels]."""
+    shape, strides = view.shape, view.strides
+    return View(view.base, view.offset, (*shape[1:], shape[0]), (*strides[1:], strides[0]))
 
 
 def conv_filter(
@@ -158,7 +169,13 @@ def conv_filter(
             views[place] = lowering.dense(operand)
     problems = _filter_problems(node, views[0], views[1], found)
     choices = [choose_tile(lowering.machine, node.dtype, problem.shape()) for problem in problems]
-    number = min(range(len(choices)), key=lambda k: choices[k].dot_ns)
+    pack_ns = g.tensor.nbytes * _PACK_FAR_NS
+    costs = [
+        choice.dot_ns * prod(problem.batch.extents) * (_APART if problem.in_place else 1.0)
+        + (0.0 if problem.in_place else pack_ns)
+        for problem, choice in zip(problems, choices)
+    ]
+    number = costs.index(min(costs))
     problem, choice = problems[number], choices[number]
     operands = [lowering.operand(view) for view in views]
     label = lowering.label(node, (node, *members))
@@ -167,7 +184,7 @@ def conv_filter(
             views[1] = lowering.dense(g)
         source = _Source(views[1], g.shape[:-1], views[1].strides[:-1], 1)
         problem, operands[1] = _with_panels(lowering, problem, source, choice, label)
-    elif not problem.diagonal:
+    elif number == 0 and not problem.diagonal:
         operands.reverse()
     _emit(lowering, problem, choice, operands, found, label)
 
@@ -235,14 +252,14 @@ def _filter_problems(node: Node, x: View, g: View, found: _Results) -> list[_Pro
     of_results = [row[0] for row in found.strides]
     of_input = [row[-1] for row in found.strides]
 
-    def problem(turned: bool) -> _Problem:
-        """Rows are the results; or `turned` the input, with the results in panels."""
+    def problem(turned: bool, in_place: bool) -> _Problem:
+        """Rows are the results, or `turned` the input."""
         order = (0, 1) if turned else (1, 0)
         rows, across = (of_input, of_results) if turned else (of_results, of_input)
         sizes = (columns, each) if turned else (each, columns)
         pick = [*order, *range(2, 2 + count)]
         outer, inner = ([table[p] for p in pick] for table in (outside, k))
-        if turned:
+        if not in_place:
             outer[1], inner[1] = (1, *outer[1][1:]), dense_strides(extents)
         return _Problem(
             node,
@@ -251,10 +268,10 @@ def _filter_problems(node: Node, x: View, g: View, found: _Results) -> list[_Pro
             _Axes.merged(extents, inner),
             sizes[1],
             (0, 1, *across),
-            not turned,
+            in_place,
         )
 
-    return [problem(False), problem(True)]
+    return [problem(False, True), problem(True, True), problem(True, False)]
 
 
 def _depthwise_filter(node: Node, x: View, g: View, found: _Results) -> _Problem:

@@ -247,6 +247,8 @@ def _one_tile(
     first_n = smaller(w, wanted_n, dot.right.last)
     runs = _runs(w, dot, first_m)
     heads = _heads(w, dot, (outer, inner), runs)
+    if kernel.diagonal:
+        heads = [element(w, kernel.dtype, head, first_n) for head in heads]
     right = dot.right.at(w, kernel.dtype, (outer, inner, first_n))
     masks = [
         _mask(w, dot, w.sub(w.sub(n, first_n), w.i64(c * dot.width))) if kernel.masked else None
