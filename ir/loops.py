@@ -357,7 +357,7 @@ class TiledDot:
         run: how many rows follow each other evenly; 0: all of a tile.
         unfinished: whether sums are put down and taken up again between parts of k.
         diagonal: the left operand has the columns of the right one, adjacent, instead of one
-            element for all of them: a depthwise convolution.
+            element for all of them: a depthwise convolution. Both are in place.
     """
 
     dtype: DType

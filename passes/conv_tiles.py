@@ -72,6 +72,7 @@ def choose_tile(machine: Machine, dtype: DType, shape: Shape) -> Choice:
         for rows in _ROWS
         if rows <= shape.rows
         and (rows + 1) * vectors + 1 <= registers
+        and rows <= (14 if registers == 32 else 8)
         and _fits(shape, vectors, lanes)
         and _heads(shape, rows) <= _HEADS
     ]

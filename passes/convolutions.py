@@ -1,11 +1,13 @@
-"""The normal form of convolutions: what is left is inside of the input, and nothing is in between.
+"""The normal form of convolutions: all that they read lies inside of the input.
 
     conv(x, w, low, high, ...) -> conv(pad(x), w, ...)
     conv of a half type        -> cast(conv(cast(x), cast(w)))
 
 With gaps between the elements of the input (`interior`), results whose windows meet the same
 positions form a phase: a convolution without gaps with a part of the filter. The phases interleave
-to the whole. A transposed convolution with stride 2 by 2 is four small ones.
+to the whole. A transposed convolution with stride 2 by 2 is four small ones. Lowering makes a
+launch for each phase; `conv_filter`, and a `conv` of which some results meet nothing, are put
+together of their phases here.
 
     x     a . b . c        results 0, 2, ... meet window positions 0, 2
     w     0 1 2            results 1, 3, ... meet position 1
@@ -47,10 +49,15 @@ class Phase:
     axis: Axis
 
 
+def period(axis: Axis) -> int:
+    """How far apart results are that meet the same positions of the window."""
+    return axis.spacing // gcd(axis.spacing, axis.stride)
+
+
 def phases(axis: Axis) -> list[Phase]:
     """The phases of an axis in which anything meets; all have as many results as the longest."""
     gap = axis.spacing
-    every, step = gap // gcd(gap, axis.stride), gap // gcd(gap, axis.dilation)
+    every, step = period(axis), gap // gcd(gap, axis.dilation)
     count = -(-axis.results // every)
     found: list[Phase] = []
     for first in range(min(every, axis.results)):
@@ -65,7 +72,8 @@ def phases(axis: Axis) -> list[Phase]:
     return found
 
 
-def _attributes(node: Node) -> dict[str, Any]:
+def attributes(node: Node) -> dict[str, Any]:
+    """The attributes of a convolution that `axes_of` takes."""
     names = ("strides", "low", "high", "interior", "dilation")
     return {name: node.attr(name) for name in names}
 
@@ -113,25 +121,44 @@ def _framed(x: Node, axes: Sequence[Axis]) -> Node:
 
 
 def normal_conv(node: Node) -> Node | None:
-    """conv(x, w) -> conv(pad(x), w), by phases where there are gaps; halves in float32"""
+    """conv(x, w) -> conv(pad(x), w), with nothing of x outside; halves in float32"""
     x, w = node.inputs
     if node.tensor.size == 0 or prod(w.shape[1:]) == 0:
         return zeros(node.tensor)
-    if _is_normal(node):
-        return None
-    axes = axes_of(x.shape[1:-1], w.shape[1:-1], **_attributes(node))
+    axes = axes_of(x.shape[1:-1], w.shape[1:-1], **attributes(node))
+    of_axes = [phases(axis) for axis in axes]
     source, filter = _widened(x), _widened(w)
+    if any(len(found) < min(period(axis), axis.results) for found, axis in zip(of_axes, axes)):
+        return _narrowed(_conv_of_some(node, source, filter, axes), node)
+    low = [max(0, *(phase.axis.low for phase in found)) for found in of_axes]
+    high = [
+        max(0, *(_exactly(axis, phase).high for phase in found))
+        for axis, found in zip(axes, of_axes)
+    ]
+    if source is x and not any((*low, *high)):
+        return None
+    attrs = dict(node.attrs)
+    for name, widths in (("low", low), ("high", high)):
+        rows = zip(attrs[name], widths, axes)
+        attrs[name] = tuple(have - width * axis.spacing for have, width, axis in rows)
+    around = {"low": (0, *low, 0), "high": (0, *high, 0), "interior": (0,) * len(x.shape)}
+    if any((*low, *high)):
+        source = make(Op.PAD, source, constant(source.dtype, 0), **around)
+    return _narrowed(make(Op.CONV, source, filter, **attrs), node)
+
+
+def _conv_of_some(node: Node, x: Node, w: Node, axes: Sequence[Axis]) -> Node:
+    """A convolution of which some results meet nothing: the phases of the others, and zeros."""
     parts: dict[Ints, Node] = {}
     for chosen in product(*map(phases, axes)):
-        piece = filter
+        piece = w
         for place, phase in enumerate(chosen, 1):
             piece = _every(piece, place, phase.start, phase.step)
         key = tuple(phase.first for phase in chosen)
         inner = [phase.axis for phase in chosen]
-        parts[key] = _simple(Op.CONV, source, piece, inner, node.attr("groups"))
-    rows = [axis.spacing // gcd(axis.spacing, axis.stride) for axis in axes]
-    every = tuple(min(count, axis.results) for count, axis in zip(rows, axes))
-    return _narrowed(_interleaved(parts, every, node.shape, source), node)
+        parts[key] = _simple(Op.CONV, x, piece, inner, node.attr("groups"))
+    every = tuple(min(period(axis), axis.results) for axis in axes)
+    return _interleaved(parts, every, node.shape, x)
 
 
 def normal_conv_filter(node: Node) -> Node | None:
@@ -141,7 +168,7 @@ def normal_conv_filter(node: Node) -> Node | None:
         return zeros(node.tensor)
     if _is_normal(node):
         return None
-    axes = axes_of(x.shape[1:-1], node.attr("window"), **_attributes(node))
+    axes = axes_of(x.shape[1:-1], node.attr("window"), **attributes(node))
     source, results = _widened(x), _widened(g)
     steps = [axis.spacing // gcd(axis.spacing, axis.dilation) for axis in axes]
     steps = [min(step, axis.window) for step, axis in zip(steps, axes)]

@@ -28,7 +28,7 @@ from einkorn.passes.costs import LAUNCH_NS, grain_of, loop_cost
 from einkorn.passes.launches import Buffer, Launch
 from einkorn.passes.loop_launches import inner_class
 from einkorn.passes.lower import Lowering, expression
-from einkorn.passes.tiles import Matrix, choose, skinny
+from einkorn.passes.tiles import PIECES_OF_PARTS, Matrix, choose, skinny
 from einkorn.passes.views import View, dense_strides, merge_axes, whole
 
 Ints = tuple[int, ...]
@@ -271,13 +271,27 @@ def tiled(lowering: Lowering, product: Product) -> None:
             operands.append(side.operand)
             places.append((*side.strides[:2], row, row, step, max(side.rows - width, 0)))
     adjacent = choice.pack_left_ns > 0 or left.matrix.adjacent_rows
-    kernel = TiledDot(wide, node.dtype, rows, columns, adjacent, choice.masked, finish.epilogue)
-    sizes = (*product.batch, left.rows, right.rows, k, choice.block)
+    part = choice.part
+    kernel = TiledDot(
+        wide,
+        node.dtype,
+        rows,
+        columns,
+        adjacent,
+        choice.masked,
+        finish.epilogue,
+        unfinished=part > 0,
+    )
+    sizes = (*product.batch, left.rows, right.rows, k, choice.block, *((part,) if part else ()))
     outer, inner, _, _, step, last = places[1]
     params = (*sizes, *places[0], outer, inner, k if choice.pack_right_ns else 1, step, last)
     work = product.matrices * -(-left.rows // rows) * -(-right.rows // columns)
     cost = product.matrices * choice.dot_ns
-    launch_product(lowering, product, kernel, finish, operands, params, work, cost)
+    sums, grain = None, 0
+    if part:
+        sums = Buffer("unfinished sums", work * rows * columns * wide.itemsize)
+        grain = -(-work // PIECES_OF_PARTS)
+    launch_product(lowering, product, kernel, finish, operands, params, work, cost, sums, grain)
 
 
 def packed(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil
+from math import ceil, gcd
 
 from einkorn.ir.dtypes import DType
 from einkorn.ir.loops import PARTIALS
@@ -42,8 +42,13 @@ _SECOND = 1 << 20  # the same for the second level
 _ACROSS = 1 << 18  # the same for a left operand whose rows are adjacent: other lines for each k
 _PAGE = 4096  # rows this far apart share one set of the first-level cache
 _WAYS = 10  # and more of them than this, beside the right operand, push each other out
+_SET_WAYS = 8  # lines in a set where caches are small
 _CONFLICT = 0.2  # cycles of each k, for each such row
 _BEYOND = 1.5  # how much longer steps take with a strided operand that does not stay there
+_SET = 3.0  # cycles of each line of 64 bytes whose set of the first-level cache is overfull
+_PART_BYTES = 1 << 15  # of a panel between two visits of a tile
+_PART_BLOCK = 16  # tiles of rows in a block, then
+PIECES_OF_PARTS = 8  # sets of tiles that are visited together: each reads one side from afar
 _BESIDE = 1.18  # the same for the left operand beyond _ACROSS
 
 
@@ -67,6 +72,7 @@ class Choice:
     Attributes:
         dot_ns: the time of the dot itself.
         pack_left_ns, pack_right_ns: the times of the copies; 0 for an operand in place.
+        part: steps of k between two visits of a tile (see "unfinished sums"); 0: all at once.
     """
 
     rows: int
@@ -76,6 +82,7 @@ class Choice:
     dot_ns: float
     pack_left_ns: float
     pack_right_ns: float
+    part: int = 0
 
     @property
     def total_ns(self) -> float:
@@ -94,13 +101,18 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """A product of matrices: bytes of an element of the kernel, and elements of a vector."""
+    """A product of matrices: bytes of an element of the kernel, and elements of a vector.
+
+    Attributes:
+        small_cache: the machine has vectors of 8, and caches as they are common beside those.
+    """
 
     left: Matrix
     right: Matrix
     k: int
     size: int
     lanes: int
+    small_cache: bool = False
 
     def fits(self, vectors: int, machine: Machine) -> bool:
         """Whether that many vectors of columns can be read in place; masks need 16 lanes."""
@@ -111,7 +123,8 @@ class _Problem:
 def choose(machine: Machine, dtype: DType, left: Matrix, right: Matrix, k: int) -> Choice:
     """The fastest way to do one product of matrices of `dtype` with register tiles."""
     size, half = _wide_size(dtype), dtype.is_float and dtype.itemsize == 2
-    problem = _Problem(left, right, k, size, _lanes(machine, size))
+    small_cache = machine.registers == 16
+    problem = _Problem(left, right, k, size, _lanes(machine, size), small_cache)
     lefts = (True,) if half else (False, True)
     rights = (True,) if half or not right.adjacent_rows else (False, True)
     tiles = _TILES[machine.registers] if dtype.is_float else _INTEGER_TILES
@@ -131,8 +144,11 @@ def _estimate(problem: _Problem, tile: tuple[int, int], pack: tuple[bool, bool])
     m, n, line = problem.left.rows, problem.right.rows, problem.k * problem.size
     down, across = ceil(m / rows), ceil(n / columns)
     step = max(rows * vectors / 2, (rows + vectors) / 2, _LATENCY) + _STEP
-    if n * line > _FIRST:
+    part = _part(problem, columns) if all(pack) else 0
+    if n * line > _FIRST and not part:
         step += _REFILL * vectors**2
+    if not pack[1] and down > 1 and problem.small_cache and _overfull(problem):
+        step += _SET * columns * problem.size / 64
     if not pack[1] and n * line > _SECOND and down > 1:
         step *= _BEYOND
     if not pack[0] and problem.left.row == 1 and across > 1:
@@ -144,11 +160,26 @@ def _estimate(problem: _Problem, tile: tuple[int, int], pack: tuple[bool, bool])
         rows,
         columns,
         not pack[1] and n < columns,
-        _block(rows * line, n * line, down),
+        _PART_BLOCK if part else _block(rows * line, n * line, down),
         down * across * cycles * _CYCLE_NS,
         _packing(down * rows * line) if pack[0] else 0.0,
         _packing(across * columns * line) if pack[1] else 0.0,
+        part,
     )
+
+
+def _part(problem: _Problem, columns: int) -> int:
+    """Steps of k between two visits of a tile, for operands of which both are far; 0 for all."""
+    part = max(1, _PART_BYTES // (columns * problem.size))
+    line = problem.k * problem.size
+    far = min(problem.left.rows, problem.right.rows) * line > 4 * _SECOND
+    return part if far and part < problem.k else 0
+
+
+def _overfull(problem: _Problem) -> bool:
+    """Whether the rows of the right operand share so few sets that they push each other out."""
+    sets = _PAGE // gcd(_PAGE, problem.right.k * problem.size)
+    return problem.k > sets * _SET_WAYS
 
 
 def _packing(nbytes: int) -> float:

@@ -88,6 +88,20 @@ def test_gaps_take_no_part_and_padding_does() -> None:
     assert np.isnan(padded[2])
 
 
+def test_depthwise_convolutions_of_many_channels() -> None:
+    for channels in (5, 24, 37):
+        x, w = numbers(2, 7, 6, channels), numbers(channels, 3, 2, 1)
+        for strides in ((1, 1), (2, 3)):
+            attrs: Any = {"strides": strides, "groups": channels}
+            want = reference(x, w, **attrs)
+            close(nn.conv(x, w, stride=strides, groups=channels), want, 6)
+            g = numbers(*want.shape)
+            around = attributes(2, window=(3, 2), **attrs)
+            exact = OPS[Op.CONV_FILTER].numpy(x.astype("f8"), g.astype("f8"), **around)  # type: ignore[misc]
+            got = nn.conv_filter(x, g, (3, 2), stride=strides, groups=channels)
+            close(got, exact, g[..., 0].size)
+
+
 ODD = [
     dict(x=(2, 9, 3), w=(4, 3, 3), stride=1, padding=1),
     dict(x=(3, 14, 14, 6), w=(16, 5, 5, 6)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import gcd
 
-from einkorn.codegen.llvm.templates.dot import multiply_add
 from einkorn.codegen.llvm.templates.epilogue import (
     Finish,
     Tile,
@@ -15,6 +14,7 @@ from einkorn.codegen.llvm.templates.epilogue import (
     places,
     read_finish,
 )
+from einkorn.codegen.llvm.templates.tile import multiply_add
 from einkorn.codegen.llvm.text import Value, Writer, vector
 from einkorn.codegen.llvm.vectors import (
     accumulator,
