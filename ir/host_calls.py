@@ -88,9 +88,6 @@ def call_host(
     except Exception as error:
         if op is Op.CALLBACK:  # it is the user's own
             raise
-        raise HostError(f"{name}: {type(error).__name__}: {error}") from error
-    checked: list[Array] = [np.asarray(x) for x in (found if len(results) > 1 else (found,))]
-    for x, wanted in zip(checked, results, strict=True):
         text = f"{host_name(op, attrs)}: {type(error).__name__}: {error}"
         raise HostError(text) from error
     made: list[Array] = [np.asarray(x) for x in (found if len(results) > 1 else (found,))]
