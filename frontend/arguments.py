@@ -183,12 +183,12 @@ class Arguments:
 
     def objects(self, names: Sequence[str]) -> dict[str, Any]:
         """The arguments that are passed on as they are, by the names of their parameters."""
+        found: dict[str, Any] = {}
         rows = zip(paths(self.structure), self.ends, self.kinds)
-        return {
-            key if side == 1 else names[key]: end
-            for (side, key, *rest), end, kind in rows
-            if isinstance(kind, Static) and not rest and (side == 1 or key < len(names))
-        }
+        for (side, key, *rest), end, kind in rows:
+            if isinstance(kind, Static) and not rest and (side == 1 or key < len(names)):
+                found[key if side == 1 else names[key]] = end
+        return found
 
     def traced(self, trace: Any, names: Sequence[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with inputs of `trace` in place of tensors and numbers.

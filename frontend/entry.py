@@ -10,6 +10,7 @@ import numpy as np
 
 from einkorn.arguments import Arguments
 from einkorn.bound_call import Calls
+from einkorn.branches import Taken
 from einkorn.epochs import EPOCHS
 from einkorn.ir.program import Program
 from einkorn.ir.types import TensorType
@@ -82,7 +83,9 @@ class Entry:
         )
         self._lines = trace.lines or []
         self._printed = len(outputs) + len(with_grad)  # the first output that is printed
-        self.branches = () if trace.branches is None else tuple(trace.branches.taken)
+        self.branches: tuple[Taken, ...] = (
+            () if trace.branches is None else tuple(trace.branches.taken)
+        )
         self._mode, self.why, self.reasons = mode, why, trace.reasons
         self.constants = constants
         self.epoch, self.calls = EPOCHS.structure, 0

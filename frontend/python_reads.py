@@ -428,7 +428,7 @@ class _Scope:
         kind = owner if isinstance(owner, type) else type(owner)
         home = next((c for c in kind.__mro__ if name in vars(c)), object)
         defined = vars(home).get(name, _ABSENT)
-        inside = getattr(owner, "__dict__", None)
+        inside: Any = getattr(owner, "__dict__", None)
         is_own = isinstance(inside, dict) and name in inside and not isinstance(owner, type)
         is_slot = type(defined).__name__ == "member_descriptor"
         code = _function_of(defined)
