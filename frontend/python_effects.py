@@ -63,6 +63,14 @@ def _numpy_generator(value: Any) -> Any:
     return None
 
 
+def _restore(profiler: Any) -> None:
+    """Let a profiler go on: a function, or one in C such as cProfile's, which is none."""
+    if profiler is None or callable(profiler):
+        sys.setprofile(profiler)
+    else:
+        profiler.enable()
+
+
 class Effects:
     """What the code of one trace might do beside recording ops.
 
@@ -106,7 +114,7 @@ class Effects:
             yield
         finally:
             self._refuse = None
-            sys.setprofile(before)
+            _restore(before)
         for generator, state, label in self._generators:
             if _state(generator) != state:
                 _set_state(generator, state)
