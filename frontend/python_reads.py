@@ -116,8 +116,8 @@ def same(now: Any, then: Any) -> bool:
 
 def _held(value: Any) -> Any:
     """A weak reference to an object, or itself where it has none or belongs to the program."""
-    if isinstance(value, (*_PLAIN, *_NESTS, ModuleType, type)):
-        return value
+    if isinstance(value, (*_PLAIN, *_NESTS, np.ndarray, ModuleType, type)):
+        return value  # (an array that has weak references cannot be resized)
     try:
         return weakref.ref(value)
     except TypeError:
