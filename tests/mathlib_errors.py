@@ -20,11 +20,13 @@ import mpmath
 import numpy as np
 
 from einkorn.codegen.llvm.mathlib import MATH, polygamma
+from einkorn.codegen.llvm.objects import host_features
 from einkorn.codegen.llvm.text import Value, Writer, vector
 from einkorn.ir import special_rules
 
 AVX2 = "+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+popcnt"
 AVX512 = AVX2 + ",+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd"
+RUNNABLE = (AVX512, AVX2) if host_features().lanes == 16 else (AVX2,)  # on this machine
 ELEMENTS = {"float": np.float32, "double": np.float64}
 NAMES = {"float": "float32", "double": "float64"}
 BINARY = ("pow", "atan2")
@@ -91,7 +93,7 @@ class Compiled:
 
 
 @functools.cache
-def compiled(name: str, element: str, lanes: int = 16, features: str = AVX512) -> Compiled:
+def compiled(name: str, element: str, lanes: int = 16, features: str = RUNNABLE[0]) -> Compiled:
     return Compiled(write_kernel(name, element, lanes), 2 if name in BINARY else 1, features)
 
 

@@ -102,7 +102,7 @@ def test_python_text_of_each_op_has_its_bits(sample: Sample) -> None:
 
 def test_every_op_has_python_text_or_is_a_region() -> None:
     assert set(FUNCTIONS).isdisjoint(FORMS)
-    assert {*FUNCTIONS, *FORMS} == set(OPS) - {Op.INPUT, Op.CALL, Op.GRAD, *CONTROL}
+    assert {*FUNCTIONS, *FORMS} == set(OPS) - {Op.INPUT, Op.CALLBACK, Op.CALL, Op.GRAD, *CONTROL}
     assert CONTROL_FORMS.keys() == CONTROL
 
 
@@ -287,7 +287,7 @@ def test_an_empty_step_has_a_cost() -> None:
 
 
 def test_the_work_of_every_kernel_is_known() -> None:
-    classes = {loops.LoopKernel, *get_args(loops.Template)}
+    classes = {loops.LoopKernel, loops.HostCall, *get_args(loops.Template)}
     assert set(WORK) == classes, "ir/work.py has one row for each kernel class of ir/loops.py"
 
 

@@ -152,8 +152,8 @@ def test_logit_has_finite_slopes_in_both_branches() -> None:
 def test_gradients_where_pytorch_has_them_infinite_or_nan() -> None:
     x = ek.Parameter(np.zeros(1))
     y = ek.Parameter(np.zeros(1))
-    for function in (ek.hypot, ek.atan2):
-        assert np.isnan(ek.grad(lambda f=function: ek.sum(f(x, y)), x)().numpy()).all()
+    assert np.isnan(ek.grad(lambda: ek.sum(ek.hypot(x, y)), x)().numpy()).all()
+    assert ek.grad(lambda: ek.sum(ek.atan2(x, y)), x)().numpy().tolist() == [0]
     one = ek.Parameter(np.ones(1))
     assert ek.grad(lambda: ek.sum(ek.asin(one)), one)().numpy().tolist() == [INF]
     zero = ek.grad(lambda: ek.sum(ek.copysign(x, -1.0)), x)().numpy()
