@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
+from einkorn.ir.cached import cached_property
 from einkorn.ir.diff import diff
 from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, cast
 
+from einkorn.ir.cached import cached_property
 from einkorn.ir.node import Node, substitute, toposort
 from einkorn.ir.python import print_python
 from einkorn.ir.text import print_graph

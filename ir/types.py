@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 
+from einkorn.ir.cached import cached_property
 from einkorn.ir.dtypes import DType
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from einkorn.codegen.llvm import loops
 from einkorn.codegen.llvm.objects import assembly, host_features, load
 from einkorn.codegen.llvm.templates import TEMPLATES
+from einkorn.ir.cached import cached_property
 from einkorn.ir.loops import HostCall, Kernel, LoopKernel
 from einkorn.ir.machine import Machine
 
