@@ -109,7 +109,7 @@ def test_every_function_in_every_dtype(name: str) -> None:
 MAKERS = "arange asarray empty eye full linspace ones tensor zeros from_dlpack"
 CONTROL = (
     "associative_scan autocast checkpoint clear_caches compile cond custom_jvp custom_vjp eager "
-    "fori_loop grad hessian hvp jacobian jvp map no_grad scan settings switch trace tree_map "
+    "callback print fori_loop grad hessian hvp jacobian jvp map no_grad scan settings switch trace tree_map "
     "value_and_grad vjp vmap while_loop parse"
 )
 ABOUT_DTYPES = "can_cast finfo iinfo isdtype result_type __array_namespace_info__"
