@@ -109,8 +109,8 @@ def test_every_function_in_every_dtype(name: str) -> None:
 MAKERS = "arange asarray empty eye full linspace ones tensor zeros from_dlpack"
 CONTROL = (
     "associative_scan autocast checkpoint clear_caches compile cond custom_jvp custom_vjp eager "
-    "callback print fori_loop grad hessian hvp jacobian jvp map no_grad scan settings switch trace tree_map "
-    "value_and_grad vjp vmap while_loop parse"
+    "fori_loop grad hessian hvp jacobian jvp map no_grad scan settings switch trace tree_map "
+    "value_and_grad vjp vmap while_loop parse callback print"
 )
 ABOUT_DTYPES = "can_cast finfo iinfo isdtype result_type __array_namespace_info__"
 ELSEWHERE = {  # tested over dtypes where they are tested at all
