@@ -34,7 +34,7 @@ def test_linear() -> None:
     layer = nn.Linear(3, 2, bias_initializer=Constant(0.5))
     x = inputs()
     expected = x @ np.asarray(layer.w).T + 0.5
-    np.testing.assert_allclose(np.asarray(layer(x)), expected, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(layer(x)), expected, rtol=1e-6, atol=1e-6)
     with pytest.raises(DTypeError, match=r"linear: Linear\(3, 2\).*float32.*f64\[5,3\]"):
         layer(x.astype("float64"))
     with pytest.raises(ShapeError, match=r"v0: .*takes 3 features.*f32\[5,2\]"):
