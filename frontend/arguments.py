@@ -187,7 +187,8 @@ class Arguments:
         rows = zip(paths(self.structure), self.ends, self.kinds)
         for (side, key, *rest), end, kind in rows:
             if isinstance(kind, Static) and not rest and (side == 1 or key < len(names)):
-                found[key if side == 1 else names[key]] = end
+                name: Any = key if side == 1 else names[key]
+                found[name] = end
         return found
 
     def traced(self, trace: Any, names: Sequence[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
