@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from contextvars import ContextVar
+from inspect import currentframe
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class EinkornError(Exception):
 
 
 def _users_place() -> str:
-    frame = sys._getframe(2)
+    frame = currentframe()
     while frame is not None:
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in _BETWEEN:
             code = frame.f_code
