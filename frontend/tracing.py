@@ -130,7 +130,9 @@ class Trace:
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
     _versions: list[tuple[Leaf, Node]] = field(default_factory=list[tuple[Leaf, Node]])
-    _names: dict[tuple[Value, Node], Node] = field(default_factory=dict[tuple[Value, Node], Node])
+    _names: dict[tuple[int, Node], tuple[Value, Node]] = field(
+        default_factory=dict[tuple[int, Node], "tuple[Value, Node]"]
+    )
     _numbers: dict[Node, Any] = field(default_factory=dict[Node, Any])
     _guarded: set[Any] = field(default_factory=set[Any])
 
@@ -170,11 +172,12 @@ class Trace:
         if not tracked_op or self.tracks(value):
             return node
         constant = value._trace is None and value._node is not None
-        known = None if constant else self._names.get((value, node))
+        key = id(value), node  # a number of the run would be asked for its hash
+        _, known = self._names.get(key, (value, None)) if not constant else (value, None)
         if known is None:
             known = alias(make(Op.STOP_GRADIENT, node) if node.dtype.is_inexact else node)
             if not constant:
-                self._names[value, node] = known
+                self._names[key] = value, known
         return known
 
     def node_of(self, value: Value) -> Node:
