@@ -14,6 +14,7 @@ from einkorn.ir.dtypes import DType, as_dtype
 from einkorn.ir.errors import DTypeError, EinkornError
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
+from einkorn.number import Number
 from einkorn.recording import Record, Value, current_region, current_trace, result
 from einkorn.runtime.memory import address_of
 from einkorn.tensor import Tensor
@@ -250,7 +251,7 @@ def _fixed(name: str, value: Any) -> Fixed:
 def _classify(name: str, end: Any) -> tuple[Any, Any, Any]:
     """(what to pass on, its kind, the Tensor it is)."""
     if isinstance(end, Value):
-        if isinstance(end, Leaf) or end._weak:
+        if type(end) is Number or isinstance(end, Leaf):
             return end, Static(end), None
         array = end._array
         if array is None and current_trace.get() is None:

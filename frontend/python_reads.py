@@ -83,7 +83,7 @@ class PythonReads:
         self._frames: set[CodeType] = set()
         self._words: set[str] = set()
         self._texts: set[str] = set()
-        self._escaped: dict[int, tuple[Any, str]] = {}
+        self._escaped: dict[int, tuple[Any, str, Any]] = {}
         self._seen: dict[int, int] = {}  # how many words there were when an object was looked at
 
     # -- functions -----------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class PythonReads:
     def escape(self, value: Any, label: str) -> None:
         """Note a value of which any code may read something."""
         if isinstance(value, (*NESTS, np.ndarray)) or not isinstance(value, OPAQUE):
-            self._escaped.setdefault(id(value), (value, label))
+            self._escaped.setdefault(id(value), (value, label, self._through))
 
     def _settle(self) -> None:
         """Look into all that escaped, for every word that code has by now."""
@@ -215,9 +215,11 @@ class PythonReads:
             stale = [x for key, x in self._escaped.items() if self._seen.get(key) != words]
             if not stale:
                 return
-            for value, label in stale:
+            for value, label, through in stale:
                 self._seen[id(value)] = words
+                self._through = through
                 self._enter_all(self._look_into(value, label))
+            self._through = None
 
     def _look_into(self, value: Any, label: str) -> Pending:
         """Make conditions of what code may read of a value; gives the functions in it."""
@@ -308,6 +310,10 @@ class PythonReads:
         """Those of the captured tensors that came on no way that is looked at again."""
         return [x for x in values if id(memory(x)) not in self._arrays]
 
+    def note_class(self, value: Any, label: str) -> None:
+        """Make the class of an object a condition: it says where methods are found."""
+        self.note(Place("attribute", held(value), "__class__", label, type(value)))
+
     def note_content(self, array: np.ndarray[Any, Any], label: str) -> None:
         """Make the numbers of a small array a condition: code looks at single ones."""
         if array.nbytes <= SMALL and not array.dtype.hasobject:
@@ -329,16 +335,18 @@ class PythonReads:
             captured: the tensors that the trace captured. Other arrays that went into calls were
                 looked at by code that is not einkorn's: their numbers count.
         """
-        inside = {id(memory(x)) for x in captured}
-        for value, label in list(self._escaped.values()):
-            if isinstance(value, np.ndarray) and id(memory(value)) not in inside:
-                self.note_content(value, label)
+        self._note_contents({id(memory(x)) for x in captured})
         self._root = self._through = None
         for kept in (self._entered, self._frames, self._escaped, self._seen):
             kept.clear()
         found = self._known.values()
         self.places = [x for x in found if x.through is None or x.through() is not None]
         self._known, self._arrays = {}, {}
+
+    def _note_contents(self, captured: set[int]) -> None:
+        for value, label, _ in self._escaped.values():
+            if isinstance(value, np.ndarray) and id(memory(value)) not in captured:
+                self.note_content(value, label)
 
     def check(self) -> Callable[[], bool]:
         """One function that says whether every place is as it was."""

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,12 +98,11 @@ class Scope:
         elif read.name in self._globals:
             yield from self._note("global", self._globals, read.name, read)
         else:
+            self._note_absent(self._globals, read.name, read)
             builtins = self._globals.get("__builtins__", {})
             space = builtins if isinstance(builtins, dict) else vars(builtins)
             if read.name in space:
                 yield space[read.name]
-            else:
-                self._note_absent(self._globals, read.name, read)
 
     def _note(self, kind: str, owner: Any, name: str, read: Read) -> Iterator[Any]:
         """Make a place a condition; gives what is there."""
@@ -121,8 +120,7 @@ class Scope:
     def _step(self, owner: Any, name: str, read: Read) -> Iterator[Any]:
         if isinstance(owner, NESTS):
             if name == ITEM:
-                is_dict = hasattr(owner, "values")
-                yield from list(owner.values() if is_dict else owner)[:MOST_ITEMS]
+                yield from _values(owner)[:MOST_ITEMS]
             elif name not in PUTS:
                 self._reads.escape(owner, f"{read} in {self._label}")
         elif isinstance(owner, np.ndarray):
@@ -136,6 +134,7 @@ class Scope:
                 yield from self._note("attribute", owner, name, read)
         elif not isinstance(owner, OPAQUE):
             if name == "__class__":
+                self._reads.note_class(owner, f"{read} in {self._label}")
                 yield type(owner)
             else:
                 yield from self.attribute(owner, name, read)
@@ -156,6 +155,8 @@ class Scope:
             return
         home = next((c for c in kind.__mro__ if name in vars(c)), object)
         defined = vars(home).get(name, ABSENT)
+        if owner is not kind and is_users(kind):
+            self._reads.note_class(owner, f"the class of {read} in {self._label}")
         inside: Any = getattr(owner, "__dict__", None)
         has_dict = isinstance(inside, dict)
         is_own = has_dict and name in inside
@@ -214,6 +215,8 @@ class Scope:
     def _reached(self, value: Any, read: Read) -> None:
         """Look into a value that was found: functions are entered, nests have to stay."""
         self._reads.saw(value)
+        if isinstance(value, Value):
+            return
         if self._reads.effects.see(value, f"{read} in {self._label}, {self._place}"):
             return
         if isinstance(value, NESTS):
@@ -247,6 +250,10 @@ def functions_of_class(kind: type[Any]) -> Pending:
         for defined in vars(base).values()
         if (code := function_of(defined)) is not None
     ]
+
+
+def _values(nest: Any) -> list[Any]:
+    return list(nest.values() if isinstance(nest, (dict, MappingProxyType)) else nest)
 
 
 def is_callable(x: Any) -> bool:

@@ -42,16 +42,21 @@ MSG_IMMUTABLE = (
 )
 
 
-class Tensor(Value, results=True):
+class _TensorType(type):
+    """Says that a number of the run is no Tensor: in eager mode it is an int or float."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return type.__instancecheck__(cls, instance) and not (
+            cls is Tensor and type(instance) is Value._number_class
+        )
+
+
+class Tensor(Value, metaclass=_TensorType, results=True):
     """An immutable array of one dtype. Make one with `ek.asarray`, a leaf with `ek.tensor`."""
 
     __slots__ = ()
 
-    def __hash__(self) -> int:
-        """By identity; of a number of the run that of the number, as dicts and sets need it."""
-        if self._weak and self._trace is not None:
-            return hash(self._one("the hash of a number").item())
-        return object.__hash__(self)
+    __hash__ = object.__hash__
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         raise StateError("make tensors with ek.asarray(values), leaves with ek.tensor(values)")
@@ -185,8 +190,6 @@ class Tensor(Value, results=True):
 
     def __repr__(self) -> str:
         kind = type(self).__name__
-        if self._weak and self._trace is not None and self._trace.active:
-            return repr(self._one("the text of a number").item())
         if self._array is None:
             return f"{kind}({self._type}, traced in {self._trace.name})"
         body = np.array2string(self._array, separator=", ", prefix=f"{kind}(", threshold=200)

@@ -193,7 +193,7 @@ class Trace:
             raise EinkornError(MSG_ESCAPED.format(trace=value._trace.name))
         if value._node is not None and value._trace is None:
             return value._node  # a constant
-        return self._capture("value", value, value, value._type, f"value{len(self.captures)}")
+        return self._capture("value", id(value), value, value._type, f"value{len(self.captures)}")
 
     def _encloses(self, other: Any) -> bool:
         outer = self.outer
@@ -344,6 +344,10 @@ class Trace:
             self._specialise_input(node, what)
         known = {node: np.asarray(self._numbers[node]) for node in bases}
         return evaluate([value._node], known)[0].item()
+
+    def number_of(self, node: Any) -> Any:
+        """The Python number that an input stands for; None for any other node."""
+        return self._numbers.get(node)
 
     def branch(self, value: Value) -> bool | None:
         """The outcome of `if value:`; None where a branch cannot be decided."""

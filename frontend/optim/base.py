@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from einkorn.container import Container, as_mapping, frozen
-from einkorn.convert import as_tensor, is_weak
+from einkorn.convert import as_tensor, is_known, is_weak
 from einkorn.epochs import structure_changed
 from einkorn.functions import elementwise as ew
 from einkorn.ir.dtypes import bool_, float64
@@ -418,7 +418,7 @@ def clip_by_global_norm(grads: Any, max_norm: Any) -> Any:
 
     The result has the structure of `grads`.
     """
-    if isinstance(max_norm, (int, float)) and (isinstance(max_norm, bool) or not max_norm > 0):
+    if is_known(max_norm) and (isinstance(max_norm, bool) or not max_norm > 0):
         raise EinkornError(f"clip_by_global_norm: max_norm is above 0, got {max_norm!r}")
     with no_grad():
         norm = global_norm(grads)
