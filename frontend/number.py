@@ -18,7 +18,7 @@ class Number(Tensor):
     __slots__ = ()
 
     @property
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # type: ignore[override] # pyright: ignore
         return float if self._type.dtype.is_float else int
 
     def __hash__(self) -> int:
