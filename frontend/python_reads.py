@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import os
 import weakref
 from array import array
 from collections import ChainMap, UserDict, UserList
@@ -31,6 +30,7 @@ from einkorn.code_names import CodeReads, Read, reads_of
 from einkorn.python_effects import Effects
 from einkorn.python_places import NESTS, Place, checker, content, held, target
 from einkorn.python_scope import (
+    ENVIRONMENT,
     MOST_ITEMS,
     OPAQUE,
     SMALL,
@@ -55,7 +55,7 @@ _WHOLE = frozenset({"vars", "__dict__", "asdict", "astuple", "replace", "copy", 
 """Words of code that may look at every attribute of an object."""
 MOST_NESTED = 8  # levels of nests in an attribute of a module
 _TESTS = frozenset({"getattr", "hasattr", "AttributeError"})
-_COLLECTIONS = (UserDict, UserList, ChainMap, type(os.environ))
+_COLLECTIONS = (UserDict, UserList, ChainMap, ENVIRONMENT)
 
 
 class PythonReads:
@@ -309,6 +309,11 @@ class PythonReads:
     def unseen(self, values: Iterable[Any]) -> list[Any]:
         """Those of the captured tensors that came on no way that is looked at again."""
         return [x for x in values if id(memory(x)) not in self._arrays]
+
+    def note_text(self, text: str) -> None:
+        """A text that code reads may be the name of an attribute."""
+        self._words.add(text)
+        self._texts.add(text)
 
     def note_class(self, value: Any, label: str) -> None:
         """Make the class of an object a condition: it says where methods are found."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OPAQUE = (*PLAIN, *NESTS, Value, np.ndarray, np.generic, np.dtype, Container)
 MOST_ITEMS = 4096  # items of a list or dict that are looked into
-ENVIRONMENT = type(os.environ)
+ENVIRONMENT: type[Any] = vars(os)["_Environ"]  # the class, not the environment
 SMALL = 1 << 14  # bytes of an array whose numbers are compared
 
 Pending = list[tuple[Any, dict[str, Any]]]  # functions to be entered, with known arguments
@@ -217,6 +217,8 @@ class Scope:
         self._reads.saw(value)
         if isinstance(value, Value):
             return
+        if isinstance(value, str):
+            self._reads.note_text(value)
         if self._reads.effects.see(value, f"{read} in {self._label}, {self._place}"):
             return
         if isinstance(value, NESTS):

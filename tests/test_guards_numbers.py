@@ -35,7 +35,7 @@ WAYS = {
     "dict": lambda x, n: x * {2: 5.0, 2.5: 7.0}.get(n, 1.0),
     "set": lambda x, n: x * (2 if n in {3, 3.5} else 1),
     "text": lambda x, n: x * len(str(n)),
-    "format": lambda x, n: x * float(f"{n}"),
+    "format": lambda x, n: x * len(f"{n}"),
     "repr": lambda x, n: x * len(repr(n)),
 }
 
