@@ -215,11 +215,10 @@ class Scope:
     def _reached(self, value: Any, read: Read) -> None:
         """Look into a value that was found: functions are entered, nests have to stay."""
         self._reads.saw(value)
-        if isinstance(value, Value):
-            return
         if isinstance(value, str):
             self._reads.note_text(value)
-        if self._reads.effects.see(value, f"{read} in {self._label}, {self._place}"):
+        where = f"{read} in {self._label}, {self._place}"
+        if isinstance(value, Value) or self._reads.effects.see(value, where):
             return
         if isinstance(value, NESTS):
             if not isinstance(value, (tuple, frozenset)) and self._used.get(read, True):
