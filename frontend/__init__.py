@@ -200,7 +200,7 @@ from einkorn.transforms.custom import custom_jvp, custom_vjp
 from einkorn.transforms.gradients import grad, value_and_grad
 from einkorn.transforms.jacobians import hessian, jacobian
 from einkorn.transforms.products import hvp, jvp, vjp
-from einkorn.tree import tree_leaves, tree_map
+from einkorn.tree import tree_leaves, tree_map, tree_map_with_path, tree_reduce
 from einkorn.vectorize import vmap
 
 __version__ = "0.1.0"
@@ -422,6 +422,8 @@ __all__ = [
     "trace",
     "tree_leaves",
     "tree_map",
+    "tree_map_with_path",
+    "tree_reduce",
     "tril",
     "triu",
     "trunc",

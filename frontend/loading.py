@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from einkorn.container import snapshot
 from einkorn.ir.errors import EinkornError, StateError
 from einkorn.leaf import Leaf
 from einkorn.recording import current_trace
+from einkorn.snapshot import snapshot
 from einkorn.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
