@@ -10,7 +10,7 @@ import math as _math
 from einkorn import debug, fft, initializers, linalg, nn, optim, random, special
 from einkorn.associative import associative_scan
 from einkorn.autocast import autocast
-from einkorn.callbacks import ShapeDtype, callback
+from einkorn.callback import ShapeDtype, callback
 from einkorn.compile import Compiled, clear_caches, compile, eager, trace
 from einkorn.container import Container
 from einkorn.control import cond, fori_loop, map, scan, switch, while_loop
