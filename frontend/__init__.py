@@ -7,7 +7,7 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 
 import math as _math
 
-from einkorn import debug, fft, initializers, linalg, nn, optim, random, special
+from einkorn import debug, fft, initializers, linalg, metrics, nn, optim, random, special
 from einkorn.associative import associative_scan
 from einkorn.autocast import autocast
 from einkorn.callback import ShapeDtype, callback
@@ -356,6 +356,7 @@ __all__ = [
     "maximum",
     "mean",
     "meshgrid",
+    "metrics",
     "min",
     "minimum",
     "moveaxis",
