@@ -109,9 +109,9 @@ def test_losses() -> None:
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     loss = nn.CrossEntropyLoss()(logits, labels)
     np.testing.assert_allclose(float(loss), -logs[np.arange(5), labels].mean(), rtol=1e-6)
-    assert isinstance(nn.MSELoss("none")(logits, logits), Tensor)
+    assert isinstance(nn.MSELoss(reduction="none")(logits, logits), Tensor)
     with pytest.raises(EinkornError, match="reduction"):
-        nn.MSELoss("avg")
+        nn.MSELoss(reduction="avg")
 
 
 # -- initializers ----------------------------------------------------------------------------------
