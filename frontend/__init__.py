@@ -7,7 +7,7 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 
 import math as _math
 
-from einkorn import debug, fft, initializers, linalg, metrics, nn, optim, random, special
+from einkorn import debug, fft, initializers, linalg, metrics, nn, optim, random, regularizers, special
 from einkorn.associative import associative_scan
 from einkorn.autocast import autocast
 from einkorn.callback import ShapeDtype, callback
@@ -385,6 +385,7 @@ __all__ = [
     "random",
     "real",
     "reciprocal",
+    "regularizers",
     "remainder",
     "repeat",
     "reshape",
