@@ -189,6 +189,7 @@ from einkorn.ir.errors import (
 )
 from einkorn.ir.parse import parse
 from einkorn.leaf import Leaf, Parameter, tensor
+from einkorn.nn.hooks import add_loss, add_metric, add_summary, next_rng_key, training
 from einkorn.nn.module import Module
 from einkorn.printing import print
 from einkorn.recording import no_grad
@@ -239,6 +240,9 @@ __all__ = [
     "acos",
     "acosh",
     "add",
+    "add_loss",
+    "add_metric",
+    "add_summary",
     "all",
     "angle",
     "any",
@@ -363,6 +367,7 @@ __all__ = [
     "nan",
     "negative",
     "newaxis",
+    "next_rng_key",
     "nextafter",
     "nn",
     "no_grad",
@@ -420,6 +425,7 @@ __all__ = [
     "tile",
     "topk",
     "trace",
+    "training",
     "tree_leaves",
     "tree_map",
     "tril",

@@ -1,5 +1,6 @@
 """Modules, layers, activations and losses."""
 
+from einkorn.collector import Collector, collect
 from einkorn.functions.activations import (
     celu,
     elu,
@@ -95,6 +96,7 @@ from einkorn.nn.sequential import Sequential
 __all__ = [
     "ELU",
     "GELU",
+    "Collector",
     "CrossEntropyLoss",
     "Dropout",
     "LeakyReLU",
@@ -119,6 +121,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "collect",
     "conv",
     "conv_filter",
     "conv_transpose",
