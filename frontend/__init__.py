@@ -7,7 +7,18 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 
 import math as _math
 
-from einkorn import debug, fft, initializers, linalg, metrics, nn, optim, random, regularizers, special
+from einkorn import (
+    debug,
+    fft,
+    initializers,
+    linalg,
+    metrics,
+    nn,
+    optim,
+    random,
+    regularizers,
+    special,
+)
 from einkorn.associative import associative_scan
 from einkorn.autocast import autocast
 from einkorn.callback import ShapeDtype, callback
@@ -189,6 +200,7 @@ from einkorn.ir.errors import (
 )
 from einkorn.ir.parse import parse
 from einkorn.leaf import Leaf, Parameter, tensor
+from einkorn.nn.hooks import add_loss, add_metric, add_summary, next_rng_key, training
 from einkorn.nn.module import Module
 from einkorn.printing import print
 from einkorn.recording import no_grad
@@ -239,6 +251,9 @@ __all__ = [
     "acos",
     "acosh",
     "add",
+    "add_loss",
+    "add_metric",
+    "add_summary",
     "all",
     "angle",
     "any",
@@ -364,6 +379,7 @@ __all__ = [
     "nan",
     "negative",
     "newaxis",
+    "next_rng_key",
     "nextafter",
     "nn",
     "no_grad",
@@ -422,6 +438,7 @@ __all__ = [
     "tile",
     "topk",
     "trace",
+    "training",
     "tree_leaves",
     "tree_map",
     "tril",

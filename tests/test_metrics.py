@@ -235,7 +235,7 @@ def test_a_metric_of_one_output() -> None:
         (lambda: M.AUC(curve="XY"), "curve"),
         (lambda: M.ConfusionMatrix(0), "classes is at least 1"),
         (lambda: M.Mean(name=""), "a name is text"),
-        (lambda: M.Mean()([1.0, 2.0], sample_weight=[1.0, 2.0, 3.0]), "sample_weight f32"),
+        (lambda: M.Mean()([1.0, 2.0], sample_weight=[1.0, 2.0, 3.0]), "sample_weight f64"),
         (lambda: M.MeanSquaredError()(np.zeros((4, 2)), np.zeros(4)), "must have one shape"),
         (lambda: M.Recall(class_id=3)(np.zeros((4, 3)), np.zeros(4, int)), "among the 3 classes"),
         (lambda: M.Accuracy()(np.zeros((4, 3)), np.zeros(4)), "y_true is integers of shape"),

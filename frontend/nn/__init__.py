@@ -1,5 +1,6 @@
 """Modules, layers, activations and losses."""
 
+from einkorn.collector import Collector, collect
 from einkorn.functions.activations import (
     celu,
     elu,
@@ -120,6 +121,7 @@ __all__ = [
     "ELU",
     "GELU",
     "BinaryCrossEntropyLoss",
+    "Collector",
     "CosineEmbeddingLoss",
     "CosineSimilarityLoss",
     "CrossEntropyLoss",
@@ -164,6 +166,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "collect",
     "conv",
     "conv_filter",
     "conv_transpose",
