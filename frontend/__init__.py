@@ -7,10 +7,21 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 
 import math as _math
 
-from einkorn import debug, fft, initializers, linalg, nn, optim, random, special
+from einkorn import (
+    debug,
+    fft,
+    initializers,
+    linalg,
+    metrics,
+    nn,
+    optim,
+    random,
+    regularizers,
+    special,
+)
 from einkorn.associative import associative_scan
 from einkorn.autocast import autocast
-from einkorn.callbacks import ShapeDtype, callback
+from einkorn.callback import ShapeDtype, callback
 from einkorn.compile import Compiled, clear_caches, compile, eager, trace
 from einkorn.container import Container
 from einkorn.control import cond, fori_loop, map, scan, switch, while_loop
@@ -189,6 +200,7 @@ from einkorn.ir.errors import (
 )
 from einkorn.ir.parse import parse
 from einkorn.leaf import Leaf, Parameter, tensor
+from einkorn.nn.hooks import add_loss, add_metric, add_summary, next_rng_key, training
 from einkorn.nn.module import Module
 from einkorn.printing import print
 from einkorn.recording import no_grad
@@ -239,6 +251,9 @@ __all__ = [
     "acos",
     "acosh",
     "add",
+    "add_loss",
+    "add_metric",
+    "add_summary",
     "all",
     "angle",
     "any",
@@ -356,6 +371,7 @@ __all__ = [
     "maximum",
     "mean",
     "meshgrid",
+    "metrics",
     "min",
     "minimum",
     "moveaxis",
@@ -363,6 +379,7 @@ __all__ = [
     "nan",
     "negative",
     "newaxis",
+    "next_rng_key",
     "nextafter",
     "nn",
     "no_grad",
@@ -384,6 +401,7 @@ __all__ = [
     "random",
     "real",
     "reciprocal",
+    "regularizers",
     "remainder",
     "repeat",
     "reshape",
@@ -420,6 +438,7 @@ __all__ = [
     "tile",
     "topk",
     "trace",
+    "training",
     "tree_leaves",
     "tree_map",
     "tree_map_with_path",

@@ -26,7 +26,9 @@ from einkorn.tracing import Trace
 from einkorn.tree import END, unflatten
 
 Array = np.ndarray[Any, Any]
-Mode = tuple[bool, bool]  # whether a gradient is being taken around a call, and whether it records
+# Whether a gradient is being taken around a call, whether it records, and whether someone collects
+# what hooks add.
+Mode = tuple[bool, bool, bool]
 
 ELSEWHERE: Any = object()  # a call's branches go another way than the trace
 OUTPUT: Any = object()  # stands for an output tensor among the ends of what a function returned

@@ -13,10 +13,11 @@ from einkorn.container import Container, frozen
 from einkorn.epochs import structure_epoch
 from einkorn.ir.errors import StateError
 from einkorn.leaf import Leaf, Parameter
+from einkorn.nn.building import PENDING
 from einkorn.watched import BIRTH, OBSERVED, contents, unchanged
 
 # Entries of a module's `__dict__` that are its own bookkeeping.
-INTERNAL = frozenset({OBSERVED, BIRTH, "_ek_structure", "_ek_name", "_ek_values"})
+INTERNAL = frozenset({OBSERVED, BIRTH, PENDING, "_ek_structure", "_ek_name", "_ek_values"})
 
 MSG_KEY_TWICE = (
     "{owner}: {first!r} and {second!r} both become the key {key!r} (leading underscores and the "
