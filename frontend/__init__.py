@@ -206,6 +206,7 @@ from einkorn.printing import print
 from einkorn.recording import no_grad
 from einkorn.runtime.settings import override as settings
 from einkorn.tensor import Tensor
+from einkorn.tracebacks import install as _fold_tracebacks
 from einkorn.traces import RetraceWarning
 from einkorn.transforms.checkpoint import checkpoint
 from einkorn.transforms.custom import custom_jvp, custom_vjp
@@ -225,6 +226,8 @@ pi = _math.pi
 inf = _math.inf
 nan = _math.nan
 newaxis = None
+
+_fold_tracebacks()
 
 __all__ = [
     "BoundsError",

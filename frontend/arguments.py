@@ -11,7 +11,7 @@ import numpy as np
 
 from einkorn.convert import to_array
 from einkorn.ir.dtypes import DType, as_dtype
-from einkorn.ir.errors import DTypeError, EinkornError
+from einkorn.ir.errors import EinkornError
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
 from einkorn.number import Number
@@ -265,9 +265,8 @@ def _classify(name: str, end: Any) -> tuple[Any, Any, Any]:
     if kind is float:
         return end, "float", None
     if kind is int:
-        if not INT_MIN <= end <= INT_MAX:
-            raise DTypeError(f"{name}: the integer {end} does not fit 64 bits; make it static")
-        return end, "int", None
+        # One that does not fit a word computes as Python's own: it is part of the trace.
+        return end, "int" if INT_MIN <= end <= INT_MAX else Static(end), None
     if isinstance(end, Fixed):
         return end.value, Static(end.value), None
     if isinstance(end, (np.ndarray, np.generic)):

@@ -37,8 +37,8 @@ MSG_FREED = (
     "backward(retain_graph=True) the first time to use it again"
 )
 MSG_ESCAPED = (
-    "this tensor was made while {trace} was being traced and has no value outside of it; return it "
-    "from the function, or assign it to a leaf with leaf.value = ..."
+    "{what} while {trace} was being traced and has no value outside of it; return it from the "
+    "function, or assign it to a leaf with leaf.value = ..."
 )
 
 _NO_LOCK = nullcontext()
@@ -161,7 +161,7 @@ class Value:
     def _eager(self) -> Array:
         """The array of an eager value."""
         if self._array is None:
-            raise EinkornError(MSG_ESCAPED.format(trace=self._trace.name))
+            raise escaped(self)
         return self._array
 
     def _tracked(self) -> Record | None:
@@ -185,6 +185,18 @@ class Value:
     def _shared(self) -> Array:
         """The array of an eager value, lent."""
         return self._eager()
+
+
+def escaped(value: Value) -> EinkornError:
+    """The error of a tensor of a trace that is used outside of it, with the line that made it."""
+    trace, node = value._trace, value._node
+    name, origin = trace.names.get(node), trace.origins.get(node)
+    what = f"this {value._type} was made"
+    if name is not None:
+        what = f"this {value._type} stood for {name}"
+    elif origin is not None:
+        what = f"this {value._type} was made at {origin}"
+    return EinkornError(MSG_ESCAPED.format(what=what, trace=trace.name))
 
 
 def result(

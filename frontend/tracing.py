@@ -19,7 +19,7 @@ from einkorn.branches import Branches
 from einkorn.epochs import settings_changed
 from einkorn.ir.callbacks import Callback
 from einkorn.ir.dtypes import bool_, float64, int64
-from einkorn.ir.errors import EinkornError, TraceError
+from einkorn.ir.errors import TraceError
 from einkorn.ir.graph import Graph, Origin
 from einkorn.ir.node import Node, alias, constant, make, make_region, placeholder, project, toposort
 from einkorn.ir.ops import Op
@@ -27,9 +27,9 @@ from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
 from einkorn.python_reads import PythonReads
 from einkorn.recording import (
-    MSG_ESCAPED,
     Value,
     current_trace,
+    escaped,
     result,
     traced,
     user_frame,
@@ -190,7 +190,7 @@ class Trace:
                 return self._current[value]
             return self._capture("leaf", value, value, value._type, value.name or f"leaf{value.id}")
         if value._trace is not None and not self._encloses(value._trace):
-            raise EinkornError(MSG_ESCAPED.format(trace=value._trace.name))
+            raise escaped(value)
         if value._node is not None and value._trace is None:
             return value._node  # a constant
         return self._capture("value", id(value), value, value._type, f"value{len(self.captures)}")

@@ -7,17 +7,14 @@ value leads to another trace.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from einkorn.epochs import settings_changed
 from einkorn.ir.errors import EinkornError
+from einkorn.ir.errors import module_path as module_path
 from einkorn.recording import current_trace
-
-# The path of the module whose forward is running: "model/hidden".
-module_path: ContextVar[str] = ContextVar("einkorn_module_path", default="")
 
 
 def is_number(x: object) -> bool:
