@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from einkorn.container import frozen, snapshot
+from einkorn.container import frozen
 from einkorn.functions import elementwise as ew
 from einkorn.ir.dtypes import float64
 from einkorn.ir.errors import EinkornError, StateError
@@ -17,6 +17,7 @@ from einkorn.loading import LoadResult, load_leaves, write_all
 from einkorn.optim.hyper import Hyper
 from einkorn.optim.nests import as_container, checked_params, chosen, in_dtype_of
 from einkorn.recording import no_grad
+from einkorn.snapshot import snapshot
 from einkorn.watched import Watched, note_birth
 
 MSG_CHANGED = (

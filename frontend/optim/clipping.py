@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from einkorn.convert import as_tensor
+from einkorn.convert import as_tensor, is_known
 from einkorn.functions import elementwise as ew
 from einkorn.ir.errors import EinkornError
 from einkorn.optim.nests import as_container, in_dtype_of, rebuilt
@@ -73,7 +73,7 @@ def clipped_by_value(grad: Tensor, limit: Any) -> Tensor:
 
 
 def _check_limit(what: str, limit: Any) -> None:
-    if isinstance(limit, (int, float)) and (isinstance(limit, bool) or not limit > 0):
+    if is_known(limit) and (isinstance(limit, bool) or not limit > 0):
         raise EinkornError(f"{what} is above 0, got {limit!r}")
 
 
