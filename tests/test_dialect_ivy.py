@@ -107,7 +107,7 @@ def test_optimizers_take_functions_and_partial_gradients() -> None:
     v = ivy.Container(a=ivy.array([1.0]), b=ivy.array([1.0]))
     sgd = ivy.SGD(lambda: 0.5)
     assert sgd.step(v, v.at_key_chains("b"), ignore_missing=True).b.tolist() == [0.5]
-    with pytest.raises(EinkornError, match="SGD.step: the structures differ at 'a'|'b'"):
+    with pytest.raises(EinkornError, match="structures differ at 'a'"):
         sgd.step(v, v.at_key_chains("b"))
     with pytest.raises(EinkornError, match="lr is a number or a function"):
         ivy.Adam("fast")

@@ -34,7 +34,7 @@ class Optimizer:
         check_device(type(self).__name__, dev or device)
         if not callable(lr) and not isinstance(lr, (int, float)):
             raise EinkornError(f"lr is a number or a function, got {lr!r}")
-        self._lr = lr if callable(lr) else float(lr)
+        self._lr: Any = lr if callable(lr) else float(lr)
         self._inplace, self._stop_gradients = inplace, stop_gradients
         self._init_on_first_step = init_on_first_step
         self._count = 0
