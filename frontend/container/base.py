@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 from einkorn.container.text import Format, text
 from einkorn.ir.errors import EinkornError, StateError
@@ -34,6 +34,10 @@ class Nest(dict[str, Any]):
 
     __slots__ = ("_aliases", "_format", "_live")
 
+    # Whether the keys of a new Container, and those of a Module's, are put in order.
+    alphabetical_keys: ClassVar[bool] = False
+    default_format: ClassVar[Format] = Format()
+
     _aliases: dict[str, Any]
     _format: Format
     _live: str
@@ -43,9 +47,12 @@ class Nest(dict[str, Any]):
     ) -> None:
         super().__init__()
         object.__setattr__(self, "_aliases", {})
-        object.__setattr__(self, "_format", Format())
+        object.__setattr__(self, "_format", self.default_format)
         object.__setattr__(self, "_live", "")
         self.update(items, **named)
+        if self.alphabetical_keys:
+            for key in sorted(self):
+                dict.__setitem__(self, key, dict.pop(self, key))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)

@@ -61,7 +61,7 @@ def as_mapping(values: Any, what: str) -> Container:
     return values if isinstance(values, Container) else Container(values)
 
 
-def frozen(container: Any, what: str) -> Any:
+def frozen(container: Container, what: str) -> Container:
     """Forbid changes of a Container's structure at every depth; its leaves can still be written."""
     for value in container.values():
         if isinstance(value, Container):
