@@ -213,6 +213,8 @@ class Leaf(Tensor):
 
     @trainable.setter
     def trainable(self, on: bool) -> None:
+        if not isinstance(on, bool):
+            raise DTypeError(f"{self.name or 'leaf'}.trainable is True or False, got {on!r}")
         if on and not self.dtype.is_inexact:
             raise DTypeError(MSG_NOT_FLOAT.format(type=self._type))
         if on != self._trainable:
