@@ -58,7 +58,7 @@ class Hyper(Tunable):
             more = ", a schedule or a tensor" if self.schedule else ""
             more = " or None" if self.optional else more
             raise EinkornError(f"{owner} is a number{more}, got {value!r}")
-        number = float(value)
+        number = float(value)  # type: ignore[arg-type] # a number, as is_number says
         enough = number > self.low if self.positive else number >= self.low
         if not (enough and number < self.below):
             limit = f" and below {self.below:g}" if self.below < math.inf else ""
