@@ -8,6 +8,8 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 import math as _math
 
 from einkorn import (
+    callbacks,
+    data,
     debug,
     fft,
     initializers,
@@ -282,6 +284,7 @@ __all__ = [
     "broadcast_arrays",
     "broadcast_to",
     "callback",
+    "callbacks",
     "can_cast",
     "ceil",
     "checkpoint",
@@ -303,6 +306,7 @@ __all__ = [
     "cumulative_sum",
     "custom_jvp",
     "custom_vjp",
+    "data",
     "debug",
     "diff",
     "divide",
