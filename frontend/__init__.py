@@ -8,6 +8,8 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 import math as _math
 
 from einkorn import (
+    callbacks,
+    data,
     debug,
     fft,
     initializers,
@@ -285,6 +287,7 @@ __all__ = [
     "broadcast_arrays",
     "broadcast_to",
     "callback",
+    "callbacks",
     "can_cast",
     "ceil",
     "checkpoint",
@@ -306,6 +309,7 @@ __all__ = [
     "cumulative_sum",
     "custom_jvp",
     "custom_vjp",
+    "data",
     "debug",
     "diff",
     "divide",

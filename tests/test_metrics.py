@@ -221,7 +221,7 @@ def test_a_metric_of_one_output() -> None:
     outputs = {"parts": [np.zeros(2), np.array([1.0, 2.0])]}
     targets = {"parts": [np.zeros(2), np.array([2.0, 4.0])]}
     assert metric(outputs, targets).item() == 1.5
-    with pytest.raises(ek.EinkornError, match=r"on=\('parts', 1\): there is no 'parts' in a dict"):
+    with pytest.raises(ek.EinkornError, match=r"on=\('parts', 1\) chooses .* has no 'parts'"):
         metric({"a": 1}, targets)
 
 

@@ -13,6 +13,7 @@ from einkorn.functions.statistical import sum as sum_over
 from einkorn.ir.dtypes import float64
 from einkorn.ir.errors import EinkornError, ShapeError
 from einkorn.leaf import Leaf
+from einkorn.nn.loss import chosen
 from einkorn.nn.module import Module
 from einkorn.recording import no_grad
 from einkorn.tensor import Tensor
@@ -53,8 +54,10 @@ class Metric(Module):
         raise EinkornError(f"{type(self).__name__} has no compute method: define it in the class")
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        chosen = args if self.on is None else tuple(selected(x, self.on) for x in args)
-        self.update(*chosen, **kwargs)
+        what, on = type(self).__name__, self.on
+        if on is not None:
+            args = tuple(chosen(what, "an argument", x, on) for x in args)
+        self.update(*args, **kwargs)
         return self.compute()
 
     def reset(self) -> None:
@@ -72,24 +75,6 @@ class Metric(Module):
             sums = {name: ew.add(getattr(self, name), x) for name, x in amounts.items()}
             for name, total in sums.items():
                 getattr(self, name).value = total
-
-
-def selected(nest: Any, on: Any) -> Any:
-    """The part of a nest at an index, a key, or a path of these."""
-    for step in on if isinstance(on, tuple) else (on,):
-        try:
-            nest = nest[step]
-        except (KeyError, IndexError, TypeError):
-            raise EinkornError(f"on={on!r}: there is no {step!r} in {_described(nest)}") from None
-    return nest
-
-
-def _described(nest: Any) -> str:
-    if isinstance(nest, dict):
-        return f"a dict with the keys {', '.join(map(repr, nest))}"
-    if isinstance(nest, (list, tuple)):
-        return f"a {type(nest).__name__} of {len(nest)}"
-    return f"a {type(nest).__name__}"
 
 
 def wide(what: str, x: Any) -> Tensor:
