@@ -94,6 +94,11 @@ class Static:
         return self._held if self._weak is None else self._weak()
 
     @property
+    def is_weak(self) -> bool:
+        """Whether it does not keep the argument alive."""
+        return self._weak is not None
+
+    @property
     def gone(self) -> bool:
         """Whether no call can have this argument any more."""
         return self._weak is not None and self._weak() is None
@@ -215,7 +220,13 @@ class Arguments:
 
 def is_gone(key: Any) -> bool:
     """Whether a key names an object that is gone, so that no call can have it."""
-    return any(isinstance(kind, Static) and kind.gone for kind in key[1])
+    return key is None or any(isinstance(kind, Static) and kind.gone for kind in key[0][1])
+
+
+def objects_of(key: Any) -> list[Any]:
+    """The objects that a key names and does not keep alive."""
+    held = [kind.value for kind in key[0][1] if isinstance(kind, Static) and kind.is_weak]
+    return [x for x in held if x is not None]
 
 
 def read_arguments(

@@ -38,6 +38,7 @@ from einkorn.recording import (
 from einkorn.region import run_region
 from einkorn.runtime import settings
 from einkorn.runtime.compiler import clear_caches as clear_programs
+from einkorn.runtime.eager import clear_caches as clear_ops
 from einkorn.runtime.evaluate import evaluate
 from einkorn.runtime.locks import LOCKS
 from einkorn.step import captured_value, input_values
@@ -93,7 +94,8 @@ class Compiled:
         self._name = name or _name_of(fn)
         self._is_method = False  # whether the first argument is an object, not data
         self._traces = Traces(self._name, policy.checked())
-        _alive.add(self)
+        with LOCKS.programs:
+            _alive.add(self)
         functools.update_wrapper(self, fn, updated=())
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -157,7 +159,7 @@ class Compiled:
                         self._traces.used(key, entry)
                         return out
                     tried.add(entry)
-            with LOCKS.tracing:
+            with LOCKS.tracing_turn():
                 others = [x for x in self._traces.fitting(key, arguments) if x not in tried]
                 made = None if others else self._traced(key, arguments, mode)
             if made is not None:
@@ -383,9 +385,15 @@ def trace(fn: Callable[..., Any]) -> Callable[..., Graph]:
 
 
 def clear_caches() -> None:
-    """Forget every trace and every compiled program; kernels stay loaded."""
-    for compiled in list(_alive):
+    """Forget every trace and every compiled program; kernels stay loaded.
+
+    Calls in progress in other threads end as they would have.
+    """
+    with LOCKS.programs:
+        known = list(_alive)
+    for compiled in known:
         compiled.clear()
+    clear_ops()
     clear_programs()
 
 

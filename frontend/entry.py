@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -160,6 +161,12 @@ class Entry:
     def is_gone(self) -> bool:
         """Whether an object that it was made for is gone, so that it can never be used again."""
         return any(place.is_gone for place in self._places)
+
+    def needs(self) -> Iterable[Any]:
+        """The objects that it was made for and does not keep alive; see `is_gone`."""
+        held = [x for place in self._places for x in (place.owner, place.value)]
+        found = [x() for x in held if type(x) is weakref.ref]
+        return [x for x in found if x is not None]
 
     def conditions(self) -> Iterable[str]:
         """What has to be as it was, for people."""

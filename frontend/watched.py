@@ -110,14 +110,14 @@ def _read_in_trace(self: Any, name: str) -> Any:
 @contextmanager
 def reads_watched() -> Generator[None]:
     """Within the block reads of watched objects are seen."""
-    with LOCKS.tracing:
+    with LOCKS.hooks:
         _open_traces[0] += 1
         if _open_traces[0] == 1:
             Watched.__getattribute__ = _read_in_trace  # type: ignore[method-assign] # the hook
     try:
         yield
     finally:
-        with LOCKS.tracing:
+        with LOCKS.hooks:
             _open_traces[0] -= 1
             if _open_traces[0] == 0:
                 del Watched.__getattribute__
