@@ -69,15 +69,15 @@ class IterableSource:
         self._what, self._data = what, data
         self._is_once = not callable(data) and iter(data) is data
         self._is_used = False
-        sized = hasattr(data, "__len__") and not callable(data)
-        self.steps: int | None = len(data) if sized else None
+        sized = None if callable(data) else getattr(data, "__len__", None)
+        self.steps: int | None = None if sized is None else sized()
 
     def new_order(self) -> Order | None:
         return None
 
     def batches(self, order: Order | None, start: int) -> Iterator[Batch]:
-        data = self._data() if callable(self._data) else self._data
-        found = iter(data)
+        made: Any = self._data() if callable(self._data) else self._data
+        found: Iterator[Any] = iter(made)
         if start and not self._is_once:
             found = itertools.islice(found, start, None)
         if self._is_once:
