@@ -5,7 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, ItemsView, Iterator, Sequence, Set, ValuesView
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    ItemsView,
+    Iterator,
+    Sequence,
+    Set,
+    ValuesView,
+)
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from time import perf_counter
@@ -73,9 +82,9 @@ class Compiled:
     ) -> None:
         if not callable(fn) or inspect.isclass(fn):
             raise EinkornError(f"ek.compile needs a function or a Module, got {fn!r}")
-        if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn):
+        if _is_suspended(fn) or _is_suspended(type(fn).__call__):
             raise EinkornError(
-                f"{fn.__name__} gives a coroutine or generator; compile the function that computes "
+                f"{_name_of(fn)} gives a coroutine or generator; compile the function that computes "
                 "one step, and await or yield around it"
             )
         if threads is not None:
@@ -318,11 +327,28 @@ def _parameters(fn: Callable[..., Any]) -> list[str]:
 def _check_returned(name: str, ends: Sequence[Any]) -> None:
     """Refuse what could hide traced tensors from the caller."""
     for x in ends:
+        if isinstance(x, (Awaitable, AsyncIterator)):
+            close = getattr(x, "close", None)
+            if close is not None:  # nobody will await it
+                close()
+            raise EinkornError(
+                f"{name} returned a {type(x).__name__}, which would run outside of the step; await "
+                "around the compiled function, not inside"
+            )
         if isinstance(x, (Set, Iterator, ValuesView, ItemsView)):
             raise EinkornError(
                 f"{name} returned a {type(x).__name__}; a compiled function returns tensors in "
                 "tuples, lists, dicts or dataclasses: wrap it in list(...) or dict(...)"
             )
+
+
+def _is_suspended(fn: Any) -> bool:
+    """Whether a call of a function runs nothing yet: a generator or a coroutine."""
+    return (
+        inspect.iscoroutinefunction(fn)
+        or inspect.isgeneratorfunction(fn)
+        or inspect.isasyncgenfunction(fn)
+    )
 
 
 def _is_output(x: Any) -> bool:
