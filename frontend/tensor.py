@@ -177,7 +177,10 @@ class Tensor(Value, metaclass=_TensorType, results=True):
     def __index__(self) -> int:
         value = self._one("a tensor as an index")
         if not self.dtype.is_integer:
-            raise DTypeError(f"only integer tensors can be an index, got {self._type}")
+            raise DTypeError(
+                f"only integer tensors can be an index, got {self._type}; cast it with "
+                ".astype('int64')"
+            )
         return int(value)
 
     def __len__(self) -> int:

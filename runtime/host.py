@@ -28,7 +28,9 @@ from einkorn.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
 
-MSG_FAILED = "{error} It was called here: {label}. The step was not applied, no state changed."
+MSG_FAILED = (
+    "{error} It was called here: {label}, with {types}. The step was not applied, no state changed."
+)
 
 _sites: WeakValueDictionary[int, HostSite] = WeakValueDictionary()
 _numbers = itertools.count(1)
@@ -48,6 +50,8 @@ class HostSite:
         self.error: BaseException | None = None
         self._kernel, self._label = kernel, label
         self._attrs = dict(kernel.attrs)
+        shown = kernel.operands[:-1] if kernel.op is Op.CALLBACK else kernel.operands
+        self._types = [str(type) for type in shown]  # without the token
         self._operands = [_Memory(type) for type in kernel.operands]
         self._results = [_Memory(type) for type in kernel.results]
         self._pointers = ctypes.c_int64 * (len(self._operands) + len(self._results))
@@ -69,7 +73,9 @@ class HostSite:
         error, self.error = self.error, None
         _forget_frames(error, keeps_users=self._kernel.op is Op.CALLBACK)
         if isinstance(error, HostError):
-            error.args = (MSG_FAILED.format(error=_sentence(error), label=self._label),)
+            types = ", ".join(self._types) or "no operands"
+            text = MSG_FAILED.format(error=_sentence(error), label=self._label, types=types)
+            error.args = (text,)
         return error
 
 

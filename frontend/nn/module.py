@@ -442,7 +442,9 @@ def initial(initializer: Any, shape: Any, dtype: Any) -> Any:
         with no_grad():
             value = as_initializer(initializer)(sizes, kind)
     except (MemoryError, OverflowError):
-        raise ShapeError(f"a parameter of shape {sizes} does not fit in memory") from None
+        raise ShapeError(
+            f"a parameter of shape {sizes} does not fit in memory; choose smaller sizes"
+        ) from None
     if tuple(np.shape(value)) != sizes:
         raise EinkornError(
             f"the initializer gave shape {tuple(np.shape(value))} for a parameter of shape {sizes}"

@@ -76,7 +76,9 @@ class LossScaler(Watched):
             factor = ew.reciprocal(ew.stop_gradient(self.current))
             ends = [as_tensor(x, "LossScaler.unscale") for x in as_container(grads).to_flat_list()]
             if not ends:
-                raise EinkornError("LossScaler.unscale: there are no gradients")
+                raise EinkornError(
+                    "LossScaler.unscale: there are no gradients; pass what value_and_grad gives"
+                )
             found = [_times(x, factor) for x in ends]
             finite = all_of(ew.isfinite(found[0]))
             for x in found[1:]:

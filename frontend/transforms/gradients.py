@@ -79,7 +79,10 @@ def _seed(output: Tensor, gradient: Any) -> Tensor:
         return ones(output._type)
     seed = in_dtype("backward", gradient, output.dtype)
     if seed.shape != output.shape:
-        raise ShapeError(f"backward(): the gradient of {output._type} cannot be {seed._type}")
+        raise ShapeError(
+            f"backward(): the gradient of {output._type} cannot be {seed._type}; it has the shape "
+            "of the value"
+        )
     return seed
 
 
