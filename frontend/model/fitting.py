@@ -121,9 +121,9 @@ def callback_list(
     """The callbacks of a call with those that come by themselves."""
     given: Iterable[Any] = () if callbacks is None else callbacks
     given = [given] if isinstance(given, Callback) else list(given)
-    first = [History()] if history else []
+    kept = [History()] if history else []
     bar = [ProgressBar(verbose)] if verbose else []
-    return CallbackList([*first, *given, *bar], model, params)
+    return CallbackList([*given, *kept, *bar], model, params)
 
 
 def run_fit(model: Any, plan: Plan, callbacks: CallbackList, start: Progress) -> History:
