@@ -82,12 +82,12 @@ class IterableSource:
     """
 
     def __init__(self, what: str, data: Any) -> None:
-        self._what, self._data = what, data
+        self._what = what
+        self._data: Any = data
         self._is_once = not callable(data) and iter(data) is data
         self._is_used = False
         self._head: list[Any] = []  # a batch that was looked at already
-        sized = hasattr(data, "__len__") and not callable(data)
-        self.steps: int | None = len(data) if sized else None
+        self.steps: int | None = _size(data)
 
     def new_order(self) -> Order | None:
         return None
@@ -102,9 +102,12 @@ class IterableSource:
                 raise EinkornError(MSG_ENDLESS.format(what=self._what))
             found, self._head, self._is_used = self._chained(self._head), [], True
         else:
-            data = self._data() if callable(self._data) else self._data
-            found = itertools.islice(data, start, None)
+            found = itertools.islice(self._anew(), start, None)
         return map(unpacked, found)
+
+    def _anew(self) -> Any:
+        data: Any = self._data
+        return data() if callable(data) else data
 
     def _chained(self, head: list[Any]) -> Iterator[Any]:
         return itertools.chain(head, self._data)
@@ -115,11 +118,15 @@ class IterableSource:
             self._head = self._head or list(itertools.islice(self._data, 1))
             found = iter(self._head)
         else:
-            found = iter(self._data() if callable(self._data) else self._data)
+            found = iter(self._anew())
         batch = next(found, None)
         if batch is None:
             raise EinkornError(f"{self._what}: there were no batches")
         return unpacked(batch)
+
+
+def _size(data: Any) -> int | None:
+    return len(data) if hasattr(data, "__len__") else None
 
 
 def unpacked(batch: Any) -> Batch:

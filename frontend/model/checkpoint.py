@@ -59,7 +59,7 @@ def save(model: Any, path: Any, include_optimizer: bool) -> None:
     leaves = leaves_of(model, include_optimizer)
     arrays = {name: np.array(leaf.numpy()) for name, leaf in leaves.items()}
     states = [_jsonable(state, f"callbacks.{k}", arrays) for k, state in _states(model)]
-    lr = getattr(model.optimizer, "lr", None) if include_optimizer else None
+    lr: Any = getattr(model.optimizer, "lr", None) if include_optimizer else None
     text = {
         "format": FORMAT,
         "progress": asdict(model.progress),

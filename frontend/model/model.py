@@ -223,11 +223,6 @@ class Model(Steps):
         """Call the module."""
         return self.module(*args, **kwargs)
 
-    def reset_metrics(self) -> None:
-        """Forget what loss and metrics have seen."""
-        for metric in self._all_metrics().values():
-            metric.reset()
-
     # -- text and files ------------------------------------------------------------------------
 
     def explain(self) -> str:

@@ -106,7 +106,7 @@ class Term:
         call = loss
         if isinstance(loss, Loss):  # the part is chosen here, for class weights to be those of it
             call = functools.partial(super(Loss, loss).__call__)
-        target = loss.forward if hasattr(loss, "forward") else loss
+        target = getattr(loss, "forward", loss)
         self._call = Injected(name, call, target)
         self._weighs = "sample_weight" in self._call.names or self._call._takes_all
         self._is_reduced = not isinstance(loss, Loss) and _has_reduction(target)

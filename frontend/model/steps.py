@@ -228,6 +228,11 @@ class Steps:
             for leaf, value in kept:
                 leaf.value = value
 
+    def reset_metrics(self) -> None:
+        """Forget what loss and metrics have seen."""
+        for metric in self._all_metrics().values():
+            metric.reset()
+
     @property
     def _is_training(self) -> bool:
         return self._in_epoch and self.progress.batch > 0
