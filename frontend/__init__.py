@@ -202,6 +202,7 @@ from einkorn.ir.errors import (
 )
 from einkorn.ir.parse import parse
 from einkorn.leaf import Leaf, Parameter, tensor
+from einkorn.model.model import Model
 from einkorn.nn.hooks import add_loss, add_metric, add_summary, next_rng_key, training
 from einkorn.nn.module import Module
 from einkorn.printing import print
@@ -242,6 +243,7 @@ __all__ = [
     "IRError",
     "Leaf",
     "LinAlgError",
+    "Model",
     "Module",
     "Parameter",
     "RetraceWarning",

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,7 @@ class Trace:
     )
     _numbers: dict[Node, Any] = field(default_factory=dict[Node, Any])
     _guarded: set[Any] = field(default_factory=set[Any])
+    _callers: set[int] | None = None
 
     def __post_init__(self) -> None:
         if self.outer is not None:
@@ -230,8 +232,18 @@ class Trace:
             if frame is not None:
                 path = module_path.get()
                 self.origins[node] = Origin(frame.f_code.co_filename, frame.f_lineno, path)
-                if self.reads is not None:
+                if self.reads is not None and not self._is_caller(frame):
                     self.reads.running(frame)
+
+    def _is_caller(self, frame: FrameType) -> bool:
+        """Whether a frame called the traced function: einkorn's own functions call no user code."""
+        if self._callers is None:
+            self._callers = set()
+            found = self.reads and self.reads._root
+            while found:
+                self._callers.add(id(found))
+                found = found.f_back
+        return id(frame) in self._callers
 
     def where(self, node: Node | None) -> str:
         """The user's line that made a node, for messages."""

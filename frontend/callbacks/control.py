@@ -31,7 +31,8 @@ class EarlyStopping(Monitor):
         patience: how many epochs without improvement are too many.
         mode: "min", "max" or "auto".
         baseline: a value to be better than; None for none.
-        restore_best_weights: whether parameters and buffers become those of the best epoch.
+        restore_best_weights: whether parameters and buffers become those of the best epoch at the
+            end; not after Ctrl-C, from where training may go on.
         start_from_epoch: epochs before it are not looked at.
 
     Attributes:
@@ -84,7 +85,7 @@ class EarlyStopping(Monitor):
             self._weights = self.model.module.state_dict()
 
     def on_train_end(self, logs: Any = None) -> None:
-        if self._weights is not None:
+        if self._weights is not None and not self.model.history.interrupted:
             self.model.module.load_state_dict(self._weights)
 
     def get_state(self) -> dict[str, Any]:

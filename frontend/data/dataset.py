@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from einkorn.ir.errors import EinkornError, ShapeError
-from einkorn.recording import Value
+from einkorn.tensor import Tensor
 from einkorn.tree import alike, describe, flatten, unflatten
 
 Array = np.ndarray[Any, Any]
@@ -77,7 +77,9 @@ def _is_plain(nest: Any) -> bool:
 def _as_array(what: str, x: Any) -> Any:
     if x is None or type(x) is np.ndarray:
         array = x
-    elif isinstance(x, Value) or hasattr(x, "__array__") or hasattr(x, "__dlpack__"):
+    elif isinstance(x, Tensor):
+        array = x.numpy()
+    elif hasattr(x, "__array__") or hasattr(x, "__dlpack__"):
         array = np.asarray(x)
     else:
         raise EinkornError(f"{what}: needs arrays, or nests of them, got {type(x).__name__}")
@@ -114,7 +116,7 @@ def _stack(what: str, column: Sequence[Any]) -> Any:
         return None
     if all(type(x) is float for x in column):
         return np.array(column, "float32")
-    arrays = [np.asarray(x) for x in column]
+    arrays = [np.asarray(x.numpy() if isinstance(x, Tensor) else x) for x in column]
     for x in arrays:
         if x.shape != arrays[0].shape:
             raise ShapeError(MSG_SAMPLES.format(what=what, first=arrays[0].shape, other=x.shape))

@@ -40,6 +40,14 @@ class Source(Protocol):
         """Begin an epoch: what its order is made from."""
         ...
 
+    def seek(self, epoch: int) -> None:
+        """Say which epoch begins next."""
+        ...
+
+    def peek(self) -> Batch:
+        """The first batch, which is given again."""
+        ...
+
     def batches(self, order: Order | None, start: int) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on."""
         ...
@@ -52,6 +60,14 @@ class LoaderSource:
         self._loader, self._parts = loader, parts
         self.steps: int | None = len(loader)
         self.new_order = loader.new_order
+
+    def peek(self) -> Batch:
+        """The first samples in order."""
+        return next(self.batches(None, 0))
+
+    def seek(self, epoch: int) -> None:
+        """The epoch that begins next."""
+        self._loader.epoch = epoch
 
     def batches(self, order: Order | None, start: int) -> Iterator[Batch]:
         found = self._loader.batches(order, start)
@@ -66,26 +82,51 @@ class IterableSource:
     """
 
     def __init__(self, what: str, data: Any) -> None:
-        self._what, self._data = what, data
+        self._what = what
+        self._data: Any = data
         self._is_once = not callable(data) and iter(data) is data
         self._is_used = False
-        sized = None if callable(data) else getattr(data, "__len__", None)
-        self.steps: int | None = None if sized is None else sized()
+        self._head: list[Any] = []  # a batch that was looked at already
+        self.steps: int | None = _size(data)
 
     def new_order(self) -> Order | None:
         return None
 
+    def seek(self, epoch: int) -> None:
+        """Nothing: what is iterated over has an order of its own."""
+
     def batches(self, order: Order | None, start: int) -> Iterator[Batch]:
-        made: Any = self._data() if callable(self._data) else self._data
-        found: Iterator[Any] = iter(made)
-        if start and not self._is_once:
-            found = itertools.islice(found, start, None)
         if self._is_once:
-            first = list(itertools.islice(found, 1))
-            if not first and self._is_used:
+            self._head = self._head or list(itertools.islice(self._data, 1))
+            if not self._head and self._is_used:
                 raise EinkornError(MSG_ENDLESS.format(what=self._what))
-            self._is_used, found = True, itertools.chain(first, found)
+            found, self._head, self._is_used = self._chained(self._head), [], True
+        else:
+            found = itertools.islice(self._anew(), start, None)
         return map(unpacked, found)
+
+    def _anew(self) -> Any:
+        data: Any = self._data
+        return data() if callable(data) else data
+
+    def _chained(self, head: list[Any]) -> Iterator[Any]:
+        return itertools.chain(head, self._data)
+
+    def peek(self) -> Batch:
+        """The first batch, which is given again."""
+        if self._is_once:
+            self._head = self._head or list(itertools.islice(self._data, 1))
+            found = iter(self._head)
+        else:
+            found = iter(self._anew())
+        batch = next(found, None)
+        if batch is None:
+            raise EinkornError(f"{self._what}: there were no batches")
+        return unpacked(batch)
+
+
+def _size(data: Any) -> int | None:
+    return len(data) if hasattr(data, "__len__") else None
 
 
 def unpacked(batch: Any) -> Batch:

@@ -24,7 +24,7 @@ def global_norm(grads: Any) -> Tensor:
     """The Euclidean norm of all gradients together, in float32 or wider."""
     squares = [square_sum(grad, "global_norm") for grad in as_container(grads).to_flat_list()]
     if not squares:
-        raise EinkornError("global_norm: there are no gradients")
+        raise EinkornError("global_norm: there are no gradients; pass what value_and_grad gives")
     total = squares[0]
     for square in squares[1:]:
         total = ew.add(total, square)
