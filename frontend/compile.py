@@ -84,8 +84,8 @@ class Compiled:
             raise EinkornError(f"ek.compile needs a function or a Module, got {fn!r}")
         if _is_suspended(fn) or _is_suspended(type(fn).__call__):
             raise EinkornError(
-                f"{_name_of(fn)} gives a coroutine or generator; compile the function that computes "
-                "one step, and await or yield around it"
+                f"{_name_of(fn)} gives a coroutine or generator; compile the function that "
+                "computes one step, and await or yield around it"
             )
         if threads is not None:
             settings.check_threads(threads)

@@ -1,4 +1,4 @@
-"""Threads, tasks, handlers and finalizers that compile and call at once: no deadlock, no half step."""
+"""Threads, tasks, handlers and finalizers that call at once: no deadlock, no half step."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_finalizer_that_compiles_and_calls() -> None:
             del cycle
             if k % 5 == 0:
                 gc.collect()
-            ek.compile(lambda x: x * k)(X)
+            ek.compile(lambda x: x * k)(X)  # noqa: B023
             step(X)
 
     before = gc.get_threshold()
@@ -177,7 +177,7 @@ def test_a_signal_handler_that_compiles_and_calls() -> None:
         k = 0
         while not stop.is_set():
             step(X)
-            ek.compile(lambda x: x + k)(X)
+            ek.compile(lambda x: x + k)(X)  # noqa: B023
             k += 1
         return k
 
@@ -190,7 +190,7 @@ def test_a_signal_handler_that_compiles_and_calls() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.01)
         while seen[0] < 25 and time.monotonic() < limit:
             step(X)
-            ek.compile(lambda x: x - mine)(X)
+            ek.compile(lambda x: x - mine)(X)  # noqa: B023
             mine += 1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -240,7 +240,7 @@ def test_traces_settings_and_caches_change_in_many_threads() -> None:
 
 def test_equal_nodes_of_all_threads_are_one_node() -> None:
     for k in range(200):
-        made = ends(*(lambda: constant(float32, k + 0.25) for _ in range(4)))
+        made = ends(*(lambda k=k: constant(float32, k + 0.25) for _ in range(4)))
         assert all(node is made[0] for node in made)
 
 
