@@ -144,6 +144,11 @@ def weak_dtype(number: bool | int | float | complex) -> DType:
     return int64 if isinstance(number, int) else float32
 
 
+def is_known(x: object) -> bool:
+    """Whether `x` is a real Python number itself, not what stands for one when a step runs."""
+    return isinstance(x, (bool, int, float)) and not isinstance(x, Value)
+
+
 def is_weak(x: object) -> bool:
     """Whether `x` is a Python number, or a run-time scalar that stands for one."""
     return type(x) in _SCALARS or (isinstance(x, Value) and x._weak)
@@ -254,7 +259,7 @@ def _check_fits(what: str, number: Any, dtype: DType) -> None:
 
 def shown(number: Any) -> str:
     """A number in a message; Python does not print integers of thousands of digits."""
-    if isinstance(number, int) and number.bit_length() > 256:
+    if is_known(number) and isinstance(number, int) and number.bit_length() > 256:
         return f"an integer of {number.bit_length()} bits"
     return repr(number)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from einkorn.convert import as_tensor, to_array
+from einkorn.convert import as_tensor, is_known, to_array
 from einkorn.epochs import structure_changed
 from einkorn.ir.dtypes import as_dtype
 from einkorn.ir.errors import DTypeError, ShapeError, StateError
@@ -172,7 +172,7 @@ class Leaf(Tensor):
     def _checked(self, new: Any, traced: bool) -> Tensor:
         """The new value as a Tensor of this leaf's type."""
         what = f"leaf {self.name or self.id}"
-        if isinstance(new, (bool, int, float, list, tuple)):
+        if is_known(new) or isinstance(new, (list, tuple)):
             new = to_array(new, self.dtype, what)
         tensor = as_tensor(new, what)
         if tensor._type.dtype is not self.dtype:

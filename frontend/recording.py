@@ -140,6 +140,7 @@ class Value:
     )
 
     _result_class: type[Any]  # Tensor: the class of results, set when it is defined
+    _number_class: type[Any]  # Number: the class of Python numbers of the run
 
     def __init_subclass__(cls, results: bool = False) -> None:
         super().__init_subclass__()
@@ -208,11 +209,17 @@ def result(
     tracks: bool = False,
 ) -> Tensor:
     """A new Tensor that is not a leaf; `tracks` says whether a traced one is tracked."""
-    cls = Value._result_class
-    value: Any = object.__new__(cls)
+    value: Any = object.__new__(Value._number_class if weak else Value._result_class)
     value._type, value._array, value._node = type, array, node
     value._record, value._own, value._trace, value._weak = record, None, trace, weak
     value._tracks = tracks
+    return value
+
+
+def as_number(value: Any) -> Any:
+    """The same Tensor as a Python number of the run."""
+    value._weak = True
+    object.__setattr__(value, "__class__", Value._number_class)
     return value
 
 

@@ -58,7 +58,9 @@ class Mode(Tunable):
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        value = instance.__dict__.get(self.name)
+        if self.name not in instance.__dict__:
+            raise AttributeError(f"{type(instance).__name__} has no {self.name} yet")
+        value = instance.__dict__[self.name]
         trace = current_trace.get()
         if trace is not None:
             trace.guard(instance, self.name, value)

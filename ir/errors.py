@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from contextvars import ContextVar
-from inspect import currentframe
+from types import FrameType
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class EinkornError(Exception):
 
 
 def _users_place() -> str:
-    frame = currentframe()
+    frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in _BETWEEN:
             code = frame.f_code

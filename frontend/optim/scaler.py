@@ -13,7 +13,9 @@ from einkorn.ir.dtypes import bool_, float32
 from einkorn.ir.errors import DTypeError, EinkornError
 from einkorn.leaf import Leaf
 from einkorn.loading import LoadResult, load_leaves, write_all
-from einkorn.optim.base import Hyper, Optimizer, as_container, rebuilt
+from einkorn.optim.base import Optimizer
+from einkorn.optim.hyper import Hyper
+from einkorn.optim.nests import as_container, rebuilt
 from einkorn.recording import no_grad
 from einkorn.tensor import Tensor
 from einkorn.tunable import is_number
