@@ -11,9 +11,10 @@ import numpy as np
 
 from einkorn.convert import to_array
 from einkorn.ir.dtypes import DType, as_dtype
-from einkorn.ir.errors import DTypeError, EinkornError
+from einkorn.ir.errors import EinkornError
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
+from einkorn.number import Number
 from einkorn.recording import Record, Value, current_region, current_trace, result
 from einkorn.runtime.memory import address_of
 from einkorn.tensor import Tensor
@@ -261,7 +262,7 @@ def _fixed(name: str, value: Any) -> Fixed:
 def _classify(name: str, end: Any) -> tuple[Any, Any, Any]:
     """(what to pass on, its kind, the Tensor it is)."""
     if isinstance(end, Value):
-        if isinstance(end, Leaf) or end._weak:
+        if type(end) is Number or isinstance(end, Leaf):
             return end, Static(end), None
         array = end._array
         if array is None and current_trace.get() is None:
@@ -275,9 +276,8 @@ def _classify(name: str, end: Any) -> tuple[Any, Any, Any]:
     if kind is float:
         return end, "float", None
     if kind is int:
-        if not INT_MIN <= end <= INT_MAX:
-            raise DTypeError(f"{name}: the integer {end} does not fit 64 bits; make it static")
-        return end, "int", None
+        # One that does not fit a word computes as Python's own: it is part of the trace.
+        return end, "int" if INT_MIN <= end <= INT_MAX else Static(end), None
     if isinstance(end, Fixed):
         return end.value, Static(end.value), None
     if isinstance(end, (np.ndarray, np.generic)):

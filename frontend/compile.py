@@ -27,6 +27,7 @@ import numpy as np
 from einkorn.arguments import Arguments, read_arguments
 from einkorn.branches import Branches
 from einkorn.closed import outer_value
+from einkorn.collector import current_collector, handing_over
 from einkorn.entry import ELSEWHERE, OUTPUT, Entry, Mode, Returned
 from einkorn.explanation import Explanation
 from einkorn.ir.errors import EinkornError, TraceError
@@ -122,14 +123,21 @@ class Compiled:
         return f"<compiled {self._name}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        collector = current_collector()
+        if collector is not None:
+            return collector.take(self._run(args, kwargs, True))
+        return self._run(args, kwargs, False)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], collects: bool) -> Any:
+        """What the function returns; while someone collects, what `handing_over` makes of it."""
         trace = current_trace.get()
         if trace is not None:
             return self._inline(trace, args, kwargs)
         chosen = settings.current()
         if not chosen.compile:
-            return run_region(self._name, self._fn, self._read(args, kwargs))
+            return run_region(self._name, handing_over(self._fn), self._read(args, kwargs))
         threads = self._threads or chosen.threads
-        mode = (depth() > 0, is_recording())
+        mode = (depth() > 0, is_recording(), collects)
         for entry in self._traces.quick:
             words = entry.words(args, kwargs, mode)
             if words is not None:
@@ -202,7 +210,7 @@ class Compiled:
         try:
             with tracing(trace), self._reading(trace, arguments):
                 args, kwargs = arguments.traced(trace, self._parameters)
-                returned = self._fn(*args, **kwargs)
+                returned = handing_over(self._fn)(*args, **kwargs)
                 ends, structure = flatten(returned)
                 _check_returned(self._name, ends)
                 outputs = [x for x in ends if _is_output(x)]

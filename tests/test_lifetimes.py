@@ -28,7 +28,7 @@ def collect() -> None:
 
 def living(*kinds: type[Any]) -> int:
     collect()
-    return sum(isinstance(x, kinds) for x in gc.get_objects())
+    return sum(issubclass(type(x), kinds) for x in gc.get_objects())
 
 
 class Net(ek.nn.Module):

@@ -1,5 +1,6 @@
 """Modules, layers, activations and losses."""
 
+from einkorn.collector import Collector, collect
 from einkorn.functions.activations import (
     celu,
     elu,
@@ -88,28 +89,74 @@ from einkorn.nn.activations import (
 )
 from einkorn.nn.dropout import Dropout
 from einkorn.nn.linear import Linear
-from einkorn.nn.losses import CrossEntropyLoss, MSELoss
+from einkorn.nn.loss import Loss
+from einkorn.nn.losses import (
+    BinaryCrossEntropyLoss,
+    CosineEmbeddingLoss,
+    CosineSimilarityLoss,
+    CrossEntropyLoss,
+    GaussianNLLLoss,
+    HingeEmbeddingLoss,
+    HingeLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    LogCoshLoss,
+    LogPoissonLoss,
+    MAPELoss,
+    MarginRankingLoss,
+    MSELoss,
+    MSLELoss,
+    NLLLoss,
+    PoissonNLLLoss,
+    SmoothL1Loss,
+    SoftMarginLoss,
+    TripletMarginLoss,
+    WassersteinLoss,
+)
 from einkorn.nn.module import Module
 from einkorn.nn.sequential import Sequential
 
 __all__ = [
     "ELU",
     "GELU",
+    "BinaryCrossEntropyLoss",
+    "Collector",
+    "CosineEmbeddingLoss",
+    "CosineSimilarityLoss",
     "CrossEntropyLoss",
     "Dropout",
+    "GaussianNLLLoss",
+    "HingeEmbeddingLoss",
+    "HingeLoss",
+    "HuberLoss",
+    "KLDivLoss",
+    "L1Loss",
     "LeakyReLU",
     "Linear",
+    "LogCoshLoss",
+    "LogPoissonLoss",
     "LogSoftmax",
+    "Loss",
+    "MAPELoss",
     "MSELoss",
+    "MSLELoss",
+    "MarginRankingLoss",
     "Module",
+    "NLLLoss",
     "Parameter",
+    "PoissonNLLLoss",
     "ReLU",
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
+    "SoftMarginLoss",
     "Softmax",
     "Softplus",
     "Tanh",
+    "TripletMarginLoss",
+    "WassersteinLoss",
     "adaptive_avg_pool",
     "adaptive_max_pool",
     "attention",
@@ -119,6 +166,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "collect",
     "conv",
     "conv_filter",
     "conv_transpose",

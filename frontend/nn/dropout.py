@@ -7,20 +7,11 @@ from typing import Any
 from einkorn import random
 from einkorn.convert import as_tensor
 from einkorn.functions import elementwise as ew
-from einkorn.ir.errors import DTypeError, EinkornError
+from einkorn.ir.errors import DTypeError
 from einkorn.nn.module import Module
+from einkorn.nn.settings import Rate, check_flag
 from einkorn.tensor import Tensor
-from einkorn.tunable import Tunable, is_number, module_path
-
-
-class Rate(Tunable):
-    """A probability below 1; a new one takes effect in compiled steps at once."""
-
-    def __set__(self, instance: Any, value: Any) -> None:
-        if not is_number(value) or not 0 <= value < 1:
-            name = type(instance).__name__
-            raise EinkornError(f"{name}: {self.name} is a number in [0, 1), got {value!r}")
-        super().__set__(instance, float(value))
+from einkorn.tunable import module_path
 
 
 class Dropout(Module):
@@ -33,10 +24,8 @@ class Dropout(Module):
     rate = Rate()
 
     def __init__(self, rate: float = 0.5, scale: bool = True) -> None:
-        if not isinstance(scale, bool):
-            raise EinkornError(f"Dropout: scale is True or False, got {scale!r}")
         self.rate = rate
-        self.scale = scale
+        self.scale = check_flag("Dropout", "scale", scale)
 
     def forward(self, x: Any) -> Tensor:
         tensor = as_tensor(x, "Dropout")

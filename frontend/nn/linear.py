@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 from einkorn.autocast import meet_in_autocast
@@ -10,9 +9,10 @@ from einkorn.convert import as_tensor
 from einkorn.functions.linear_algebra import linear
 from einkorn.initializers import GlorotUniform, Zeros
 from einkorn.ir.dtypes import float32
-from einkorn.ir.errors import DTypeError, EinkornError, ShapeError
+from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.leaf import Parameter
 from einkorn.nn.module import Module, initial
+from einkorn.nn.settings import check_flag, check_size
 from einkorn.tensor import Tensor
 from einkorn.tunable import module_path
 
@@ -24,17 +24,6 @@ MSG_DTYPE = (
     "{path}: {layer} has parameters of {own} (w is {w}) but was called with {got}; cast the input "
     "with x.astype('{own}'), or make the layer with dtype='{other}'"
 )
-
-
-def check_size(layer: str, name: str, value: Any) -> int:
-    """A size given to a layer: an integer of at least 1."""
-    try:
-        size = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise EinkornError(f"{layer}: {name} is an integer of at least 1, got {value!r}")
-    return size
 
 
 def check_dtype_of(layer: Module, x: Tensor, w: Tensor) -> None:
@@ -70,8 +59,7 @@ class Linear(Module):
     ) -> None:
         self.in_features = check_size("Linear", "in_features", in_features)
         self.out_features = check_size("Linear", "out_features", out_features)
-        if not isinstance(with_bias, bool):
-            raise EinkornError(f"Linear: with_bias is True or False, got {with_bias!r}")
+        check_flag("Linear", "with_bias", with_bias)
         shape = (self.out_features, self.in_features)
         self.w = Parameter(initial(weight_initializer, shape, dtype), dtype)
         self.b = (

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
 from einkorn.leaf import Leaf, Parameter
 from einkorn.loading import LoadResult, fitting, load_leaves, read_file, write_all, write_file
+from einkorn.nn.building import PENDING, build, check_built
 from einkorn.nn.structure import (
     INTERNAL,
     Structure,
@@ -40,6 +42,9 @@ from einkorn.watched import (
 )
 
 Array = np.ndarray[Any, Any]
+
+# The module whose forward is running.
+current_module: ContextVar[Module | None] = ContextVar("einkorn_module", default=None)
 
 MSG_NO_FORWARD = "{name} has no forward method: define  def forward(self, x): ...  in the class"
 MSG_RESERVED = (
@@ -65,6 +70,8 @@ class _ModuleType(type):
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
             module = cls.__new__(cls, *args, **kwargs)
             module.__dict__["training"] = True
+            if hasattr(cls, "build"):
+                module.__dict__[PENDING] = True
             note_birth(module)
             module.__init__(*args, **kwargs)
             return module
@@ -81,6 +88,9 @@ class Module(Watched, metaclass=_ModuleType):
 
     Leaves (`ek.Parameter`, `ek.tensor`) and modules are found in attributes and in any nesting of
     lists, tuples and dicts. One that is found twice counts once.
+
+    A class with a method `build(self, *inputs)` makes parameters there whose sizes are those of
+    inputs: it is called once, before the first `forward`, with the same arguments.
 
     Attributes:
         training: True until `eval()`; layers such as Dropout read it.
@@ -113,9 +123,13 @@ class Module(Watched, metaclass=_ModuleType):
             self._ek_found()  # names the modules inside
         name = state.get("_ek_name") or type(self).__name__.lower()
         token = module_path.set(f"{outer}/{name}" if outer else name)
+        running = current_module.set(self)
         try:
+            if PENDING in state:
+                build(self, args, kwargs)
             return self.forward(*args, **kwargs)
         finally:
+            current_module.reset(running)
             module_path.reset(token)
 
     @contextmanager
@@ -161,7 +175,7 @@ class Module(Watched, metaclass=_ModuleType):
         attributes_changed()
 
     def __getstate__(self) -> dict[str, Any]:
-        drop = INTERNAL - {"_ek_name"}
+        drop = INTERNAL - {"_ek_name", PENDING}
         return {key: value for key, value in self.__dict__.items() if key not in drop}
 
     def _ek_found(self) -> Structure:
@@ -262,7 +276,9 @@ class Module(Watched, metaclass=_ModuleType):
         write_all(pairs)
 
     def _gradient_targets(self) -> Container:
-        return self._ek_found().targets
+        found = self._ek_found()
+        check_built(type(self).__name__, found.modules)
+        return found.targets
 
     def freeze(self, pattern: str = "*") -> Module:
         """Stop training the parameters whose path matches a pattern such as "encoder/*"."""
@@ -426,7 +442,9 @@ def initial(initializer: Any, shape: Any, dtype: Any) -> Any:
         with no_grad():
             value = as_initializer(initializer)(sizes, kind)
     except (MemoryError, OverflowError):
-        raise ShapeError(f"a parameter of shape {sizes} does not fit in memory") from None
+        raise ShapeError(
+            f"a parameter of shape {sizes} does not fit in memory; choose smaller sizes"
+        ) from None
     if tuple(np.shape(value)) != sizes:
         raise EinkornError(
             f"the initializer gave shape {tuple(np.shape(value))} for a parameter of shape {sizes}"

@@ -134,6 +134,12 @@ def fold_in(key: Key, number: int) -> Key:
     return _new_words((between, folded), 0, 1)[0], _u64(0)
 
 
+def next_key() -> Key:
+    """A key of its own from the global generator, whose counter moves on by one."""
+    with _global.drawing() as pair:
+        return _new_words(pair, SPLIT, 1)[0], _u64(0)
+
+
 def inner_words(pair: Key, count: int = 1) -> list[Tensor]:
     """Keys of a draw's own, for what it draws in rounds or in parts."""
     words = _new_words(pair, INNER, count)

@@ -1,0 +1,101 @@
+"""Modules that make their parameters for the sizes of their first inputs."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from same_bits import assert_same_bits
+
+import einkorn as ek
+from einkorn.ir.errors import ShapeError, StateError
+
+nn = ek.nn
+
+
+class Scale(nn.Module):
+    """x * w with as many numbers as the last axis of x has."""
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size, self.calls = size, 0
+
+    def build(self, x: Any) -> None:
+        if x.ndim == 0:
+            raise ShapeError("Scale: needs an axis")
+        self.calls += 1
+        self.add_parameter("w", x.shape[-1:], x.dtype, ek.initializers.RandomNormal)
+
+    def forward(self, x: Any) -> Any:
+        return x * self.w
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        self.first, self.rest = Scale(), [Scale(), Scale()]
+
+    def forward(self, x: Any) -> Any:
+        x = self.first(x)
+        for layer in self.rest:
+            x = layer(x)
+        return x.sum()
+
+
+def test_build_is_called_once_and_makes_the_same_parameters_in_a_trace() -> None:
+    x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    ek.random.seed(3)
+    eager = Net()
+    want = [eager(x), eager(x)]
+    ek.random.seed(3)
+    traced = Net()
+    step = ek.compile(lambda x: traced(x))
+    for got, value in zip([step(x), step(x)], want):
+        assert_same_bits(got, value)
+    assert len(step.explain().traces) == 1
+    assert traced.first.calls == traced.rest[1].calls == 1
+    assert traced.v.key_chains() == ["first/w", "rest/v0/w", "rest/v1/w"]
+    assert [leaf.name for leaf in traced.parameters()] == ["first.w", "rest.v0.w", "rest.v1.w"]
+    for got, value in zip(traced.parameters(), eager.parameters()):
+        assert_same_bits(got, value)
+
+
+def test_parameters_made_in_a_trace_are_trained_by_it() -> None:
+    model = Net()
+
+    @ek.compile
+    def step(x: Any) -> Any:
+        loss = model(x)
+        gradients = ek.grad(lambda: model(x), model)()
+        for path, leaf in model.named_parameters():
+            leaf.value = leaf - 0.1 * gradients[path]
+        return loss
+
+    x = np.ones((2, 3), np.float32)
+    losses = [float(step(x)) for _ in range(3)]
+    assert len(set(losses)) == 3
+    assert len(step.explain().traces) == 1
+
+
+def test_a_build_that_raises_is_tried_again() -> None:
+    layer = Scale()
+    with pytest.raises(ShapeError, match="needs an axis"):
+        layer(ek.asarray(1.0))
+    assert layer.calls == 0
+    layer(ek.ones((2,)))
+    assert layer.calls == 1
+
+
+def test_gradients_of_what_is_not_built_are_refused() -> None:
+    model = Net()
+    with pytest.raises(StateError, match=r"Net are asked for, but first .*Call the model once"):
+        ek.grad(lambda: model(ek.ones((2,))), model)()
+
+
+def test_copies_are_built_apart() -> None:
+    layer = Scale()
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        twin(ek.ones((4,)))
+        assert twin.w.shape == (4,)
+    assert not layer.parameters()
