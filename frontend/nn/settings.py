@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from einkorn.functions.spatial import FIRST, LAST
 from einkorn.ir.errors import EinkornError
 from einkorn.tunable import Tunable, is_number
 
@@ -80,3 +81,8 @@ def check_word(layer: str, name: str, value: Any, words: Sequence[str]) -> str:
         listed = " or ".join(map(repr, words))
         raise EinkornError(f"{layer}: {name} is {listed}, got {value!r}")
     return value
+
+
+def check_data_format(layer: str, value: Any) -> bool:
+    """Whether a data format has channels last."""
+    return check_word(layer, "data_format", value, (*LAST, *FIRST)) in LAST
