@@ -66,7 +66,10 @@ def _check_indices(node: Node, indices: Array, size: int) -> None:
     """Stop at an index outside its axis, as a compiled step does."""
     wrong = [int(i) for i in indices.reshape(-1) if not -size <= int(i) < size]
     if wrong:
-        raise BoundsError(f"{node.op.name.lower()}: index {wrong[0]} is outside an axis of {size}")
+        raise BoundsError(
+            f"{node.op.name.lower()}: index {wrong[0]} is out of range for an axis of {size} "
+            f"elements; every index must be at least -{size} and less than {size}"
+        )
 
 
 def _checked(value: Array, type: TensorType, what: str) -> Array:

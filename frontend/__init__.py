@@ -7,10 +7,23 @@ Eager, stateful Python in; one native call out; the same bits both ways.
 
 import math as _math
 
-from einkorn import debug, fft, initializers, linalg, nn, optim, random, regularizers, special
+from einkorn import (
+    callbacks,
+    data,
+    debug,
+    fft,
+    initializers,
+    linalg,
+    metrics,
+    nn,
+    optim,
+    random,
+    regularizers,
+    special,
+)
 from einkorn.associative import associative_scan
 from einkorn.autocast import autocast
-from einkorn.callbacks import ShapeDtype, callback
+from einkorn.callback import ShapeDtype, callback
 from einkorn.compile import Compiled, clear_caches, compile, eager, trace
 from einkorn.container import Container
 from einkorn.control import cond, fori_loop, map, scan, switch, while_loop
@@ -189,18 +202,21 @@ from einkorn.ir.errors import (
 )
 from einkorn.ir.parse import parse
 from einkorn.leaf import Leaf, Parameter, tensor
+from einkorn.model.model import Model
+from einkorn.nn.hooks import add_loss, add_metric, add_summary, next_rng_key, training
 from einkorn.nn.module import Module
 from einkorn.printing import print
 from einkorn.recording import no_grad
 from einkorn.runtime.settings import override as settings
 from einkorn.tensor import Tensor
+from einkorn.tracebacks import install as _fold_tracebacks
 from einkorn.traces import RetraceWarning
 from einkorn.transforms.checkpoint import checkpoint
 from einkorn.transforms.custom import custom_jvp, custom_vjp
 from einkorn.transforms.gradients import grad, value_and_grad
 from einkorn.transforms.jacobians import hessian, jacobian
 from einkorn.transforms.products import hvp, jvp, vjp
-from einkorn.tree import tree_leaves, tree_map
+from einkorn.tree import tree_leaves, tree_map, tree_map_with_path, tree_reduce
 from einkorn.vectorize import vmap
 
 __version__ = "0.1.0"
@@ -214,6 +230,8 @@ inf = _math.inf
 nan = _math.nan
 newaxis = None
 
+_fold_tracebacks()
+
 __all__ = [
     "BoundsError",
     "Compiled",
@@ -225,6 +243,7 @@ __all__ = [
     "IRError",
     "Leaf",
     "LinAlgError",
+    "Model",
     "Module",
     "Parameter",
     "RetraceWarning",
@@ -239,6 +258,9 @@ __all__ = [
     "acos",
     "acosh",
     "add",
+    "add_loss",
+    "add_metric",
+    "add_summary",
     "all",
     "angle",
     "any",
@@ -267,6 +289,7 @@ __all__ = [
     "broadcast_arrays",
     "broadcast_to",
     "callback",
+    "callbacks",
     "can_cast",
     "ceil",
     "checkpoint",
@@ -288,6 +311,7 @@ __all__ = [
     "cumulative_sum",
     "custom_jvp",
     "custom_vjp",
+    "data",
     "debug",
     "diff",
     "divide",
@@ -356,6 +380,7 @@ __all__ = [
     "maximum",
     "mean",
     "meshgrid",
+    "metrics",
     "min",
     "minimum",
     "moveaxis",
@@ -363,6 +388,7 @@ __all__ = [
     "nan",
     "negative",
     "newaxis",
+    "next_rng_key",
     "nextafter",
     "nn",
     "no_grad",
@@ -421,8 +447,11 @@ __all__ = [
     "tile",
     "topk",
     "trace",
+    "training",
     "tree_leaves",
     "tree_map",
+    "tree_map_with_path",
+    "tree_reduce",
     "tril",
     "triu",
     "trunc",

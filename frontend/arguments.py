@@ -11,9 +11,10 @@ import numpy as np
 
 from einkorn.convert import to_array
 from einkorn.ir.dtypes import DType, as_dtype
-from einkorn.ir.errors import DTypeError, EinkornError
+from einkorn.ir.errors import EinkornError
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
+from einkorn.number import Number
 from einkorn.recording import Record, Value, current_region, current_trace, result
 from einkorn.runtime.memory import address_of
 from einkorn.tensor import Tensor
@@ -91,6 +92,11 @@ class Static:
     def value(self) -> Any:
         """The argument; None when it is gone."""
         return self._held if self._weak is None else self._weak()
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether it does not keep the argument alive."""
+        return self._weak is not None
 
     @property
     def gone(self) -> bool:
@@ -214,7 +220,13 @@ class Arguments:
 
 def is_gone(key: Any) -> bool:
     """Whether a key names an object that is gone, so that no call can have it."""
-    return any(isinstance(kind, Static) and kind.gone for kind in key[1])
+    return key is None or any(isinstance(kind, Static) and kind.gone for kind in key[0][1])
+
+
+def objects_of(key: Any) -> list[Any]:
+    """The objects that a key names and does not keep alive."""
+    held = [kind.value for kind in key[0][1] if isinstance(kind, Static) and kind.is_weak]
+    return [x for x in held if x is not None]
 
 
 def read_arguments(
@@ -250,7 +262,7 @@ def _fixed(name: str, value: Any) -> Fixed:
 def _classify(name: str, end: Any) -> tuple[Any, Any, Any]:
     """(what to pass on, its kind, the Tensor it is)."""
     if isinstance(end, Value):
-        if isinstance(end, Leaf) or end._weak:
+        if type(end) is Number or isinstance(end, Leaf):
             return end, Static(end), None
         array = end._array
         if array is None and current_trace.get() is None:
@@ -264,9 +276,8 @@ def _classify(name: str, end: Any) -> tuple[Any, Any, Any]:
     if kind is float:
         return end, "float", None
     if kind is int:
-        if not INT_MIN <= end <= INT_MAX:
-            raise DTypeError(f"{name}: the integer {end} does not fit 64 bits; make it static")
-        return end, "int", None
+        # One that does not fit a word computes as Python's own: it is part of the trace.
+        return end, "int" if INT_MIN <= end <= INT_MAX else Static(end), None
     if isinstance(end, Fixed):
         return end.value, Static(end.value), None
     if isinstance(end, (np.ndarray, np.generic)):

@@ -31,7 +31,8 @@ Array = np.ndarray[Any, Any]
 
 MSG_STEP_BOUNDS = (
     "{name}: an index is out of range in one of these: {places}. Every index must be at least -n "
-    "and less than n for an axis of n elements. The step was not applied, no state changed."
+    "and less than n for an axis of n elements; ek.clip them, or choose with ek.where. The step "
+    "was not applied, no state changed."
 )
 
 
@@ -241,5 +242,9 @@ class BoundCall:
 
 def _bounds_message(program: Program) -> str:
     rows = [row for _, row in program.walk()]
-    found = {row.label for row in rows if isinstance(row.kernel, (Gather, Scatter))}
+    found = {
+        f"{row.label}, along an axis of {row.params[1]} elements"
+        for row in rows
+        if isinstance(row.kernel, (Gather, Scatter))
+    }
     return MSG_STEP_BOUNDS.format(name=program.name, places="; ".join(sorted(found)))

@@ -154,7 +154,7 @@ def trace_function(
         raise EinkornError(f"{what} takes functions, got {type(fn).__name__}")
     found = getattr(fn, "__name__", "")
     name = found if found.isidentifier() else f"{what}_body"
-    with LOCKS.tracing:
+    with LOCKS.tracing_turn():
         trace = Trace(name, outer=current_trace.get())
         region = current_region.set(None)
         try:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import dis
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from types import CodeType
 from typing import Any, NamedTuple
 
 ITEM = "[]"  # the step from a list, tuple, set or dict to any of its items
-DEEPEST = 8  # steps of a path
+DEEPEST = 32  # steps of a path
+ALIASES = 64  # values that one local variable may have
 
 
 class Read(NamedTuple):
     """Something that code reads.
 
     Attributes:
-        root: "global", "cell" or "local".
+        root: "global", "cell", "local", or "module" (of an import statement).
         name: of the variable.
         path: the attributes, and ITEM, that lead from its value to what is read.
     """
@@ -41,35 +42,75 @@ Reads = tuple[Read, ...]
 _UNKNOWN: Reads = ()
 
 _GLOBALS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
-_ITEMS = frozenset({"GET_ITER", "FOR_ITER", "UNPACK_SEQUENCE"})
+_ITEMS = frozenset({"GET_ITER", "FOR_ITER", "UNPACK_SEQUENCE", "IMPORT_NAME", "IMPORT_FROM"})
 _ITEMS |= {"BINARY_SUBSCR", "STORE_SUBSCR", "DELETE_SUBSCR"}
-_PUTS = frozenset({"append", "extend", "insert", "add", "update", "clear", "discard", "setdefault"})
+PUTS = frozenset({"append", "extend", "insert", "add", "update", "clear", "discard", "setdefault"})
 _CELLS = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"})
 
 
-@lru_cache(maxsize=4096)
-def reads_of(code: CodeType) -> Mapping[Read, bool]:
-    """Everything that `code`, and the functions written inside it, read by name.
+class CodeReads(NamedTuple):
+    """Everything that code, and the functions written inside it, read by name.
 
-    Returns:
-        For each read whether more is done with it than to put something in, as in log.append(x).
+    Attributes:
+        used: for each read whether more is done with it than to put something in, as in
+            log.append(x).
+        escaped: reads whose values go where names do not lead: into a call, out of the function.
+        words: every name and text in the code: what other code may read of such values.
+        texts: the texts alone, which may be names for `getattr`.
     """
+
+    used: Mapping[Read, bool]
+    escaped: frozenset[Read]
+    words: frozenset[str]
+    texts: frozenset[str]
+
+
+@lru_cache(maxsize=4096)
+def reads_of(code: CodeType) -> CodeReads:
+    """What `code` reads."""
     reader = _Reader(frozenset(code.co_freevars))
     for instruction in dis.get_instructions(code):
         reader.take(instruction)
-    found = {read: count > reader.written[read] for read, count in reader.found.items()}
-    for inner in _written_inside(code):
-        free = set(inner.co_freevars)
-        for read, is_used in reads_of(inner).items():
-            if read.root == "cell" and read.name in free and read.name not in code.co_freevars:
-                read = read._replace(root="local")
-            if read.root != "local" or read.name in free:
-                found[read] = found.get(read, False) or is_used
-    return found
+    reader.end()
+    if "super" in code.co_names and code.co_argcount:
+        itself = Read("local", code.co_varnames[0])
+        reader.found[itself] += 1
+        reader.escaped.add(itself)
+    used = {read: count > reader.written[read] for read, count in reader.found.items()}
+    escaped, texts = set(reader.escaped), set(_texts(code.co_consts))
+    words = {*code.co_names, *texts}
+    for inner in (x for x in code.co_consts if isinstance(x, CodeType)):
+        below = reads_of(inner)
+        words |= below.words
+        texts |= below.texts
+        outside = _outside(code, inner)
+        for read, is_used in below.used.items():
+            seen = outside(read)
+            if seen is not None:
+                used[seen] = used.get(seen, False) or is_used
+        escaped.update(x for x in map(outside, below.escaped) if x is not None)
+    return CodeReads(used, frozenset(escaped), frozenset(words), frozenset(texts))
 
 
-def _written_inside(code: CodeType) -> Iterator[CodeType]:
-    return (x for x in code.co_consts if isinstance(x, CodeType))
+def _outside(code: CodeType, inner: CodeType) -> Callable[[Read], Read | None]:
+    """How a read of an inner function looks in the one around it; None for its own variables."""
+    free, own = set(inner.co_freevars), set(code.co_freevars)
+
+    def seen(read: Read) -> Read | None:
+        if read.root == "cell" and read.name in free and read.name not in own:
+            return read._replace(root="local")
+        return read if read.root != "local" or read.name in free else None
+
+    return seen
+
+
+def _texts(constants: Iterable[Any]) -> Iterator[str]:
+    """The texts among constants, and in tuples and sets of them."""
+    for constant in constants:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, (tuple, frozenset)):
+            yield from _texts(constant)
 
 
 class _Reader:
@@ -78,11 +119,13 @@ class _Reader:
     Attributes:
         found: what was read so far, and how often.
         written: how often of these something was put in.
+        escaped: what was passed on.
     """
 
     def __init__(self, free: frozenset[str]) -> None:
         self.found: Counter[Read] = Counter()
         self.written: Counter[Read] = Counter()
+        self.escaped: set[Read] = set()
         self._free = free  # the cells that come from outside; others are locals
         self._stack: list[Reads] = []
         self._locals: dict[str, Reads] = {}
@@ -101,16 +144,21 @@ class _Reader:
                 self._push((*known, Read("local", variable)))
         elif name in ("LOAD_ATTR", "LOAD_METHOD"):
             owner = self._pop()
-            if argument in _PUTS:
+            if argument in PUTS:
                 self.written.update(owner)
             self._push(_stepped(owner, argument))
             self._push_unknown(effect)
         elif name in ("STORE_FAST", "STORE_DEREF"):
-            self._locals[argument] = (*self._locals.get(argument, ()), *self._pop())[:DEEPEST]
+            self._locals[argument] = (*self._locals.get(argument, ()), *self._pop())[:ALIASES]
         elif name in ("COPY", "SWAP"):
             self._move(name, instruction.arg or 1)
         elif not self._item(instruction):
             self._skip(name, effect)
+
+    def end(self) -> None:
+        """What is left belongs to branches that were not followed to their end."""
+        while self._stack:
+            self.escaped.update(self._pop())
 
     def _item(self, instruction: dis.Instruction) -> bool:
         """Follow an instruction that takes items out of a nest; whether it was one."""
@@ -124,7 +172,14 @@ class _Reader:
             self._pop()
             self.written.update(self._pop())
             if name == "STORE_SUBSCR":
-                self._pop()
+                self.escaped.update(self._pop())
+        elif name == "IMPORT_NAME":
+            self._pop()
+            self._pop()
+            whole = str(instruction.argval)
+            self._push(tuple(Read("module", x) for x in {whole, whole.split(".")[0]}))
+        elif name == "IMPORT_FROM":
+            self._push(_stepped(self._top(), instruction.argval))
         elif name == "UNPACK_SEQUENCE":
             item = _stepped(self._pop(), ITEM)
             for _ in range(instruction.arg or 0):
@@ -165,7 +220,9 @@ class _Reader:
             return
         changed = -effect + (1 if leaves and name != "NOP" and effect else 0)
         for _ in range(changed):
-            self._pop()
+            passed = self._pop()
+            if name != "POP_TOP":
+                self.escaped.update(passed)
         if changed > -effect:
             self._push(_UNKNOWN)
 

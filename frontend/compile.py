@@ -5,7 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, ItemsView, Iterator, Sequence, Set, ValuesView
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    ItemsView,
+    Iterator,
+    Sequence,
+    Set,
+    ValuesView,
+)
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from time import perf_counter
@@ -18,6 +27,7 @@ import numpy as np
 from einkorn.arguments import Arguments, read_arguments
 from einkorn.branches import Branches
 from einkorn.closed import outer_value
+from einkorn.collector import current_collector, handing_over
 from einkorn.entry import ELSEWHERE, OUTPUT, Entry, Mode, Returned
 from einkorn.explanation import Explanation
 from einkorn.ir.errors import EinkornError, TraceError
@@ -37,6 +47,7 @@ from einkorn.recording import (
 from einkorn.region import run_region
 from einkorn.runtime import settings
 from einkorn.runtime.compiler import clear_caches as clear_programs
+from einkorn.runtime.eager import clear_caches as clear_ops
 from einkorn.runtime.evaluate import evaluate
 from einkorn.runtime.locks import LOCKS
 from einkorn.step import captured_value, input_values
@@ -71,10 +82,10 @@ class Compiled:
     ) -> None:
         if not callable(fn) or inspect.isclass(fn):
             raise EinkornError(f"ek.compile needs a function or a Module, got {fn!r}")
-        if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn):
+        if _is_suspended(fn) or _is_suspended(type(fn).__call__):
             raise EinkornError(
-                f"{fn.__name__} gives a coroutine or generator; compile the function that computes "
-                "one step, and await or yield around it"
+                f"{_name_of(fn)} gives a coroutine or generator; compile the function that "
+                "computes one step, and await or yield around it"
             )
         if threads is not None:
             settings.check_threads(threads)
@@ -92,7 +103,8 @@ class Compiled:
         self._name = name or _name_of(fn)
         self._is_method = False  # whether the first argument is an object, not data
         self._traces = Traces(self._name, policy.checked())
-        _alive.add(self)
+        with LOCKS.programs:
+            _alive.add(self)
         functools.update_wrapper(self, fn, updated=())
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -111,14 +123,21 @@ class Compiled:
         return f"<compiled {self._name}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        collector = current_collector()
+        if collector is not None:
+            return collector.take(self._run(args, kwargs, True))
+        return self._run(args, kwargs, False)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], collects: bool) -> Any:
+        """What the function returns; while someone collects, what `handing_over` makes of it."""
         trace = current_trace.get()
         if trace is not None:
             return self._inline(trace, args, kwargs)
         chosen = settings.current()
         if not chosen.compile:
-            return run_region(self._name, self._fn, self._read(args, kwargs))
+            return run_region(self._name, handing_over(self._fn), self._read(args, kwargs))
         threads = self._threads or chosen.threads
-        mode = (depth() > 0, is_recording())
+        mode = (depth() > 0, is_recording(), collects)
         for entry in self._traces.quick:
             words = entry.words(args, kwargs, mode)
             if words is not None:
@@ -149,7 +168,7 @@ class Compiled:
                         self._traces.used(key, entry)
                         return out
                     tried.add(entry)
-            with LOCKS.tracing:
+            with LOCKS.tracing_turn():
                 others = [x for x in self._traces.fitting(key, arguments) if x not in tried]
                 made = None if others else self._traced(key, arguments, mode)
             if made is not None:
@@ -191,7 +210,7 @@ class Compiled:
         try:
             with tracing(trace), self._reading(trace, arguments):
                 args, kwargs = arguments.traced(trace, self._parameters)
-                returned = self._fn(*args, **kwargs)
+                returned = handing_over(self._fn)(*args, **kwargs)
                 ends, structure = flatten(returned)
                 _check_returned(self._name, ends)
                 outputs = [x for x in ends if _is_output(x)]
@@ -308,11 +327,28 @@ def _parameters(fn: Callable[..., Any]) -> list[str]:
 def _check_returned(name: str, ends: Sequence[Any]) -> None:
     """Refuse what could hide traced tensors from the caller."""
     for x in ends:
+        if isinstance(x, (Awaitable, AsyncIterator)):
+            close = getattr(x, "close", None)
+            if close is not None:  # nobody will await it
+                close()
+            raise EinkornError(
+                f"{name} returned a {type(x).__name__}, which would run outside of the step; await "
+                "around the compiled function, not inside"
+            )
         if isinstance(x, (Set, Iterator, ValuesView, ItemsView)):
             raise EinkornError(
                 f"{name} returned a {type(x).__name__}; a compiled function returns tensors in "
                 "tuples, lists, dicts or dataclasses: wrap it in list(...) or dict(...)"
             )
+
+
+def _is_suspended(fn: Any) -> bool:
+    """Whether a call of a function runs nothing yet: a generator or a coroutine."""
+    return (
+        inspect.iscoroutinefunction(fn)
+        or inspect.isgeneratorfunction(fn)
+        or inspect.isasyncgenfunction(fn)
+    )
 
 
 def _is_output(x: Any) -> bool:
@@ -375,9 +411,15 @@ def trace(fn: Callable[..., Any]) -> Callable[..., Graph]:
 
 
 def clear_caches() -> None:
-    """Forget every trace and every compiled program; kernels stay loaded."""
-    for compiled in list(_alive):
+    """Forget every trace and every compiled program; kernels stay loaded.
+
+    Calls in progress in other threads end as they would have.
+    """
+    with LOCKS.programs:
+        known = list(_alive)
+    for compiled in known:
         compiled.clear()
+    clear_ops()
     clear_programs()
 
 

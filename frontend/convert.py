@@ -65,7 +65,10 @@ def to_array(
     wanted = dtype or (weak_dtype(x) if weak else as_dtype(array.dtype.newbyteorder("=")))
     if wanted.is_integer and array.dtype.kind not in "bui":
         if not np.isfinite(array).all():
-            raise DTypeError(f"{what}: NaN and infinity have no value in {wanted}")
+            raise DTypeError(
+                f"{what}: NaN and infinity have no value in {wanted}; replace them first, as with "
+                "np.nan_to_num"
+            )
         return cast_values(array, wanted)
     if (weak or (listed and not _has_arrays(x))) and wanted.is_integer:
         _check_range(what, array, wanted)
@@ -139,6 +142,11 @@ def weak_dtype(number: bool | int | float | complex) -> DType:
     if isinstance(number, complex):
         return complex64
     return int64 if isinstance(number, int) else float32
+
+
+def is_known(x: object) -> bool:
+    """Whether `x` is a real Python number itself, not what stands for one when a step runs."""
+    return isinstance(x, (bool, int, float)) and not isinstance(x, Value)
 
 
 def is_weak(x: object) -> bool:
@@ -251,7 +259,7 @@ def _check_fits(what: str, number: Any, dtype: DType) -> None:
 
 def shown(number: Any) -> str:
     """A number in a message; Python does not print integers of thousands of digits."""
-    if isinstance(number, int) and number.bit_length() > 256:
+    if is_known(number) and isinstance(number, int) and number.bit_length() > 256:
         return f"an integer of {number.bit_length()} bits"
     return repr(number)
 
@@ -274,7 +282,8 @@ def normal_axis(what: str, axis: int, rank: int) -> int:
     """A non-negative axis; ShapeError when it is out of range."""
     axis = as_int(what, axis, "an axis is an integer")
     if not -rank <= axis < rank:
-        raise ShapeError(f"{what}: axis {shown(axis)} is out of range for rank {rank}")
+        known = f"axes go from {-rank} to {rank - 1}" if rank else "a scalar has no axes"
+        raise ShapeError(f"{what}: axis {shown(axis)} is out of range for rank {rank}; {known}")
     return axis % rank if rank else axis
 
 
@@ -285,7 +294,7 @@ def normal_axes(what: str, axis: Any, rank: int) -> tuple[int, ...]:
     listed = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
     axes = tuple(normal_axis(what, a, rank) for a in listed)
     if len(set(axes)) != len(axes):
-        raise ShapeError(f"{what}: axes {listed} name an axis twice")
+        raise ShapeError(f"{what}: axes {listed} name an axis twice; name it once")
     return tuple(sorted(axes))
 
 

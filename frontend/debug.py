@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
-from einkorn.callbacks import callback
+from einkorn.callback import callback
 
 
 def breakpoint(**values: Any) -> None:

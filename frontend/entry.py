@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from einkorn.epochs import EPOCHS
 from einkorn.ir.program import Program
 from einkorn.ir.types import TensorType
 from einkorn.printing import show_lines
-from einkorn.python_reads import Place
+from einkorn.python_places import Place
 from einkorn.recorded_call import RecordedCalls, calls_of
 from einkorn.recording import result
 from einkorn.runtime.locks import LOCKS
@@ -26,7 +27,9 @@ from einkorn.tracing import Trace
 from einkorn.tree import END, unflatten
 
 Array = np.ndarray[Any, Any]
-Mode = tuple[bool, bool]  # whether a gradient is being taken around a call, and whether it records
+# Whether a gradient is being taken around a call, whether it records, and whether someone collects
+# what hooks add.
+Mode = tuple[bool, bool, bool]
 
 ELSEWHERE: Any = object()  # a call's branches go another way than the trace
 OUTPUT: Any = object()  # stands for an output tensor among the ends of what a function returned
@@ -94,7 +97,7 @@ class Entry:
         self._others = [guard for guard in trace.guards if not guard.announced]
         self._reads = trace.reads
         if self._reads is not None:
-            self._reads.finish()
+            self._reads.finish([x.source for x in trace.captures if x.kind == "value"])
         self._as_read = _always if self._reads is None else self._reads.check()
         self._checked = -1  # the epoch of settings in which those announced were seen to hold
         self._specialised = _specialised_arguments(trace, arguments)
@@ -158,6 +161,12 @@ class Entry:
     def is_gone(self) -> bool:
         """Whether an object that it was made for is gone, so that it can never be used again."""
         return any(place.is_gone for place in self._places)
+
+    def needs(self) -> Iterable[Any]:
+        """The objects that it was made for and does not keep alive; see `is_gone`."""
+        held = [x for place in self._places for x in (place.owner, place.value)]
+        found = [x() for x in held if type(x) is weakref.ref]
+        return [x for x in found if x is not None]
 
     def conditions(self) -> Iterable[str]:
         """What has to be as it was, for people."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from einkorn.convert import as_tensor, to_array
+from einkorn.convert import as_tensor, is_known, to_array
 from einkorn.epochs import structure_changed
 from einkorn.ir.dtypes import as_dtype
 from einkorn.ir.errors import DTypeError, ShapeError, StateError
@@ -172,7 +172,7 @@ class Leaf(Tensor):
     def _checked(self, new: Any, traced: bool) -> Tensor:
         """The new value as a Tensor of this leaf's type."""
         what = f"leaf {self.name or self.id}"
-        if isinstance(new, (bool, int, float, list, tuple)):
+        if is_known(new) or isinstance(new, (list, tuple)):
             new = to_array(new, self.dtype, what)
         tensor = as_tensor(new, what)
         if tensor._type.dtype is not self.dtype:
@@ -213,6 +213,8 @@ class Leaf(Tensor):
 
     @trainable.setter
     def trainable(self, on: bool) -> None:
+        if not isinstance(on, bool):
+            raise DTypeError(f"{self.name or 'leaf'}.trainable is True or False, got {on!r}")
         if on and not self.dtype.is_inexact:
             raise DTypeError(MSG_NOT_FLOAT.format(type=self._type))
         if on != self._trainable:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from einkorn.container import snapshot
 from einkorn.ir.errors import EinkornError, StateError
 from einkorn.leaf import Leaf
 from einkorn.recording import current_trace
+from einkorn.snapshot import snapshot
 from einkorn.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -99,12 +99,12 @@ def _count(keys: list[str], kind: str) -> str:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def write_file(path: Any, values: dict[str, Array]) -> None:
-    """Write arrays to a safetensors file; an old one stays until the new one is complete."""
+def write_file(path: Any, values: dict[str, Array], metadata: dict[str, str] | None = None) -> None:
+    """Write arrays and text to a safetensors file; an old one stays until the end."""
     from safetensors.numpy import save  # loaded on first use: `import einkorn` stays quick
 
     target = _as_path("save", path)
-    data = save(values)
+    data = save(values, metadata)
     folder = os.path.dirname(os.path.abspath(target))
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".einkorn-", suffix=".tmp")
     try:
@@ -127,6 +127,18 @@ def read_file(path: Any) -> dict[str, Array]:
     try:
         return load_file(source)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise StateError(f"{source} is not a safetensors file that can be read: {error}") from None
+
+
+def read_text(path: Any) -> dict[str, str]:
+    """The text that stands in a safetensors file beside its arrays."""
+    from safetensors import SafetensorError, safe_open
+
+    source = _as_path("load", path)
+    try:
+        with safe_open(source, "numpy") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
         raise StateError(f"{source} is not a safetensors file that can be read: {error}") from None
 
 

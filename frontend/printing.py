@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from einkorn.ir.errors import TraceError
+from einkorn.number import Number
 from einkorn.recording import current_trace, result, user_origin
 from einkorn.tensor import Tensor
 
@@ -41,17 +42,17 @@ class Line:
     @property
     def tensors(self) -> list[Tensor]:
         """The tensors among the parts."""
-        return [x for x in self.parts if isinstance(x, Tensor)]
+        return [x for x in self.parts if isinstance(x, (Tensor, Number))]
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> Line:
         """The same with other tensors in their places."""
         found = iter(tensors)
-        parts = tuple([next(found) if isinstance(x, Tensor) else x for x in self.parts])
+        parts = tuple([next(found) if isinstance(x, (Tensor, Number)) else x for x in self.parts])
         return Line(parts, self.sep, self.end, self.file)
 
     def show(self) -> None:
         """Print it; every tensor has a value now."""
-        texts = [x.item() if isinstance(x, Tensor) and x._weak else x for x in self.parts]
+        texts = [x.item() if type(x) is Number else x for x in self.parts]
         file = sys.stdout if self.file is None else self.file
         file.write(self.sep.join(map(str, texts)) + self.end)
 

@@ -54,6 +54,8 @@ def _advice(fn: Any) -> str | None:
 
 def _numpy_generator(value: Any) -> Any:
     """The generator of NumPy that `value` is, or draws from."""
+    if "numpy.random" not in sys.modules:
+        return None  # to import it here could leave a forked child with a locked import
     if isinstance(value, (np.random.Generator, np.random.RandomState)):
         return value
     module = getattr(value, "__module__", None)

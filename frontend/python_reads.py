@@ -1,30 +1,46 @@
 """What a trace took from Python by name, and whether it is still the same.
 
 Before a function is traced, the names that its code reads are looked up: globals, cells, defaults,
-and the attributes and items on the way (`einkorn.code_names`). Python functions found there are
-read in turn. Each place becomes a condition of the trace, compared by identity, then by value for
-numbers and strings. Functions that are entered on other ways are noticed when they record an op.
+and the attributes and items on the way (`einkorn.code_names`, `einkorn.python_scope`). Python
+functions found there are read in turn. Where a value goes on a way that names do not show, into a
+call or out of a function, all that any of this code may read of it counts: each of its attributes
+whose name stands anywhere in the code. Functions that are entered on other ways are noticed when
+they record an op.
 
-All conditions of a trace become one expression, so that a call looks at a place in about 25 ns.
-Objects are referred to weakly: a trace keeps no model alive.
+Each place becomes a condition of the trace (`einkorn.python_places`), compared by identity, then by
+value for numbers and strings. Objects are referred to weakly: a trace keeps no model alive.
 """
 
 from __future__ import annotations
 
 import functools
+import operator
 import weakref
+from array import array
+from collections import ChainMap, UserDict, UserList
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
+from contextvars import ContextVar
+from dataclasses import is_dataclass, replace
+from types import CodeType, FrameType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from einkorn.code_names import ITEM, Read, reads_of
-from einkorn.container import Container
-from einkorn.ir.graph import Origin
+from einkorn.code_names import CodeReads, Read, reads_of
 from einkorn.python_effects import Effects
-from einkorn.recording import Value
+from einkorn.python_places import NESTS, Place, checker, content, held, target
+from einkorn.python_scope import (
+    ENVIRONMENT,
+    MOST_ITEMS,
+    OPAQUE,
+    SMALL,
+    Pending,
+    Scope,
+    functions_of_class,
+    is_callable,
+    memory,
+    wrapped,
+)
 from einkorn.user_code import (
     is_user_file,
     is_user_function,
@@ -32,107 +48,14 @@ from einkorn.user_code import (
     is_user_space,
     is_users,
 )
-from einkorn.watched import Watched, contents, is_same, unchanged
+from einkorn.watched import Watched, contents
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
-_NESTS = (list, tuple, dict, set, frozenset)
-_OPAQUE = (*_PLAIN, *_NESTS, Value, np.ndarray, np.generic, np.dtype, Container)
-_MOST_ITEMS = 64  # items of a list or dict that are looked into
-_ABSENT = object()
 _DEFAULTS = ("__code__", "__defaults__", "__kwdefaults__")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One place of Python that a trace read.
-
-    Attributes:
-        kind: "cell", "global" (an entry of a dict), "attribute", or "items" (of a list or dict).
-        owner: the cell, the dict, the object, or the nest.
-        name: of the entry or attribute.
-        label: for people.
-        value: what was there; of a nest its contents.
-        through: an object that was met while the function ran and on which this depends.
-    """
-
-    kind: str
-    owner: Any
-    name: str
-    label: str
-    value: Any
-    through: weakref.ref[Any] | None = None
-
-    @property
-    def is_number(self) -> bool:
-        return isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether what was there, or what it was in, is no more."""
-        return any(type(x) is weakref.ref and x() is None for x in (self.owner, self.value))
-
-    def describe(self) -> str:
-        """The condition, for people."""
-        if self.kind == "items":
-            return f"the items of {self.label}"
-        if self.name == "__code__":
-            return f"the code of {self.label}"
-        return f"{self.label} was {_shown(_target(self.value))}"
-
-    def why_not(self) -> str:
-        """What is different now, for people."""
-        if self.kind == "items":
-            return f"{self.describe()} changed"
-        now = self.now()
-        shown = "is gone" if now is _ABSENT else f"is {_shown(now)} now"
-        return f"{self.describe()} and {shown}"
-
-    def now(self) -> Any:
-        """What is there now; a value of its own when nothing is."""
-        owner = _target(self.owner)
-        try:
-            if self.kind == "cell":
-                return owner.cell_contents
-            if self.kind == "global":
-                return owner[self.name]
-            return contents(owner) if self.kind == "items" else getattr(owner, self.name)
-        except (AttributeError, KeyError, ValueError):
-            return _ABSENT
-
-    def holds(self) -> bool:
-        """Whether it is as it was."""
-        if self.kind == "items":
-            return unchanged(self.owner, self.value)
-        now = self.now()
-        return now is not _ABSENT and (now is _target(self.value) or same(now, self.value))
-
-
-def same(now: Any, then: Any) -> bool:
-    """Whether two values that are not one object are equal for a trace: type and bits."""
-    if type(now) is tuple and type(then) is tuple and len(now) == len(then):
-        return all(a is b or same(a, b) for a, b in zip(now, then))
-    return is_same(now, then)
-
-
-def _held(value: Any) -> Any:
-    """A weak reference to an object, or itself where it has none or belongs to the program."""
-    if isinstance(value, (*_PLAIN, *_NESTS, np.ndarray, ModuleType, type)):
-        return value  # (an array that has weak references cannot be resized)
-    try:
-        return weakref.ref(value)
-    except TypeError:
-        return value
-
-
-def _target(held: Any) -> Any:
-    return held() if type(held) is weakref.ref else held
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (*_PLAIN, tuple)):
-        return repr(value)
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    return name if isinstance(name, str) else f"a {type(value).__name__}"
+_WHOLE = frozenset({"vars", "__dict__", "asdict", "astuple", "replace", "copy", "deepcopy", "dir"})
+"""Words of code that may look at every attribute of an object."""
+MOST_NESTED = 8  # levels of nests in an attribute of a module
+_TESTS = frozenset({"getattr", "hasattr", "AttributeError"})
+_COLLECTIONS = (UserDict, UserList, ChainMap, ENVIRONMENT)
 
 
 class PythonReads:
@@ -158,6 +81,10 @@ class PythonReads:
         self._arrays: dict[int, Any] = {}
         self._entered: set[Any] = set()
         self._frames: set[CodeType] = set()
+        self._words: set[str] = set()
+        self._texts: set[str] = set()
+        self._escaped: dict[int, tuple[Any, str, Any]] = {}
+        self._seen: dict[int, int] = {}  # how many words there were when an object was looked at
 
     # -- functions -----------------------------------------------------------------------------
 
@@ -168,7 +95,12 @@ class PythonReads:
             fn: a function, method, partial, Module or other callable.
             local: arguments that are known, by name.
         """
-        pending = [(fn, dict(local or {}))]
+        for name, value in (local or {}).items():
+            self.escape(value, name)
+        self._enter_all([(fn, dict(local or {}))])
+        self._settle()
+
+    def _enter_all(self, pending: Pending) -> None:
         while pending:
             found, known = pending.pop()
             pending.extend(self._enter_one(found, known))
@@ -176,54 +108,68 @@ class PythonReads:
     def running(self, frame: FrameType) -> None:
         """The same for functions that are running: this one, and those that called it."""
         found: FrameType | None = frame
+        new = False
         while found is not None and found is not self._root and found.f_code not in self._frames:
             self._frames.add(found.f_code)
             if is_user_space(found.f_globals) and is_user_file(found.f_code.co_filename):
                 self._enter_frame(found)
+                new = True
             found = found.f_back
+        if new:
+            self._settle()
 
     def _enter_frame(self, frame: FrameType) -> None:
         code, wanted = frame.f_code, reads_of(frame.f_code)
-        scope = _Scope(self, frame.f_globals, {}, {}, code)
-        pending: list[tuple[Any, Any]] = [(None, scope.follow(wanted))]
+        self._words |= wanted.words
+        self._texts |= wanted.texts
+        scope = Scope(self, frame.f_globals, {}, {}, code)
+        pending: list[tuple[Any, Pending]] = [(None, scope.follow(wanted))]
         for name, value in frame.f_locals.items():
-            if isinstance(value, (*_OPAQUE, type, ModuleType)):
+            if isinstance(value, (*OPAQUE, type, ModuleType)):
                 continue
-            held = _held(value)
-            if type(held) is not weakref.ref:
+            kept = held(value)
+            if type(kept) is not weakref.ref:
                 continue
-            self._through = held  # it may have been made while the function ran
-            its = {x: used for x, used in wanted.items() if x[:2] == ("local", name)}
-            pending.append((held, _Scope(self, {}, {}, {name: value}, code).follow(its)))
-        for held, functions in pending:
-            self._through = held
-            for fn, local in functions:
-                self.enter(fn, local)
+            self._through = kept  # it may have been made while the function ran
+            part = Scope(self, {}, {}, {name: value}, code)
+            pending.append((kept, part.follow(wanted, only=name)))
+        for kept, functions in pending:
+            self._through = kept
+            self._enter_all(functions)
             functions.clear()
         self._through = None
 
-    def _enter_one(self, fn: Any, local: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+    def _enter_one(self, fn: Any, local: dict[str, Any]) -> Pending:
         receiver: Any = None
-        if not isinstance(fn, type) and _wrapped(fn) is not None:
-            inner, bare = _wrapped(fn), isinstance(fn, FunctionType) and is_user_function(fn)
-            rest = self._enter_function(fn, None, local) if bare else []
-            return [(inner, local), *rest]
+        if not isinstance(fn, type) and wrapped(fn) is not None:
+            return [(wrapped(fn), local), *self._enter_wrapper(fn, local)]
         if isinstance(fn, functools.partial):
             values = (*fn.args, *fn.keywords.values())
-            inner = [(x, {}) for x in values if _is_callable(x)]
-            return [(fn.func, dict(fn.keywords)), *inner]
+            for value in values:
+                self.escape(value, "an argument of a partial")
+            return [(fn.func, dict(fn.keywords)), *((x, {}) for x in values if is_callable(x))]
         if isinstance(fn, MethodType):
             receiver, fn = fn.__self__, fn.__func__
-            if _wrapped(fn) is not None:
-                fn = _wrapped(fn)
+            if wrapped(fn) is not None:
+                fn = wrapped(fn)
         elif isinstance(fn, Watched) or (not isinstance(fn, FunctionType) and is_users(type(fn))):
             name = "forward" if hasattr(type(fn), "forward") else "__call__"
             receiver, fn = fn, getattr(type(fn), name, None)
+            if isinstance(receiver, Watched):
+                self.escape(receiver, type(receiver).__name__)
         return self._enter_function(fn, receiver, local)
 
-    def _enter_function(
-        self, fn: Any, receiver: Any, local: dict[str, Any]
-    ) -> list[tuple[Any, dict[str, Any]]]:
+    def _enter_wrapper(self, fn: Any, local: dict[str, Any]) -> Pending:
+        """A function around another: the user's own, or a library's with functions in it."""
+        if not isinstance(fn, FunctionType):
+            return []
+        if is_user_function(fn):
+            return self._enter_function(fn, None, local)
+        inside = [cell.cell_contents for cell in fn.__closure__ or () if _is_filled(cell)]
+        nested = [x for nest in inside if isinstance(nest, dict) for x in nest.values()]
+        return [(x, {}) for x in (*inside, *nested) if isinstance(x, FunctionType)]
+
+    def _enter_function(self, fn: Any, receiver: Any, local: dict[str, Any]) -> Pending:
         if not isinstance(fn, FunctionType) or not is_user_function(fn):
             return []
         key = (fn, id(receiver)) if receiver is not None else fn
@@ -232,15 +178,13 @@ class PythonReads:
         self._entered.add(key)
         return self._read_function(fn, receiver, local)
 
-    def _read_function(
-        self, fn: FunctionType, receiver: Any, local: dict[str, Any]
-    ) -> list[tuple[Any, dict[str, Any]]]:
+    def _read_function(self, fn: FunctionType, receiver: Any, local: dict[str, Any]) -> Pending:
         code, label = fn.__code__, fn.__qualname__
         for name in _DEFAULTS:
             value = getattr(fn, name)
             if value is not None:
                 called = label if name == "__code__" else f"{label}.{name}"
-                self.note(Place("attribute", _held(fn), name, called, _held(value)))
+                self.note(Place("attribute", held(fn), name, called, held(value)))
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         defaults = fn.__defaults__ or ()
         first = code.co_argcount - len(defaults)
@@ -248,222 +192,201 @@ class PythonReads:
         if receiver is not None and names:
             known[names[0]] = receiver
         cells = dict(zip(code.co_freevars, fn.__closure__ or ()))
-        return _Scope(self, fn.__globals__, cells, known, code).follow(reads_of(code))
+        wanted = reads_of(code)
+        self._words |= wanted.words
+        self._texts |= wanted.texts
+        return Scope(self, fn.__globals__, cells, known, code).follow(wanted)
 
     def space_of(self, kind: type[Any]) -> Any:
         """The names of a class, each time by the same object."""
         return self._spaces.setdefault(kind, vars(kind))
 
+    # -- values that go where names do not lead --------------------------------------------------
+
+    def escape(self, value: Any, label: str) -> None:
+        """Note a value of which any code may read something."""
+        if isinstance(value, (*NESTS, np.ndarray)) or not isinstance(value, OPAQUE):
+            self._escaped.setdefault(id(value), (value, label, self._through))
+
+    def _settle(self) -> None:
+        """Look into all that escaped, for every word that code has by now."""
+        while True:
+            words = len(self._words)
+            stale = [x for key, x in self._escaped.items() if self._seen.get(key) != words]
+            if not stale:
+                return
+            for value, label, through in stale:
+                self._seen[id(value)] = words
+                self._through = through
+                self._enter_all(self._look_into(value, label))
+            self._through = None
+
+    def _look_into(self, value: Any, label: str) -> Pending:
+        """Make conditions of what code may read of a value; gives the functions in it."""
+        self.saw(value)
+        if isinstance(value, NESTS):
+            return self._look_into_nest(value, label)
+        if isinstance(value, (np.ndarray, ModuleType)):
+            return []  # an array is captured, or looked at when the trace is done
+        if isinstance(value, type):
+            return functions_of_class(value) if is_users(value) else []
+        if isinstance(value, Watched):
+            return self._look_into_watched(value, label)
+        if is_callable(value):
+            return [(value, {})]
+        if is_users(type(value)) or isinstance(value, SimpleNamespace):
+            return self._look_into_object(value, label)
+        self._look_into_others(value, label)
+        return []
+
+    def _look_into_others(self, value: Any, label: str) -> None:
+        """Objects of Python's own library that hold values."""
+        if isinstance(value, _COLLECTIONS):
+            for part in vars(value).values():
+                self.escape(part, label)
+        elif isinstance(value, array):
+            self.note(Place("content", value, "", label, content(value)))
+        elif isinstance(value, (operator.attrgetter, operator.methodcaller)):
+            self._words.update(x for x in value.__reduce__()[1] if isinstance(x, str))
+        elif isinstance(value, ContextVar):
+            self.note(Place("context", value, value.name, label, held(value.get(None))))
+        elif isinstance(value, Iterator):
+            self.note(Place("iterator", held(value), "", label, None))
+
+    def _look_into_nest(self, value: Any, label: str) -> Pending:
+        if (
+            not isinstance(value, (tuple, frozenset))
+            and ("items", id(value), "") not in self._known
+        ):
+            self.note(Place("items", value, "", label, contents(value)))
+        items = contents(value)[:MOST_ITEMS]
+        for item in items:
+            self.saw(item)
+            self.escape(item, f"an item of {label}")
+        return [(x, {}) for x in items if is_callable(x)]
+
+    def _look_into_watched(self, value: Any, label: str) -> Pending:
+        """A module sees to its attributes itself, but not to the objects that they are."""
+        for name, part in list(vars(value).items()):
+            if name.startswith("_ek_"):
+                continue
+            self.saw(part)
+            for x in _objects_in(part):
+                self.escape(x, f"{label}.{name}")
+        return [(value, {})]
+
+    def _look_into_object(self, value: Any, label: str) -> Pending:
+        kind = type(value)
+        scope = Scope(self, {}, {}, {}, _look_label.__code__)
+        everything = is_dataclass(value) or bool(_WHOLE & self._words)
+        known = set(_attributes(value))
+        names = {x for x in known if everything or x in self._words}
+        if _TESTS & self._words:
+            names |= {x for x in self._texts - known if x.isidentifier()}
+        found: list[Any] = []
+        for name in sorted(names):
+            found += scope.attribute(value, name, Read("local", label, (name,)))
+        for part in found:
+            self.saw(part)
+            self.escape(part, label)
+        functions = scope.follow(CodeReads({}, frozenset(), frozenset(), frozenset()))
+        if is_users(kind):
+            special = {x for base in kind.__mro__ if is_users(base) for x in vars(base)}
+            for name in special:
+                code = getattr(kind, name, None)
+                if name.startswith("__") and isinstance(code, FunctionType):
+                    functions.append((MethodType(code, value), {}))
+        return [*functions, *((x, {}) for x in found if is_callable(x))]
+
     # -- arrays --------------------------------------------------------------------------------
 
     def saw(self, value: Any) -> None:
         """Note an array or tensor that is read by name, or as an attribute that is watched."""
-        value = _memory(value)
+        value = memory(value)
         if value is not None:
             self._arrays[id(value)] = value
 
     def unseen(self, values: Iterable[Any]) -> list[Any]:
         """Those of the captured tensors that came on no way that is looked at again."""
-        return [x for x in values if id(_memory(x)) not in self._arrays]
+        return [x for x in values if id(memory(x)) not in self._arrays]
+
+    def note_text(self, text: str) -> None:
+        """A text that code reads may be the name of an attribute."""
+        self._words.add(text)
+        self._texts.add(text)
+
+    def note_class(self, value: Any, label: str) -> None:
+        """Make the class of an object a condition: it says where methods are found."""
+        self.note(Place("attribute", held(value), "__class__", label, type(value)))
+
+    def note_content(self, array: np.ndarray[Any, Any], label: str) -> None:
+        """Make the numbers of a small array a condition: code looks at single ones."""
+        if array.nbytes <= SMALL and not array.dtype.hasobject:
+            self.note(Place("content", array, "", label, content(array)))
 
     # -- places --------------------------------------------------------------------------------
 
     def note(self, place: Place) -> None:
         """Make a place a condition, once."""
-        key = (place.kind, id(_target(place.owner)), place.name)
+        key = (place.kind, id(target(place.owner)), place.name)
         known = self._known.get(key)
         if known is None or (known.through is not None and self._through is None):
             self._known[key] = replace(place, through=self._through)
 
-    def finish(self) -> None:
-        """Forget what belongs to objects that were made while the function ran, and are gone."""
+    def finish(self, captured: Iterable[Any] = ()) -> None:
+        """The places, without those of objects made while the function ran that are gone.
+
+        Args:
+            captured: the tensors that the trace captured. Other arrays that went into calls were
+                looked at by code that is not einkorn's: their numbers count.
+        """
+        self._note_contents({id(memory(x)) for x in captured})
         self._root = self._through = None
-        self._entered.clear()
-        self._frames.clear()
+        for kept in (self._entered, self._frames, self._escaped, self._seen):
+            kept.clear()
         found = self._known.values()
         self.places = [x for x in found if x.through is None or x.through() is not None]
         self._known, self._arrays = {}, {}
 
+    def _note_contents(self, captured: set[int]) -> None:
+        for value, label, _ in self._escaped.values():
+            if isinstance(value, np.ndarray) and id(memory(value)) not in captured:
+                self.note_content(value, label)
+
     def check(self) -> Callable[[], bool]:
         """One function that says whether every place is as it was."""
-        terms: list[str] = []
-        space: dict[str, Any] = {"same": same, "unchanged": unchanged}
-        for k, place in enumerate(self.places):
-            terms.append(_term(k, place, space))
-        text = " and ".join(terms) or "True"
-        errors = "(AttributeError, KeyError, ValueError)"
-        source = f"def check():\n try: return {text}\n except {errors}: return False\n"
-        exec(source, space)
-        return space["check"]
+        return checker(self.places)
 
 
-def _term(k: int, place: Place, space: dict[str, Any]) -> str:
-    """The condition of a place as an expression over names in `space`."""
-    space[f"o{k}"], space[f"v{k}"] = place.owner, place.value
-    owner = f"o{k}()" if type(place.owner) is weakref.ref else f"o{k}"
-    if place.kind == "items":
-        return f"unchanged({owner}, v{k})"
-    if place.kind == "cell":
-        read = f"{owner}.cell_contents"
-    elif place.kind == "global":
-        read = f"{owner}[{place.name!r}]"
-    else:
-        read = f"{owner}.{place.name}"
-    if type(place.value) is weakref.ref:  # gone and absent are different things
-        return f"{read} is v{k}() is not None"
-    if isinstance(place.value, (*_PLAIN, tuple)):
-        return f"((x := {read}) is v{k} or same(x, v{k}))"
-    return f"{read} is v{k}"
+def _look_label() -> None:
+    """Gives its code as the place of what is looked into."""
 
 
-def _is_callable(x: Any) -> bool:
-    kinds = (FunctionType, MethodType, functools.partial, Watched)
-    return isinstance(x, kinds) or _wrapped(x) is not None
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
 
 
-def _wrapped(x: Any) -> Any:
-    """The function that a decorator's result stands for, if it says so."""
-    inside = getattr(x, "__dict__", None)
-    return inside.get("__wrapped__") if isinstance(inside, dict) else None
+def _objects_in(value: Any, depth: int = 0) -> Iterator[Any]:
+    """The objects in a nest of lists, tuples and dicts, which is watched itself."""
+    if isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            if depth < MOST_NESTED:
+                yield from _objects_in(item, depth + 1)
+    elif not isinstance(value, OPAQUE):
+        yield value
 
 
-def _memory(value: Any) -> Any:
-    """The array that owns what an array or tensor shows; None for anything else."""
-    array = value._array if isinstance(value, Value) else value
-    while isinstance(array, np.ndarray) and isinstance(array.base, np.ndarray):
-        array = array.base
-    return array if isinstance(array, np.ndarray) else None
+def _attributes(value: Any) -> Iterator[str]:
+    """The names of an object's attributes, and of those its classes define."""
+    inside = getattr(value, "__dict__", None)
+    if isinstance(inside, dict):
+        yield from inside
+    for base in type(value).__mro__:
+        if is_users(base):
+            yield from (x for x in vars(base) if not x.startswith("__"))
 
 
-def _function_of(defined: Any) -> FunctionType | None:
-    """The Python function behind an attribute of a class: a method's, a property's."""
-    for name in ("fget", "func", "__func__", "__wrapped__"):
-        inner = getattr(defined, name, None)
-        defined = inner if inner is not None else defined
-    return defined if isinstance(defined, FunctionType) else None
-
-
-class _Scope:
-    """Where the names of one function are looked up."""
-
-    def __init__(
-        self,
-        reads: PythonReads,
-        names: dict[str, Any],
-        cells: Mapping[str, Any],
-        local: Mapping[str, Any],
-        code: CodeType,
-    ) -> None:
-        self._reads = reads
-        self._globals, self._cells, self._locals = names, cells, local
-        self._label = code.co_qualname
-        self._place = Origin(code.co_filename, code.co_firstlineno)
-        self._used: Mapping[Read, bool] = {}
-        self._values: dict[Read, list[Any]] = {}
-        self._functions: list[tuple[Any, dict[str, Any]]] = []
-
-    def follow(self, wanted: Mapping[Read, bool]) -> list[tuple[Any, dict[str, Any]]]:
-        """Look up what is read; gives the functions that were found, with what they know.
-
-        Args:
-            wanted: what code reads, and whether more is done with it than to put something in.
-        """
-        self._used = wanted
-        for read in sorted(wanted, key=lambda read: (len(read.path), str(read))):
-            self._values_of(read)
-        return self._functions
-
-    def _values_of(self, read: Read) -> list[Any]:
-        known = self._values.get(read)
-        if known is None:
-            if read.path:
-                owners = self._values_of(read._replace(path=read.path[:-1]))
-                found = [x for owner in owners for x in self._step(owner, read.path[-1], read)]
-            else:
-                found = list(self._root(read))
-            known = self._values[read] = found
-            for value in found:
-                self._reached(value, read)
-        return known
-
-    def _root(self, read: Read) -> Iterator[Any]:
-        if read.root == "local":
-            if read.name in self._locals:
-                yield self._locals[read.name]
-        elif read.root == "cell":
-            cell = self._cells.get(read.name)
-            if cell is not None:
-                yield from self._note("cell", cell, read.name, read)
-        elif read.name in self._globals:
-            yield from self._note("global", self._globals, read.name, read)
-        else:
-            builtins = self._globals.get("__builtins__", {})
-            space = builtins if isinstance(builtins, dict) else vars(builtins)
-            if read.name in space:
-                yield space[read.name]
-
-    def _note(self, kind: str, owner: Any, name: str, read: Read) -> Iterator[Any]:
-        """Make a place a condition; gives what is there."""
-        label = f"{read} in {self._label}"
-        held = _held(owner) if kind == "attribute" else owner
-        value = Place(kind, held, name, label, None).now()
-        if value is not _ABSENT:
-            self._reads.note(Place(kind, held, name, label, _held(value)))
-            yield value
-
-    def _step(self, owner: Any, name: str, read: Read) -> Iterator[Any]:
-        if name == ITEM:
-            if isinstance(owner, _NESTS):
-                yield from list(owner.values() if isinstance(owner, dict) else owner)[:_MOST_ITEMS]
-        elif isinstance(owner, ModuleType):
-            if is_user_module(owner):
-                yield from self._note("attribute", owner, name, read)
-            elif name in vars(owner):
-                yield vars(owner)[name]
-        elif not isinstance(owner, (*_OPAQUE, FunctionType)):
-            yield from self._attribute(owner, name, read)
-
-    def _attribute(self, owner: Any, name: str, read: Read) -> Iterator[Any]:
-        """An attribute of an object or a class, without running code of the user."""
-        kind = owner if isinstance(owner, type) else type(owner)
-        home = next((c for c in kind.__mro__ if name in vars(c)), object)
-        defined = vars(home).get(name, _ABSENT)
-        inside: Any = getattr(owner, "__dict__", None)
-        is_own = isinstance(inside, dict) and name in inside and not isinstance(owner, type)
-        is_slot = type(defined).__name__ == "member_descriptor"
-        code = _function_of(defined)
-        if code is not None and not is_own:
-            if is_users(kind):
-                list(self._note("global", self._reads.space_of(home), name, read))
-            self._functions.append((MethodType(code, owner), {}))
-        elif hasattr(defined, "__set__") and not is_slot:
-            return  # a setting, which sees to it itself
-        elif isinstance(owner, Watched) and is_own:  # announces changes of its attributes
-            yield inside[name]
-        elif isinstance(owner, Watched):
-            if defined is not _ABSENT and is_users(kind):
-                yield from self._note("global", self._reads.space_of(home), name, read)
-        elif is_own or is_slot or (is_users(kind) and defined is not _ABSENT):
-            yield from self._note("attribute", owner, name, read)
-
-    def _reached(self, value: Any, read: Read) -> None:
-        """Look into a value that was found: functions are entered, nests have to stay."""
-        self._reads.saw(value)
-        if self._reads.effects.see(value, f"{read} in {self._label}, {self._place}"):
-            return
-        if isinstance(value, _NESTS):
-            if not isinstance(value, (tuple, frozenset)) and self._used.get(read, True):
-                label = f"{read} in {self._label}"
-                place = Place("items", value, "", label, contents(value))
-                self._reads.note(place)
-            items = list(value.values() if isinstance(value, dict) else value)[:_MOST_ITEMS]
-            for item in items:
-                self._reads.saw(item)
-            self._functions += [(x, {}) for x in items if _is_callable(x)]
-        elif _is_callable(value):
-            self._functions.append((value, {}))
-        elif isinstance(value, type):
-            if is_users(value) and isinstance(value.__init__, FunctionType):
-                self._functions.append((value.__init__, {}))
-        elif is_users(type(value)) and callable(value):
-            self._functions.append((value, {}))
+__all__ = ["Place", "PythonReads", "is_user_module"]

@@ -37,8 +37,8 @@ MSG_FREED = (
     "backward(retain_graph=True) the first time to use it again"
 )
 MSG_ESCAPED = (
-    "this tensor was made while {trace} was being traced and has no value outside of it; return it "
-    "from the function, or assign it to a leaf with leaf.value = ..."
+    "{what} while {trace} was being traced and has no value outside of it; return it from the "
+    "function, or assign it to a leaf with leaf.value = ..."
 )
 
 _NO_LOCK = nullcontext()
@@ -140,6 +140,7 @@ class Value:
     )
 
     _result_class: type[Any]  # Tensor: the class of results, set when it is defined
+    _number_class: type[Any]  # Number: the class of Python numbers of the run
 
     def __init_subclass__(cls, results: bool = False) -> None:
         super().__init_subclass__()
@@ -160,7 +161,7 @@ class Value:
     def _eager(self) -> Array:
         """The array of an eager value."""
         if self._array is None:
-            raise EinkornError(MSG_ESCAPED.format(trace=self._trace.name))
+            raise escaped(self)
         return self._array
 
     def _tracked(self) -> Record | None:
@@ -186,6 +187,18 @@ class Value:
         return self._eager()
 
 
+def escaped(value: Value) -> EinkornError:
+    """The error of a tensor of a trace that is used outside of it, with the line that made it."""
+    trace, node = value._trace, value._node
+    name, origin = trace.names.get(node), trace.origins.get(node)
+    what = f"this {value._type} was made"
+    if name is not None:
+        what = f"this {value._type} stood for {name}"
+    elif origin is not None:
+        what = f"this {value._type} was made at {origin}"
+    return EinkornError(MSG_ESCAPED.format(what=what, trace=trace.name))
+
+
 def result(
     type: TensorType,
     array: Array | None = None,
@@ -196,11 +209,17 @@ def result(
     tracks: bool = False,
 ) -> Tensor:
     """A new Tensor that is not a leaf; `tracks` says whether a traced one is tracked."""
-    cls = Value._result_class
-    value: Any = object.__new__(cls)
+    value: Any = object.__new__(Value._number_class if weak else Value._result_class)
     value._type, value._array, value._node = type, array, node
     value._record, value._own, value._trace, value._weak = record, None, trace, weak
     value._tracks = tracks
+    return value
+
+
+def as_number(value: Any) -> Any:
+    """The same Tensor as a Python number of the run."""
+    value._weak = True
+    object.__setattr__(value, "__class__", Value._number_class)
     return value
 
 

@@ -42,10 +42,20 @@ MSG_IMMUTABLE = (
 )
 
 
-class Tensor(Value, results=True):
+class _TensorType(type):
+    """Says that a number of the run is no Tensor: in eager mode it is an int or float."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return type.__instancecheck__(cls, instance) and not (
+            cls is Tensor and type(instance) is Value._number_class
+        )
+
+
+class Tensor(Value, metaclass=_TensorType, results=True):
     """An immutable array of one dtype. Make one with `ek.asarray`, a leaf with `ek.tensor`."""
 
     __slots__ = ()
+
     __hash__ = object.__hash__
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -167,7 +177,10 @@ class Tensor(Value, results=True):
     def __index__(self) -> int:
         value = self._one("a tensor as an index")
         if not self.dtype.is_integer:
-            raise DTypeError(f"only integer tensors can be an index, got {self._type}")
+            raise DTypeError(
+                f"only integer tensors can be an index, got {self._type}; cast it with "
+                ".astype('int64')"
+            )
         return int(value)
 
     def __len__(self) -> int:

@@ -7,12 +7,13 @@ is traced anew; how often that may happen silently is the function's policy.
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from einkorn.arguments import Arguments, is_gone
+from einkorn.arguments import Arguments, is_gone, objects_of
 from einkorn.branches import MAX_BRANCHES, too_many
 from einkorn.convert import as_choice, as_int
 from einkorn.entry import Entry
@@ -69,6 +70,10 @@ class Policy:
 class Traces:
     """What one compiled function has traced.
 
+    Several threads use it at once, and a trace is dropped at the moment when an object that it was
+    made for is gone, which can be any. So each of its dicts is changed by single operations, and
+    nothing is taken for granted between two of them; what gets lost then is a trace, made again.
+
     Attributes:
         quick: the traces used lately for calls with flat arguments.
     """
@@ -76,21 +81,27 @@ class Traces:
     def __init__(self, name: str, policy: Policy) -> None:
         self.quick: tuple[Entry, ...] = ()
         self._name, self._policy = name, policy
-        self._by_kind: dict[Any, list[Entry]] = {}
+        self._by_kind: dict[Any, dict[Entry, None]] = {}  # the newest at the end
         self._used: dict[Entry, Any] = {}  # each with its key, the one used last at the end
         self._seconds: dict[Entry, tuple[float, float]] = {}
+        self._watched: dict[Entry, list[weakref.ref[Any]]] = {}  # what each was made for
         self._made = 0
         self._numbers: Counter[str] = Counter()
         self._reasons: deque[str] = deque(maxlen=REASONS)
 
     def fitting(self, key: Any, arguments: Arguments) -> Iterator[Entry]:
         """The traces that stand for a call with these arguments now, but for their branches."""
-        return (entry for entry in self._by_kind.get(key, ()) if entry.holds(arguments))
+        return (entry for entry in self._of(key) if entry.holds(arguments))
+
+    def _of(self, key: Any) -> list[Entry]:
+        """The traces for a key, the newest first."""
+        return list(self._by_kind.get(key, ()))[::-1]
 
     def used(self, key: Any, entry: Entry) -> None:
         """Note that a trace was used."""
-        if entry in self._used:
-            self._used[entry] = self._used.pop(entry)
+        used = self._used
+        if used.pop(entry, None) is not None:
+            used[entry] = key
             if entry.is_quick and entry not in self.quick[:1]:
                 rest = [x for x in self.quick if x is not entry]
                 self.quick = (entry, *rest[: QUICK - 1])
@@ -99,7 +110,7 @@ class Traces:
         """Why a new trace is needed; raises or warns where the policy says so."""
         if not self._made:
             return "first call"
-        entries = self._by_kind.get(key, ())
+        entries = self._of(key)
         elsewhere = [entry for entry in entries if entry.holds(arguments)]
         if len(elsewhere) >= MAX_BRANCHES:
             raise too_many(self._name, [x for entry in elsewhere for x in entry.branches])
@@ -144,34 +155,40 @@ class Traces:
         self.quick = ()
         self._made += 1
         for old in list(self._used):
-            if old.is_gone or old.epoch != structure_epoch() or is_gone(self._used[old][0]):
+            if old.is_gone or old.epoch != structure_epoch() or is_gone(self._used.get(old)):
                 self._drop(old)
-        while len(self._used) >= self._policy.max_traces:
-            self._drop(next(iter(self._used)))
-        self._by_kind[key] = [entry, *self._by_kind.get(key, ())]
-        self._used[entry], self._seconds[entry] = key, seconds
+        while len(oldest := list(self._used)) >= self._policy.max_traces:
+            self._drop(oldest[0])
+        self._seconds[entry], self._used[entry] = seconds, key
+        self._by_kind.setdefault(key, {})[entry] = None
+        drop = _dropping(self, entry)
+        needed = {id(x): x for x in (*entry.needs(), *objects_of(key))}
+        self._watched[entry] = [weakref.ref(x, drop) for x in needed.values()]
 
     def _drop(self, entry: Entry) -> None:
-        key = self._used.pop(entry)
-        del self._seconds[entry]
-        rest = [x for x in self._by_kind[key] if x is not entry]
-        if rest:
-            self._by_kind[key] = rest
-        else:
-            del self._by_kind[key]
+        self.quick = tuple(x for x in self.quick if x is not entry)
+        key = self._used.pop(entry, None)
+        for table in (self._seconds, self._watched):
+            table.pop(entry, None)
+        rest = self._by_kind.get(key)
+        if rest is not None:
+            rest.pop(entry, None)
+            if not rest:
+                self._by_kind.pop(key, None)
 
     def clear(self) -> None:
         """Forget every trace."""
         self.quick = ()
-        self._by_kind, self._used, self._seconds = {}, {}, {}
+        self._by_kind, self._used, self._seconds, self._watched = {}, {}, {}, {}
 
     def explain(self) -> Explanation:
         """What was traced, why, when each trace can be used, and what it cost."""
-        reports = [self._report(x) for entries in self._by_kind.values() for x in entries]
+        keys = list(self._by_kind)
+        reports = [self._report(x) for key in keys for x in self._of(key)]
         return Explanation(self._name, tuple(reports), self._made, tuple(self._reasons))
 
     def _report(self, entry: Entry) -> TraceReport:
-        traced, compiled = (1e3 * seconds for seconds in self._seconds[entry])
+        traced, compiled = (1e3 * seconds for seconds in self._seconds.get(entry, (0.0, 0.0)))
         program = entry.program
         return TraceReport(
             entry.why,
@@ -186,3 +203,15 @@ class Traces:
             None if program is None else len(program.kernels),
             None if program is None else program.arena_bytes,
         )
+
+
+def _dropping(traces: Traces, entry: Entry) -> Callable[[Any], None]:
+    """What drops a trace when an object is gone, and keeps neither alive."""
+    owner, known = weakref.ref(traces), weakref.ref(entry)
+
+    def drop(_: Any) -> None:
+        found, old = owner(), known()
+        if found is not None and old is not None:
+            found._drop(old)
+
+    return drop

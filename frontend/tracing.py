@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from einkorn.branches import Branches
 from einkorn.epochs import settings_changed
 from einkorn.ir.callbacks import Callback
 from einkorn.ir.dtypes import bool_, float64, int64
-from einkorn.ir.errors import EinkornError, TraceError
+from einkorn.ir.errors import TraceError
 from einkorn.ir.graph import Graph, Origin
 from einkorn.ir.node import Node, alias, constant, make, make_region, placeholder, project, toposort
 from einkorn.ir.ops import Op
@@ -27,9 +28,9 @@ from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
 from einkorn.python_reads import PythonReads
 from einkorn.recording import (
-    MSG_ESCAPED,
     Value,
     current_trace,
+    escaped,
     result,
     traced,
     user_frame,
@@ -130,9 +131,12 @@ class Trace:
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
     _versions: list[tuple[Leaf, Node]] = field(default_factory=list[tuple[Leaf, Node]])
-    _names: dict[tuple[Value, Node], Node] = field(default_factory=dict[tuple[Value, Node], Node])
+    _names: dict[tuple[int, Node], tuple[Value, Node]] = field(
+        default_factory=dict[tuple[int, Node], "tuple[Value, Node]"]
+    )
     _numbers: dict[Node, Any] = field(default_factory=dict[Node, Any])
     _guarded: set[Any] = field(default_factory=set[Any])
+    _callers: set[int] | None = None
 
     def __post_init__(self) -> None:
         if self.outer is not None:
@@ -170,11 +174,12 @@ class Trace:
         if not tracked_op or self.tracks(value):
             return node
         constant = value._trace is None and value._node is not None
-        known = None if constant else self._names.get((value, node))
+        key = id(value), node  # a number of the run would be asked for its hash
+        _, known = self._names.get(key, (value, None)) if not constant else (value, None)
         if known is None:
             known = alias(make(Op.STOP_GRADIENT, node) if node.dtype.is_inexact else node)
             if not constant:
-                self._names[value, node] = known
+                self._names[key] = value, known
         return known
 
     def node_of(self, value: Value) -> Node:
@@ -187,10 +192,10 @@ class Trace:
                 return self._current[value]
             return self._capture("leaf", value, value, value._type, value.name or f"leaf{value.id}")
         if value._trace is not None and not self._encloses(value._trace):
-            raise EinkornError(MSG_ESCAPED.format(trace=value._trace.name))
+            raise escaped(value)
         if value._node is not None and value._trace is None:
             return value._node  # a constant
-        return self._capture("value", value, value, value._type, f"value{len(self.captures)}")
+        return self._capture("value", id(value), value, value._type, f"value{len(self.captures)}")
 
     def _encloses(self, other: Any) -> bool:
         outer = self.outer
@@ -227,8 +232,18 @@ class Trace:
             if frame is not None:
                 path = module_path.get()
                 self.origins[node] = Origin(frame.f_code.co_filename, frame.f_lineno, path)
-                if self.reads is not None:
+                if self.reads is not None and not self._is_caller(frame):
                     self.reads.running(frame)
+
+    def _is_caller(self, frame: FrameType) -> bool:
+        """Whether a frame called the traced function: einkorn's own functions call no user code."""
+        if self._callers is None:
+            self._callers = set()
+            found = self.reads and self.reads._root
+            while found:
+                self._callers.add(id(found))
+                found = found.f_back
+        return id(frame) in self._callers
 
     def where(self, node: Node | None) -> str:
         """The user's line that made a node, for messages."""
@@ -341,6 +356,10 @@ class Trace:
             self._specialise_input(node, what)
         known = {node: np.asarray(self._numbers[node]) for node in bases}
         return evaluate([value._node], known)[0].item()
+
+    def number_of(self, node: Any) -> Any:
+        """The Python number that an input stands for; None for any other node."""
+        return self._numbers.get(node)
 
     def branch(self, value: Value) -> bool | None:
         """The outcome of `if value:`; None where a branch cannot be decided."""

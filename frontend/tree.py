@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -139,11 +140,31 @@ def tree_map(fn: Callable[..., Any], nest: Any, *rest: Any) -> Any:
         other_ends, other_structure = flatten(other)
         if not alike(structure, other_structure):
             raise EinkornError(
-                "tree_map: the structures differ: "
+                f"tree_map: the structures differ at {difference(structure, other_structure)}: "
                 f"{describe(structure)} and {describe(other_structure)}"
             )
         columns.append(other_ends)
     return unflatten(structure, [fn(*row) for row in zip(*columns)])
+
+
+def tree_map_with_path(fn: Callable[..., Any], nest: Any, *rest: Any) -> Any:
+    """Apply `fn(path, end, ...)` to the ends; a path is text such as "layers/0/w"."""
+    if not callable(fn):
+        raise EinkornError(f"tree_map_with_path takes a function first, got {type(fn).__name__}")
+    named = iter(["/".join(map(str, path)) for path in paths(flatten(nest)[1])])
+    return tree_map(lambda *ends: fn(next(named), *ends), nest, *rest)
+
+
+def tree_reduce(fn: Callable[[Any, Any], Any], nest: Any, *initial: Any) -> Any:
+    """Combine the ends from the first to the last: `fn(fn(a, b), c)`.
+
+    Args:
+        initial: what stands before the first end; needed when there are no ends.
+    """
+    ends = tree_leaves(nest)
+    if not ends and not initial:
+        raise EinkornError("tree_reduce: there are no ends and no initial value")
+    return functools.reduce(fn, ends, *initial)
 
 
 def alike(a: Structure, b: Structure) -> bool:
@@ -153,6 +174,27 @@ def alike(a: Structure, b: Structure) -> bool:
     if a == END:
         return True
     return a[2] == b[2] and all(map(alike, a[4:], b[4:]))
+
+
+def difference(a: Structure, b: Structure, path: str = "") -> str:
+    """The path at which two structures that are not alike differ first, and how."""
+    where = repr(path) if path else "the top"
+    if a[0] != b[0]:
+        kinds = ["an end" if part == END else f"a {part[1].__name__}" for part in (a, b)]
+        return f"{where} ({kinds[0]} and {kinds[1]})"
+    first, second = [part[2] or range(len(part) - 4) for part in (a, b)]
+    for key, part in zip(first, a[4:]):
+        if key not in second:
+            return f"{_join(path, key)!r} (the second has none)"
+        other = b[4 + list(second).index(key)]
+        if not alike(part, other):
+            return difference(part, other, _join(path, key))
+    extra = [key for key in second if key not in first]
+    return f"{_join(path, extra[0])!r} (the first has none)" if extra else f"{where} (key order)"
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}/{key}" if path else str(key)
 
 
 def describe(structure: Structure) -> str:

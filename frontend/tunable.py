@@ -7,17 +7,14 @@ value leads to another trace.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from einkorn.epochs import settings_changed
 from einkorn.ir.errors import EinkornError
+from einkorn.ir.errors import module_path as module_path
 from einkorn.recording import current_trace
-
-# The path of the module whose forward is running: "model/hidden".
-module_path: ContextVar[str] = ContextVar("einkorn_module_path", default="")
 
 
 def is_number(x: object) -> bool:
@@ -61,7 +58,9 @@ class Mode(Tunable):
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        value = instance.__dict__.get(self.name)
+        if self.name not in instance.__dict__:
+            raise AttributeError(f"{type(instance).__name__} has no {self.name} yet")
+        value = instance.__dict__[self.name]
         trace = current_trace.get()
         if trace is not None:
             trace.guard(instance, self.name, value)

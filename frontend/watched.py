@@ -11,6 +11,7 @@ import operator
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from einkorn.container import Container
@@ -109,14 +110,14 @@ def _read_in_trace(self: Any, name: str) -> Any:
 @contextmanager
 def reads_watched() -> Generator[None]:
     """Within the block reads of watched objects are seen."""
-    with LOCKS.tracing:
+    with LOCKS.hooks:
         _open_traces[0] += 1
         if _open_traces[0] == 1:
             Watched.__getattribute__ = _read_in_trace  # type: ignore[method-assign] # the hook
     try:
         yield
     finally:
-        with LOCKS.tracing:
+        with LOCKS.hooks:
             _open_traces[0] -= 1
             if _open_traces[0] == 0:
                 del Watched.__getattribute__
@@ -151,7 +152,9 @@ def _nests(nest: Any, seen: set[int]) -> Iterator[Any]:
 
 def contents(nest: Any) -> tuple[Any, ...]:
     """The items of a list or tuple, the keys and values of a dict."""
-    return (*nest, *nest.values()) if isinstance(nest, dict) else tuple(nest)
+    if isinstance(nest, (dict, MappingProxyType)):
+        return (*nest, *nest.values())
+    return tuple(nest)
 
 
 def unchanged(nest: Any, items: tuple[Any, ...]) -> bool:

@@ -53,10 +53,16 @@ def run(*arrays: Array, callback: Callback, results: tuple[TensorType, ...], id:
     copies = [np.array(x) for x in arrays[:-1]]  # they may be kept; the step's memory is used again
     found = [np.asarray(x) for x in callback.function(*copies)]
     if len(found) != len(results):
-        raise HostError(f"{callback.name} gave {len(found)} results, declared are {len(results)}")
+        raise HostError(
+            f"{callback.name} gave {len(found)} results, declared are {len(results)}; both must "
+            "agree"
+        )
     for x, wanted in zip(found, results):
         if x.shape != wanted.shape or x.dtype != wanted.dtype.numpy:
             got = f"{x.dtype}{list(x.shape)}"
-            raise HostError(f"{callback.name} gave {got} where {wanted} was declared")
+            raise HostError(
+                f"{callback.name} gave {got} where {wanted} was declared; declare what it gives, "
+                "or convert there"
+            )
     token = np.ones((), np.bool_)
     return [token, *found] if results else token

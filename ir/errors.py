@@ -1,10 +1,44 @@
 """The one family of errors that einkorn raises on purpose."""
 
+from __future__ import annotations
+
+import sys
+from contextvars import ContextVar
+from types import FrameType
+
 import numpy as np
+
+# The path of the module whose forward is running: "model/hidden".
+module_path: ContextVar[str] = ContextVar("einkorn_module_path", default="")
+
+_BETWEEN = ("einkorn", "contextlib", "functools", "numpy")  # never the place of a mistake
 
 
 class EinkornError(Exception):
-    """The base of every error raised on purpose."""
+    """The base of every error raised on purpose.
+
+    A note says where it was raised: the innermost line of the user's, and the module whose
+    `forward` was running. It follows the message wherever a traceback is printed.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        place = _users_place()
+        if place:
+            self.add_note(place)
+
+
+def _users_place() -> str:
+    frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _BETWEEN:
+            code = frame.f_code
+            file = code.co_filename.replace("\\", "/").rpartition("/")[2]
+            path = module_path.get()
+            inside = f", in the module {path}" if path else ""
+            return f"raised for {file}:{frame.f_lineno} in {code.co_name}{inside}"
+        frame = frame.f_back
+    return ""
 
 
 class ShapeError(EinkornError, ValueError):

@@ -111,4 +111,6 @@ def _reason(error: Exception) -> str:
             "the matrix is not positive definite; add a multiple of ek.eye(n) to it, or use "
             "ek.linalg.eigh"
         )
+    if "converge" in text:
+        return f"{text}; look for NaN and infinity in the matrix"
     return text

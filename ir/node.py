@@ -8,6 +8,8 @@ source line, a user's name) belongs to the `Graph` that owns the trace.
 from __future__ import annotations
 
 import itertools
+import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +59,7 @@ class Node:
 
 
 _interned: WeakValueDictionary[Any, Node] = WeakValueDictionary()
+_lock = [threading.RLock()]  # held while a node is entered: its `setdefault` is several steps
 _ids = itertools.count(1)
 
 
@@ -67,7 +70,8 @@ def make(op: Op, *inputs: Node, **attrs: Any) -> Node:
     if (known := _interned.get(key)) is not None:
         return known
     type = infer(op, [x.type for x in inputs], attrs)
-    return _interned.setdefault(key, Node(op, inputs, frozen, type))
+    with _lock[0]:
+        return _interned.setdefault(key, Node(op, inputs, frozen, type))
 
 
 def infer(op: Op, types: Sequence[Type], attrs: Mapping[str, Any]) -> Any:
@@ -192,3 +196,12 @@ __all__ = [
     "substitute",
     "toposort",
 ]
+
+
+def _unlock() -> None:
+    """In a forked child: another thread's lock would stay locked for ever."""
+    _lock[0] = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)

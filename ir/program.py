@@ -24,6 +24,7 @@ Native layout, all 64-bit words. The driver is `i64 run(ptr block)` and returns 
     instruction[AFTER]     how many leading instructions must be finished before it starts
     instruction[RUN]       how many instructions from this one on are claimed and run as one, by one
                            thread; the others of such a unit are not looked at by themselves
+    instruction[CALLER]    1 when only the thread that called `run` may claim it
 
 Work is claimed in pieces of CHUNK items; a unit of several instructions is one piece. A commit
 point waits for all instructions before it; if the status word is not zero by then, the driver stops
@@ -37,7 +38,9 @@ thread that runs the kernel. The first of its params say where they are:
                                  how many binds it has, how many of them change from step to step
 
 A kernel that calls the host has three words of params. The function takes the GIL, in whichever
-thread of the team runs the kernel, so a step with such kernels is run without it.
+thread of the team runs the kernel, so a step with such kernels is run without it. What calls
+users' functions is run by the caller alone: they find the locks, the context variables and the
+thread's own data of the thread that made the call.
 
     params[CALL]   address of `void call(ptr pointers, ptr params)`
     params[SITE]   a number that tells it what to call
@@ -50,11 +53,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from einkorn.ir.loops import HostCall, Kernel
+from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
 
 COUNT, INSTRUCTIONS, BINDS, BIND_TABLE, SLOTS, STATUS, THREADS, TEAM, COUNTERS = range(9)
 BLOCK_WORDS = 16
-KERNEL, POINTERS, PARAMS, WORK, CHUNK, AFTER, RUN = range(7)
+KERNEL, POINTERS, PARAMS, WORK, CHUNK, AFTER, RUN, CALLER = range(8)
 INSTRUCTION_WORDS = 8
 NESTED_WORDS = 4
 COUNTER_WORDS = 16  # `next` and `done`, each on a cache line of its own
@@ -104,6 +108,15 @@ class Instruction:
     label: str
     run: int = 1
     inner: tuple[Program, ...] = ()
+
+    @property
+    def calls_user(self) -> bool:
+        """Whether it, or a nested program, calls a function of the user."""
+        nested = (row for part in self.inner for _, row in part.walk())
+        return any(
+            isinstance(row.kernel, HostCall) and row.kernel.op is Op.CALLBACK
+            for row in (self, *nested)
+        )
 
 
 @dataclass(frozen=True, slots=True)

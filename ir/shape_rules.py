@@ -50,7 +50,7 @@ def common_shape(*types: TensorType) -> Axes | None:
 
 def _kinds(type: TensorType, kinds: str, wanted: str) -> TensorType:
     if type.dtype.kind not in kinds:
-        raise DTypeError(f"needs {wanted}, got {type}")
+        raise DTypeError(f"needs {wanted}, got {type}; cast it with .astype")
     return type
 
 
@@ -274,7 +274,8 @@ def ordered_reduction(x: TensorType, axes: Axes) -> TensorType:
     ordered(x)
     if any(x.shape[axis] == 0 for axis in _axis_list(axes, x.rank)):
         raise ShapeError(
-            f"{x} has no elements along axes {axes}, so there is no largest or smallest"
+            f"{x} has no elements along axes {axes}, so there is no largest or smallest; concat "
+            "one that is there in any case, or ask for x.size first"
         )
     return _reduced(x, axes)
 

@@ -23,6 +23,7 @@ from einkorn.ir.types import TensorType
 from einkorn.runtime import settings
 from einkorn.runtime.compiler import compile_graph
 from einkorn.runtime.executable import Executable
+from einkorn.runtime.locks import LOCKS
 from einkorn.runtime.memory import address_of
 
 Array = np.ndarray[Any, Any]
@@ -87,11 +88,19 @@ def _run_program(
     key = (op, tuple(types), tuple(attrs.items()))
     found = _programs.get(key)
     if found is None:
-        found = _programs[key] = _build(op, types, attrs)
-        while len(_programs) > CACHED_OPS:
-            _programs.popitem(last=False)
+        found = _build(op, types, attrs)
+        with LOCKS.programs:
+            _programs[key] = found
+            while len(_programs) > CACHED_OPS:
+                _programs.popitem(last=False)
     executable, type = found
     return run_arrays(executable, arrays, [type], op.name.lower())[0]
+
+
+def clear_caches() -> None:
+    """Forget the programs of single ops."""
+    with LOCKS.programs:
+        _programs.clear()
 
 
 def run_arrays(

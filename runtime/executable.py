@@ -99,6 +99,7 @@ class Instance:
 
     def _fill_instructions(self, program: Program, kernels: Sequence[int]) -> None:
         pointers, params = address_of(self._pointers), address_of(self._params)
+        first = self._table[0]  # of the unit
         for row, instruction, kernel in zip(self._table, program.instructions, kernels):
             row[layout.KERNEL] = kernel
             row[layout.POINTERS] = pointers
@@ -107,6 +108,10 @@ class Instance:
             row[layout.CHUNK] = max(1, instruction.chunk)
             row[layout.AFTER] = instruction.after
             row[layout.RUN] = instruction.run
+            if instruction.run:
+                first = row
+            if instruction.calls_user:
+                first[layout.CALLER] = 1
             pointers += 8 * len(instruction.operands)
             params += 8 * len(instruction.params)
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
+from types import FrameType, TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -21,11 +23,14 @@ from einkorn.ir import program as layout
 from einkorn.ir.errors import HostError
 from einkorn.ir.host_calls import call_host
 from einkorn.ir.loops import HostCall
+from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
 
-MSG_FAILED = "{error} It was called here: {label}. The step was not applied, no state changed."
+MSG_FAILED = (
+    "{error} It was called here: {label}, with {types}. The step was not applied, no state changed."
+)
 
 _sites: WeakValueDictionary[int, HostSite] = WeakValueDictionary()
 _numbers = itertools.count(1)
@@ -45,6 +50,8 @@ class HostSite:
         self.error: BaseException | None = None
         self._kernel, self._label = kernel, label
         self._attrs = dict(kernel.attrs)
+        shown = kernel.operands[:-1] if kernel.op is Op.CALLBACK else kernel.operands
+        self._types = [str(type) for type in shown]  # without the token
         self._operands = [_Memory(type) for type in kernel.operands]
         self._results = [_Memory(type) for type in kernel.results]
         self._pointers = ctypes.c_int64 * (len(self._operands) + len(self._results))
@@ -64,9 +71,11 @@ class HostSite:
     def failure(self) -> BaseException | None:
         """What the last call raised, with the place of the call; forgotten from now on."""
         error, self.error = self.error, None
-        _forget_frames(error)
+        _forget_frames(error, keeps_users=self._kernel.op is Op.CALLBACK)
         if isinstance(error, HostError):
-            error.args = (MSG_FAILED.format(error=_sentence(error), label=self._label),)
+            types = ", ".join(self._types) or "no operands"
+            text = MSG_FAILED.format(error=_sentence(error), label=self._label, types=types)
+            error.args = (text,)
         return error
 
 
@@ -84,10 +93,11 @@ class _Memory:
         return np.ndarray(self._shape, self._dtype, memory)
 
 
-def _forget_frames(error: BaseException | None) -> None:
+def _forget_frames(error: BaseException | None, keeps_users: bool) -> None:
     """Drop the frames of an exception and of those behind it.
 
-    Their variables are arrays of memory that belongs to the step, and must not outlive it.
+    Their variables are arrays of memory that belongs to the step, and must not outlive it. What a
+    callback got are copies: its own frames stay, and those around it are emptied.
     """
     seen: set[int] = set()
     stack = [error]
@@ -95,8 +105,22 @@ def _forget_frames(error: BaseException | None) -> None:
         found = stack.pop()
         if found is not None and id(found) not in seen:
             seen.add(id(found))
-            found.__traceback__ = None
+            entry, found.__traceback__ = found.__traceback__, None
+            if keeps_users:
+                found.__traceback__ = _without_ours(entry)
             stack += [found.__cause__, found.__context__]
+
+
+def _without_ours(entry: TracebackType | None) -> TracebackType | None:
+    while entry is not None and _is_ours(entry.tb_frame):
+        with suppress(RuntimeError):  # one that still runs holds no array
+            entry.tb_frame.clear()
+        entry = entry.tb_next
+    return entry
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "einkorn"
 
 
 def _sentence(error: BaseException) -> str:

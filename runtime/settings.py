@@ -6,6 +6,7 @@ EINKORN_DUMP=folder        write every stage of every compilation there, its ker
 EINKORN_DUMP_AFTER=stage   write only that stage, or print it to stderr without a folder
 EINKORN_VERIFY=1           verify the graph after every pass
 EINKORN_FUEL=n             allow only the first n rewrites of a compilation
+EINKORN_TRACEBACK=full     show einkorn's own frames in tracebacks; default: folded
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 from einkorn.ir.errors import EinkornError
 
+TRACEBACKS = ("folded", "full")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -30,6 +33,7 @@ class Settings:
     dump_after: str = ""
     verify: bool = False
     fuel: int | None = None
+    traceback: str = "folded"
 
 
 def _flag(text: str) -> bool:
@@ -45,6 +49,12 @@ def _count(text: str) -> int:
     return number
 
 
+def _traceback(text: str) -> str:
+    if text not in TRACEBACKS:
+        raise ValueError(f"use {' or '.join(TRACEBACKS)}")
+    return text
+
+
 _READERS = {
     "compile": _flag,
     "threads": lambda text: max(1, _count(text)),
@@ -52,6 +62,7 @@ _READERS = {
     "dump_after": str,
     "verify": _flag,
     "fuel": _count,
+    "traceback": _traceback,
 }
 
 
@@ -101,6 +112,8 @@ def override(**changes: Any) -> Generator[Settings]:
         raise EinkornError(f"no setting named {', '.join(sorted(unknown))}; there are {known}")
     if "threads" in changes:
         check_threads(changes["threads"])
+    if changes.get("traceback", "full") not in TRACEBACKS:
+        raise EinkornError(f"traceback is 'folded' or 'full', got {changes['traceback']!r}")
     token = _current.set(replace(current(), **changes))
     try:
         yield current()

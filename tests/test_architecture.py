@@ -206,7 +206,7 @@ def test_no_code_is_loaded_from_files() -> None:
 
     Source that a function writes and runs at once is made of names of the user's own code.
     """
-    generates = "frontend/python_reads.py"
+    generates = "frontend/python_places.py"
     for path in sources(*LAYERS):
         for module, line in imports(path):
             first = module.split(".")[0]

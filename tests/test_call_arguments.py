@@ -92,12 +92,24 @@ def test_numbers_that_the_trace_needed_are_told_apart_by_their_bits() -> None:
 
 
 def test_integers_of_64_bits_and_more() -> None:
-    step = ek.compile(lambda x, n: x + n)
+    step = ek.compile(lambda x, n: x + n, on_retrace="allow")
     x = np.arange(3)
     for n in (0, 5, -(1 << 63), (1 << 63) - 1):
         with np.errstate(over="ignore"):
             assert_same_bits(step(x, n).numpy(), x + np.int64(n))
-    with pytest.raises(ek.DTypeError, match="64 bits"):
+    for n in (1 << 63, -(1 << 63) - 1, 1 << 200):  # as eager code has it, for each dtype
+        for other in (x.astype(np.float32), x.astype(np.float64), x.astype(np.uint64), x):
+            if other.dtype.kind == "f":
+                assert_same_bits(step(other, n).numpy(), (ek.asarray(other) + n).numpy())
+            elif n == 1 << 63 and other.dtype == np.uint64:
+                assert_same_bits(step(other, n).numpy(), other + np.uint64(n))
+            else:
+                with pytest.raises(ek.DTypeError) as eager:
+                    ek.asarray(other) + n
+                with pytest.raises(ek.DTypeError) as compiled:
+                    step(other, n)
+                assert str(compiled.value) == str(eager.value)
+    with pytest.raises(ek.DTypeError, match=r"does not fit int64.*cast"):
         step(x, 1 << 63)
     assert_same_bits(step(x, True).numpy(), x + 1)
 

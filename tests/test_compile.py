@@ -204,7 +204,7 @@ def test_a_number_that_is_not_specialised_does_not_retrace_beside_one_that_is() 
 
 def test_int_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ek.DTypeError, match="does not fit"):
-        ek.compile(lambda x, n: x)(X, 1 << 63)
+        ek.compile(lambda x, n: x + n)(np.arange(3), 1 << 63)
 
 
 # -- static arguments ------------------------------------------------------------------------------

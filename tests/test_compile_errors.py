@@ -205,3 +205,28 @@ def test_thread_counts_are_checked(bad: Any) -> None:
         ek.compile(lambda x: x, threads=bad)
     with pytest.raises(ek.EinkornError, match="at least 1"), ek.settings(threads=bad):
         pass
+
+
+def test_errors_of_native_code_name_line_module_and_shapes() -> None:
+    class Rows(ek.nn.Module):
+        def __init__(self) -> None:
+            self.table = ek.Parameter(X)
+
+        def forward(self, i: Any, a: Any) -> Any:
+            return self.table[i].sum() + ek.linalg.inv(a).sum()
+
+    class Net(ek.nn.Module):
+        def __init__(self) -> None:
+            self.rows = Rows()
+
+        def forward(self, i: Any, a: Any) -> Any:
+            return self.rows(i, a)
+
+    line = Rows.forward.__code__.co_firstlineno + 1
+    place = rf"net/rows  test_compile_errors\.py:{line}"
+    step, unit = ek.compile(Net()), np.eye(2)
+    step(np.array([0]), unit)
+    with pytest.raises(ek.BoundsError, match=f"{place}, along an axis of 3 elements"):
+        step(np.array([3]), unit)
+    with pytest.raises(ek.LinAlgError, match=rf"{place}, with f64\[2,2\].*no state changed"):
+        step(np.array([0]), unit * 0)

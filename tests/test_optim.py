@@ -16,17 +16,23 @@ from einkorn.functions import elementwise as ew
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError, StateError
 from einkorn.leaf import Leaf, Parameter, tensor
 from einkorn.optim import (
+    LAMB,
+    LARS,
     SGD,
+    Adadelta,
     Adagrad,
     Adam,
+    Adamax,
     AdamW,
+    AMSGrad,
+    Lion,
     Momentum,
+    NAdam,
     Optimizer,
+    RAdam,
     RMSProp,
     clip_by_global_norm,
-    global_norm,
 )
-from einkorn.recording import no_grad
 from einkorn.tensor import Tensor
 from einkorn.transforms.gradients import value_and_grad
 
@@ -78,6 +84,67 @@ def adamw(p: Array, g: Array, s: dict[str, Array], t: int) -> Array:
     return adam(p, g, s, t) - 0.1 * 0.05 * p
 
 
+def adamax(p: Array, g: Array, s: dict[str, Array], t: int) -> Array:
+    s["m"] = 0.9 * s["m"] + 0.1 * g
+    s["v"] = np.maximum(0.999 * s["v"], np.abs(g) + 1e-8)
+    return p - 0.1 / (1 - 0.9**t) * s["m"] / s["v"]
+
+
+def amsgrad(p: Array, g: Array, s: dict[str, Array], t: int) -> Array:
+    s["m"] = 0.9 * s["m"] + 0.1 * g
+    s["v"] = 0.999 * s["v"] + 0.001 * g * g
+    s["largest"] = np.maximum(s.get("largest", 0.0), s["v"])
+    m, v = s["m"] / (1 - 0.9**t), s["largest"] / (1 - 0.999**t)
+    return p - 0.1 * m / (np.sqrt(v) + 1e-8)
+
+
+def nadam(p: Array, g: Array, s: dict[str, Array], t: int) -> Array:
+    s["m"] = 0.9 * s["m"] + 0.1 * g
+    s["v"] = 0.999 * s["v"] + 0.001 * g * g
+    m = 0.9 * s["m"] / (1 - 0.9 ** (t + 1)) + 0.1 * g / (1 - 0.9**t)
+    return p - 0.1 * m / (np.sqrt(s["v"] / (1 - 0.999**t)) + 1e-8)
+
+
+def radam(p: Array, g: Array, s: dict[str, Array], t: int) -> Array:
+    s["m"] = 0.9 * s["m"] + 0.1 * g
+    s["v"] = 0.8 * s["v"] + 0.2 * g * g
+    r = 2 / 0.2 - 1
+    now = r - 2 * t * 0.8**t / (1 - 0.8**t)
+    m = s["m"] / (1 - 0.9**t)
+    if now <= 5:
+        return p - 0.1 * m
+    factor = np.sqrt((now - 4) * (now - 2) * r / ((r - 4) * (r - 2) * now))
+    return p - 0.1 * factor * m / (np.sqrt(s["v"] / (1 - 0.8**t)) + 1e-8)
+
+
+def adadelta(p: Array, g: Array, s: dict[str, Array], t: int) -> Array:
+    s["v"] = 0.9 * s["v"] + 0.1 * g * g
+    d = g * np.sqrt(s["m"] + 1e-6) / np.sqrt(s["v"] + 1e-6)
+    s["m"] = 0.9 * s["m"] + 0.1 * d * d
+    return p - 0.1 * d
+
+
+def lion(p: Array, g: Array, s: dict[str, Array], t: int) -> Array:
+    move = np.sign(0.9 * s["m"] + 0.1 * g)
+    s["m"] = 0.99 * s["m"] + 0.01 * g
+    return p - 0.1 * (move + 0.05 * p)
+
+
+def lars(p: Array, g: Array, s: dict[str, Array], t: int) -> Array:
+    size, slope = np.sqrt((p * p).sum()), np.sqrt((g * g).sum())
+    rate = 0.1 * 0.5 * size / (slope + 0.05 * size + 1e-8)
+    s["m"] = 0.9 * s["m"] + rate * (g + 0.05 * p)
+    return p - s["m"]
+
+
+def lamb(p: Array, g: Array, s: dict[str, Array], t: int) -> Array:
+    s["m"] = 0.9 * s["m"] + 0.1 * g
+    s["v"] = 0.999 * s["v"] + 0.001 * g * g
+    u = s["m"] / (1 - 0.9**t) / (np.sqrt(s["v"] / (1 - 0.999**t)) + 1e-6) + 0.05 * p
+    ratio = min(np.sqrt((p * p).sum()), 1.5) / np.sqrt((u * u).sum())
+    return p - 0.1 * ratio * u
+
+
 CASES: list[Any] = [
     pytest.param(lambda p: SGD(p, 0.1, weight_decay=0.01), sgd, id="sgd"),
     pytest.param(lambda p: Momentum(p, 0.1, 0.8), momentum, id="momentum"),
@@ -86,6 +153,14 @@ CASES: list[Any] = [
     pytest.param(lambda p: Adagrad(p, 0.1), adagrad, id="adagrad"),
     pytest.param(lambda p: Adam(p, 0.1), adam, id="adam"),
     pytest.param(lambda p: AdamW(p, 0.1, weight_decay=0.05), adamw, id="adamw"),
+    pytest.param(lambda p: Adamax(p, 0.1), adamax, id="adamax"),
+    pytest.param(lambda p: AMSGrad(p, 0.1), amsgrad, id="amsgrad"),
+    pytest.param(lambda p: NAdam(p, 0.1), nadam, id="nadam"),
+    pytest.param(lambda p: RAdam(p, 0.1, beta2=0.8), radam, id="radam"),
+    pytest.param(lambda p: Adadelta(p, 0.1), adadelta, id="adadelta"),
+    pytest.param(lambda p: Lion(p, 0.1, weight_decay=0.05), lion, id="lion"),
+    pytest.param(lambda p: LARS(p, 0.1, trust=0.5, weight_decay=0.05), lars, id="lars"),
+    pytest.param(lambda p: LAMB(p, 0.1, weight_decay=0.05, max_norm=1.5), lamb, id="lamb"),
 ]
 
 
@@ -106,7 +181,7 @@ def run_formula(formula: Step, steps: int) -> dict[str, Array]:
 
 def assert_params(model: nn.Module, expected: dict[str, Array], rtol: float) -> None:
     for path, leaf in model.named_parameters():
-        np.testing.assert_allclose(np.asarray(leaf), expected[path], rtol=rtol)
+        np.testing.assert_allclose(np.asarray(leaf), expected[path], rtol, rtol / 10)
 
 
 @pytest.mark.parametrize(("make", "formula"), CASES)
@@ -114,11 +189,11 @@ def assert_params(model: nn.Module, expected: dict[str, Array], rtol: float) -> 
 def test_steps_follow_the_formula(make: Any, formula: Step, dtype: str, rtol: float) -> None:
     model = Model(dtype)
     optimizer = make(model)
-    for t in range(1, 5):
+    for t in range(1, 8):
         optimizer.step(Container(gradients(t, dtype)))
-    assert float(optimizer.state.count) == 4
+    assert float(optimizer.state.count) == 7
     assert all(p.dtype == dtype for p in model.parameters())
-    assert_params(model, run_formula(formula, 4), rtol)
+    assert_params(model, run_formula(formula, 7), rtol)
 
 
 @pytest.mark.parametrize(("make", "formula"), CASES)
@@ -132,7 +207,7 @@ def test_the_pure_functions_agree_with_the_shell(make: Any, formula: Step) -> No
     assert_params(model, run_formula(formula, 0), 0)
     expected = run_formula(formula, 3)
     for path, value in params.flat_items():
-        np.testing.assert_allclose(np.asarray(value), expected[path], rtol=1e-12)
+        np.testing.assert_allclose(np.asarray(value), expected[path], 1e-12, 1e-13)
     assert float(state.count) == 3
     assert state.key_chains() == optimizer.state.key_chains()
 
@@ -340,7 +415,10 @@ def test_state_can_be_saved_and_restored() -> None:
     model, other = Model(), Model()
     first, second = Adam(model, 0.1), Adam(other, 0.1)
     first.step(Container(gradients(1)))
-    assert list(first.state_dict()) == ["count", "m.w", "m.inner.b", "v.w", "v.inner.b"]
+    saved = list(first.state_dict())
+    assert saved[:5] == ["count", "m.w", "m.inner.b", "v.w", "v.inner.b"]
+    settings = ("lr", "weight_decay", "beta1", "beta2", "eps")
+    assert saved[5:] == [f"settings.{name}" for name in settings]
     assert first.state.m.w.name == "adam.m.w"
     second.load_state_dict(first.state_dict())
     other.v = model.v
@@ -371,26 +449,3 @@ def test_nothing_is_recorded() -> None:
     optimizer = Adam(model, 0.1)
     params, state = optimizer.update(model, Container(gradients(1)), optimizer.state)
     assert not any(x.requires_grad for x in (*params.to_flat_list(), *state.to_flat_list()))
-
-
-# -- clipping --------------------------------------------------------------------------------------
-
-
-def test_clipping_by_the_global_norm() -> None:
-    grads = Container(a=np.float32([3.0]), b={"c": np.float32([0.0, 4.0])})
-    assert float(global_norm(grads)) == 5.0
-    clipped = clip_by_global_norm(grads, 1)
-    assert clipped.key_chains() == ["a", "b/c"]
-    np.testing.assert_allclose(np.asarray(clipped.b.c), [0.0, 0.8], rtol=1e-6)
-    same = clip_by_global_norm([grads.a, grads.b.c], 10.0)
-    assert isinstance(same, list)
-    np.testing.assert_array_equal(np.asarray(same[1]), grads.b.c)
-    with no_grad(), pytest.raises(EinkornError, match="above 0"):
-        clip_by_global_norm(grads, 0)
-
-
-def test_clipping_keeps_half_types() -> None:
-    halves = Container(a=np.full(4, 300.0, np.float16))
-    clipped = clip_by_global_norm(halves, 1.0)
-    assert clipped.a.dtype == "float16"
-    np.testing.assert_allclose(np.asarray(clipped.a), 0.5, rtol=1e-3)

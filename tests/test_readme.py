@@ -44,7 +44,14 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 
 
 TRACES = (ROOT / "docs" / "traces.md").read_text(encoding="utf-8")
-SHOWN = {"README": README, "architecture": ARCHITECTURE, "traces": TRACES, "linalg": LINALG}
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+SHOWN = {
+    "training": TRAINING,
+    "README": README,
+    "architecture": ARCHITECTURE,
+    "traces": TRACES,
+    "linalg": LINALG,
+}
 
 
 @pytest.mark.parametrize("document", SHOWN.values(), ids=SHOWN)

@@ -258,3 +258,34 @@ def test_an_object_in_the_place_of_one_that_is_gone_is_another() -> None:
     step = ek.compile(lambda x, s: x * s.by, on_retrace="allow")
     for k in range(20):
         np.testing.assert_array_equal(step(X, Scale(float(k))).numpy(), X * np.float32(k))
+
+
+# -- functions of nests ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "where"),
+    [
+        ({"w": [1, {"x": 2}]}, {"w": [1, {"y": 2}]}, r"'w/1/x' \(the second has none\)"),
+        ({"w": [1]}, {"w": [1, 2]}, r"'w/1' \(the first has none\)"),
+        ({"w": [1]}, {"w": (1,)}, r"'w' \(a list and a tuple\)"),
+        ((1, 2), 3, r"the top \(a tuple and an end\)"),
+        ({"a": 1, "b": 2}, {"b": 1, "a": 2}, r"the top \(key order\)"),
+    ],
+)
+def test_tree_map_names_the_first_difference(a: Any, b: Any, where: str) -> None:
+    with pytest.raises(EinkornError, match=f"the structures differ at {where}"):
+        ek.tree_map(lambda x, y: x, a, b)
+
+
+def test_tree_functions_take_any_nesting() -> None:
+    nest = {"a": [1, (2,)], "c": Container(w={"x": 3}), "n": Named(4, 5)}
+    named = ek.tree_map_with_path(lambda path, x, y: f"{path} {x + y}", nest, nest)
+    assert ek.tree_leaves(named) == ["a/0 2", "a/1/0 4", "c/w/x 6", "n/0 8", "n/1 10"]
+    assert type(named["c"]) is Container
+    assert ek.tree_reduce(lambda x, y: x + y, nest) == 15
+    assert ek.tree_reduce(lambda x, y: x + y, [], 7) == 7
+    with pytest.raises(EinkornError, match="no ends and no initial value"):
+        ek.tree_reduce(max, {})
+    with pytest.raises(EinkornError, match="takes a function first"):
+        ek.tree_map_with_path(nest, nest)

@@ -12,7 +12,8 @@ on or to stop.
 
 `next` counts the pieces that were claimed from the front, by the caller and half of the workers,
 and in its upper half those claimed from the back, by the others. So a thread finds in its cache
-what it left there: in the unit before, and in the step before.
+what it left there: in the unit before, and in the step before. An instruction may be the caller's
+alone; workers go past it as past one that waits for others.
 
 How a job ends. A worker raises its INSIDE word and then looks at JOB; the caller changes JOB and
 then looks at the INSIDE words. All four are sequentially consistent, so either the worker sees that
@@ -51,6 +52,7 @@ STOPPED = 1 << 62  # more than any number of instructions
 NEXT, DONE = 0, 8  # words of a unit's counters
 BACK = 32  # the bit of `next` where the pieces claimed from the back are counted
 MOST_PIECES = 1 << 28  # of one instruction
+FRONT, REAR, CALLING = range(3)  # how a thread claims: from which end, and as whom
 WINDOW = 12  # units beyond the first that is not finished
 
 
@@ -133,14 +135,14 @@ class _Driver(Phrases):
                 self.exchange(finished, index, w.load("i64", following), "seq_cst")
 
     def help_function(self) -> None:
-        """`i64 help(ptr team, ptr block, i64 back)`: run what can be claimed now.
+        """`i64 help(ptr team, ptr block, i64 way)`: run what can be claimed now.
 
         Gives what FINISHED must reach before there can be more, or the number of instructions when
         nothing is left to claim.
         """
         w = self.w
-        params = [("ptr", "team"), ("ptr", "block"), ("i64", "back")]
-        with w.function("help", params, "i64") as (team, block, back):
+        params = [("ptr", "team"), ("ptr", "block"), ("i64", "way")]
+        with w.function("help", params, "i64") as (team, block, way):
             count = self.field(block, program.COUNT)
             wanted, at, claimed, seen, waiting = (self.local(0) for _ in range(5))
             with w.while_() as loop:
@@ -151,14 +153,14 @@ class _Driver(Phrases):
                 w.store(reached, at)
                 for variable in (claimed, seen, waiting):
                     w.store(w.i64(0), variable)
-                self.look((team, block, back), reached, (wanted, at, claimed, seen, waiting))
+                self.look((team, block, way), reached, (wanted, at, claimed, seen, waiting))
                 loop.leave_unless(w.icmp("ne", w.load("i64", claimed), w.i64(0)))
             w.ret(w.load("i64", wanted))
 
     def look(self, params: tuple[Value, ...], reached: Value, variables: tuple[Value, ...]) -> None:
         """Go through the units from `reached` on until one gives something to run."""
         w = self.w
-        team, block, back = params
+        team, block, way = params
         wanted, at, claimed, seen, waiting = variables
         count = self.field(block, program.COUNT)
         with w.while_() as loop:
@@ -177,8 +179,11 @@ class _Driver(Phrases):
             taken, pieces = self.taken(block, index), self.own("pieces", "i64", instruction)
             with w.if_(w.icmp("slt", taken, pieces)):
                 after = self.field(instruction, program.AFTER)
-                with w.if_else(w.icmp("sge", reached, after)) as branches:
-                    self.own("claim", "void", team, block, index, back)
+                others = w.icmp("eq", self.field(instruction, program.CALLER), w.i64(0))
+                mine = w.icmp("eq", way, w.i64(CALLING))
+                allowed = w.or_(others, mine)
+                with w.if_else(w.and_(w.icmp("sge", reached, after), allowed)) as branches:
+                    self.own("claim", "void", team, block, index, way)
                     w.store(w.i64(1), claimed)
                     branches.otherwise()
                     w.store(w.i64(1), waiting)
@@ -196,15 +201,15 @@ class _Driver(Phrases):
         return w.and_(word, w.i64((1 << BACK) - 1)), w.lshr(word, w.i64(BACK))
 
     def claim_function(self) -> None:
-        """`void claim(ptr team, ptr block, i64 index, i64 back)`: run pieces until none is left."""
+        """`void claim(ptr team, ptr block, i64 index, i64 way)`: run pieces until none is left."""
         w = self.w
-        params = [("ptr", "team"), ("ptr", "block"), ("i64", "index"), ("i64", "back")]
-        with w.function("claim", params) as (team, block, index, back):
+        params = [("ptr", "team"), ("ptr", "block"), ("i64", "index"), ("i64", "way")]
+        with w.function("claim", params) as (team, block, index, way):
             instruction, counters = self.instruction(block, index), self.counters(block, index)
             pieces, work = self.own("pieces", "i64", instruction), self.entry(instruction).work
             chunk = self.chunk(instruction, work)
             chunk = w.select(w.icmp("eq", pieces, w.i64(1)), work, chunk)
-            from_back = w.icmp("ne", back, w.i64(0))
+            from_back = w.icmp("eq", way, w.i64(REAR))
             one = w.select(from_back, w.i64(1 << BACK), w.i64(1))
             following, done = self.word(counters, NEXT), self.word(counters, DONE)
             with w.while_() as loop:
@@ -259,7 +264,7 @@ class _Driver(Phrases):
             count = self.field(block, program.COUNT)
             self.open_job(team, block)
             with w.while_() as loop:
-                wanted = self.own("help", "i64", team, block, w.i64(0))
+                wanted = self.own("help", "i64", team, block, w.i64(CALLING))
                 w.store(w.i64(0), turns)
                 with w.while_() as wait:
                     reached = self.read(finished, "acquire")
@@ -338,10 +343,10 @@ class _Driver(Phrases):
             w.store(w.add(base, self.field(bind, 2)), self.field(bind, 0, "ptr"))
 
     def take_part_function(self) -> None:
-        """`void take_part(ptr team, ptr inside, i64 job, i64 back)`: a worker's share of a job."""
+        """`void take_part(ptr team, ptr inside, i64 job, i64 way)`: a worker's share of a job."""
         w = self.w
-        params = [("ptr", "team"), ("ptr", "inside"), ("i64", "number"), ("i64", "back")]
-        with w.function("take_part", params) as (team, inside, number, back):
+        params = [("ptr", "team"), ("ptr", "inside"), ("i64", "number"), ("i64", "way")]
+        with w.function("take_part", params) as (team, inside, number, way):
             job, finished = self.word(team, JOB), self.word(team, FINISHED)
             seats = self.word(team, SEATS)
             turns, seated = self.local(0), self.local(0)
@@ -353,7 +358,7 @@ class _Driver(Phrases):
                     loop.leave_unless(w.icmp("sgt", free, w.i64(0)))
                     w.store(w.i64(1), seated)
                 block = self.field(team, BLOCK, "ptr")
-                wanted = self.own("help", "i64", team, block, back)
+                wanted = self.own("help", "i64", team, block, way)
                 loop.leave_unless(w.icmp("slt", wanted, self.field(block, program.COUNT)))
                 self.write(0, inside, "release")
                 w.store(w.i64(0), turns)
@@ -370,7 +375,7 @@ class _Driver(Phrases):
             job, stop = self.word(team, JOB), self.word(team, STOP)
             own = self.update("add", self.word(team, WORKERS), 1, "seq_cst")
             inside = self.word(self.word(team, INSIDE), w.mul(own, w.i64(LINE)))
-            back = w.sub(w.i64(1), w.and_(own, w.i64(1)))
+            way = w.sub(w.i64(REAR), w.and_(own, w.i64(1)))  # FRONT or REAR
             seen, turns = self.local(0), self.local(0)
             with self.default_floats(), w.while_() as loop:
                 w.store(w.i64(0), turns)
@@ -389,7 +394,7 @@ class _Driver(Phrases):
                 w.store(number, seen)
                 opened = w.icmp("ne", w.and_(number, w.i64(1)), w.i64(0))
                 with w.if_(opened):
-                    self.own("take_part", "void", team, inside, number, back)
+                    self.own("take_part", "void", team, inside, number, way)
             w.ret(Value("null", "ptr"))
 
     def sleep(self, team: Value, last: Value) -> None:

@@ -112,7 +112,10 @@ def linear(x: Any, w: Any, /, b: Any = None) -> Tensor:
         return product
     bias = as_tensor(b, "linear")
     if bias.shape != weights.shape[:1] or bias.dtype is not weights.dtype:
-        raise ShapeError(f"linear: the bias of weights {weights._type} cannot be {bias._type}")
+        raise ShapeError(
+            f"linear: the bias of weights {weights._type} cannot be {bias._type}; it has one "
+            f"{weights.dtype} for each of the {weights.shape[0]} rows"
+        )
     return add(product, bias)
 
 

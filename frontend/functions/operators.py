@@ -18,7 +18,7 @@ from einkorn.functions import elementwise as ew
 from einkorn.functions import linear_algebra as la
 from einkorn.ir.dtypes import float64, int64
 from einkorn.ir.ops import Op
-from einkorn.recording import Value, apply, apply_elementwise, current_trace
+from einkorn.recording import Value, apply, apply_elementwise, as_number, current_trace
 
 Function = Callable[..., Any]
 
@@ -93,16 +93,15 @@ def _of_numbers(function: Function, *numbers: Any) -> Any:
         return OPERATORS[function](*(concrete(x, what) for x in numbers))
     operands = [in_dtype(what, x, float64) for x in numbers]
     value = apply(op, *operands) if len(operands) == 1 else apply_elementwise(op, *operands)
-    value._weak = True
-    return value
+    return as_number(value)
 
 
 def _of_integers(trace: Any, op: Op, what: str, numbers: tuple[Any, ...]) -> Any:
     """Arithmetic of int64 numbers; the step checks that the result fits. None when it does not."""
     operands = [in_dtype(what, x, int64) for x in numbers]
     value = apply(op, *operands) if len(operands) == 1 else apply_elementwise(op, *operands)
-    value._weak = True
-    return None if trace.assume_not(_overflows(op, operands, value)) else value
+    overflows = _overflows(op, operands, value)
+    return None if trace.assume_not(overflows) else as_number(value)
 
 
 def _overflows(op: Op, operands: list[Any], value: Any) -> Any:

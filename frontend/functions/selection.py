@@ -161,7 +161,9 @@ def _expanded(type: TensorType, index: Any) -> list[Any]:
     if len(gaps) > 1:
         raise BoundsError("index: an index can only have one ellipsis ('...')")
     if used > type.rank:
-        raise BoundsError(f"index: {used} indices for {type}, which has {type.rank} axes")
+        raise BoundsError(
+            f"index: {used} indices for {type}, which has {type.rank} axes; give at most that many"
+        )
     missing: list[Any] = [slice(None)] * (type.rank - used)
     if not gaps:
         return entries + missing
@@ -197,7 +199,10 @@ def _tensor_entry(item: Value) -> Any:
     if type.dtype.is_integer:
         return item
     if type.dtype is not bool_ or type.rank == 0:
-        raise DTypeError(f"index: a tensor as an index holds integers or is a mask, got {type}")
+        raise DTypeError(
+            f"index: a tensor as an index holds integers or is a mask, got {type}; cast it with "
+            ".astype('int64'), or compare it to make a mask"
+        )
     trace = current_trace.get()
     if trace is not None:
         raise TraceError(MSG_MASK.format(trace=trace.name))
@@ -212,7 +217,7 @@ def _array_entry(item: Any) -> Any:
     if array.dtype.kind not in "iub" or (array.ndim == 0 and array.dtype == bool):
         raise DTypeError(
             f"index: an array as an index holds integers or is a mask, got {array.dtype} of shape "
-            f"{array.shape}"
+            f"{array.shape}; convert it with .astype('int64'), or compare it to make a mask"
         )
     return int(array) if array.ndim == 0 else array
 

@@ -257,7 +257,10 @@ def _extreme(op: Op, x: Any, axis: Axis, keepdims: bool) -> Tensor:
 
 def _check_not_empty(what: str, x: Tensor, axes: Axes) -> None:
     if _count(x, axes) == 0:
-        raise ShapeError(f"{what}: {x._type} has no elements along axes {axes} to choose from")
+        raise ShapeError(
+            f"{what}: {x._type} has no elements along axes {axes} to choose from; look at x.size "
+            "first, or concat a value that is there in any case"
+        )
 
 
 def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:

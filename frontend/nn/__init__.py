@@ -1,5 +1,6 @@
 """Modules, layers, activations and losses."""
 
+from einkorn.collector import Collector, collect
 from einkorn.functions.activations import (
     celu,
     elu,
@@ -195,6 +196,7 @@ __all__ = [
     "BatchNorm2D",
     "BatchNorm3D",
     "BinaryCrossEntropyLoss",
+    "Collector",
     "Conv1D",
     "Conv1DTranspose",
     "Conv2D",
@@ -280,6 +282,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "collect",
     "conv",
     "conv_filter",
     "conv_transpose",

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,9 @@ from einkorn.watched import (
 )
 
 Array = np.ndarray[Any, Any]
+
+# The module whose forward is running.
+current_module: ContextVar[Module | None] = ContextVar("einkorn_module", default=None)
 
 MSG_NO_FORWARD = "{name} has no forward method: define  def forward(self, x): ...  in the class"
 MSG_RESERVED = (
@@ -119,11 +123,13 @@ class Module(Watched, metaclass=_ModuleType):
             self._ek_found()  # names the modules inside
         name = state.get("_ek_name") or type(self).__name__.lower()
         token = module_path.set(f"{outer}/{name}" if outer else name)
+        running = current_module.set(self)
         try:
             if PENDING in state:
                 build(self, args, kwargs)
             return self.forward(*args, **kwargs)
         finally:
+            current_module.reset(running)
             module_path.reset(token)
 
     @contextmanager
@@ -436,7 +442,9 @@ def initial(initializer: Any, shape: Any, dtype: Any) -> Any:
         with no_grad():
             value = as_initializer(initializer)(sizes, kind)
     except (MemoryError, OverflowError):
-        raise ShapeError(f"a parameter of shape {sizes} does not fit in memory") from None
+        raise ShapeError(
+            f"a parameter of shape {sizes} does not fit in memory; choose smaller sizes"
+        ) from None
     if tuple(np.shape(value)) != sizes:
         raise EinkornError(
             f"the initializer gave shape {tuple(np.shape(value))} for a parameter of shape {sizes}"

@@ -62,7 +62,8 @@ class Structure:
     """
 
     def __init__(self, root: Any, is_module: Callable[[Any], bool]) -> None:
-        self.v, self.buffers = Container(), Container()
+        self._kind: type[Container] = getattr(root, "_ek_container", Container)
+        self.v, self.buffers = self._kind(), self._kind()
         self.modules: dict[str, Any] = {"": root}
         self._is_module = is_module
         self._seen: dict[int, Any] = {id(root): (self.v, self.buffers)}
@@ -110,11 +111,16 @@ class Structure:
 
     def _items(self, holder: Any) -> Iterator[tuple[Any, Any]]:
         if self._is_module(holder):
-            yield from ((k, x) for k, x in list(holder.__dict__.items()) if k not in INTERNAL)
+            names = [k for k in holder.__dict__ if k not in INTERNAL]
+            if self._kind.alphabetical_keys:
+                names.sort(key=lambda name: name.lstrip("_"))
+            yield from [(k, holder.__dict__[k]) for k in names]
             return
         if not isinstance(holder, tuple):
             self.nests.append((holder, contents(holder)))
-        yield from holder.items() if isinstance(holder, dict) else listed(holder)
+        items = holder.items() if isinstance(holder, dict) else listed(holder)
+        ordered = isinstance(holder, dict) and self._kind.alphabetical_keys
+        yield from sorted(items, key=lambda item: str(item[0])) if ordered else items
 
     def _visit(
         self, value: Any, key: str, path: str, local: str, v: Container, buffers: Container
@@ -132,7 +138,7 @@ class Structure:
             inner_v, inner_buffers = self._seen[id(value)]
             v._aliases[key], buffers._aliases[key] = inner_v, inner_buffers
             return self._holds(value, inner_v, inner_buffers)
-        inner_v, inner_buffers = self._seen[id(value)] = (Container(), Container())
+        inner_v, inner_buffers = self._seen[id(value)] = (self._kind(), self._kind())
         path, local = _join(path, key), _join(local, key)
         if self._is_module(value):
             self.modules[path] = value

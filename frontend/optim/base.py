@@ -1,29 +1,42 @@
 """The template of optimizers: two pure functions in a stateful shell.
 
 `init(params)` gives the state and `update(params, grads, state)` the next parameters and state; a
-subclass only says what happens to one parameter. `step` applies `update` to the leaves.
+subclass only says what happens to one parameter. `step` applies `update` to the leaves. Weight
+decay, groups, clipping, accumulation and averages of the weights are the template's.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterator, Mapping, ValuesView
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
 from einkorn.container import Container, as_mapping, frozen
 from einkorn.convert import as_tensor, is_weak
-from einkorn.epochs import structure_changed
 from einkorn.functions import elementwise as ew
-from einkorn.ir.dtypes import bool_, float64
+from einkorn.ir.dtypes import float64
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError, StateError
 from einkorn.leaf import Leaf
 from einkorn.loading import LoadResult, load_leaves, write_all
+from einkorn.optim.average import EMA
+from einkorn.optim.clipping import clip_by_global_norm, clipped_by_norm, clipped_by_value
+from einkorn.optim.groups import group_of, made_groups
+from einkorn.optim.hyper import Hyper
+from einkorn.optim.nests import (
+    as_container,
+    checked_params,
+    chosen,
+    in_dtype_of,
+    rebuilt,
+    zeros_like,
+)
+from einkorn.optim.saved import load_settings, saved_leaves, saved_settings
 from einkorn.recording import Value, no_grad, scalar
 from einkorn.tensor import Tensor
-from einkorn.tunable import Tunable, is_number
+from einkorn.tunable import Mode, Tunable
 from einkorn.watched import Watched, note_birth
 
 Slots = dict[str, Tensor]
@@ -38,53 +51,25 @@ MSG_MISSING = (
 )
 MSG_UNKNOWN = "{name}.step(grads): {unknown} is not among the parameters; there are {known}"
 MSG_SETTING = "{owner} has no setting {name!r}{hint}; it has {known}"
-MSG_PAIRS = (
-    "{name} got pairs of a name and a parameter, as model.named_parameters() gives them; pass the "
-    "model itself, or model.parameters()"
-)
 MSG_CHANGED = (
     "{name}: {path!r} is not the parameter that the optimizer was made for; make a new optimizer "
     "after the parameters of a model were added or exchanged (use leaf.value = ... to set values)"
 )
+MSG_ACCUMULATE = "{name}: accumulate is a whole number of at least 1, got {found!r}"
+MSG_EMA = "{name}: ema is the decay of the average, a number, or an ek.optim.EMA, got {found!r}"
+MSG_DECOUPLED = "{name} applies its weight decay in its own way; it has no mode decoupled"
 
 
-class Hyper(Tunable):
-    """A hyper-parameter: a float, read at each call of a compiled step.
+class Options(TypedDict, total=False):
+    """What every optimizer takes besides its own settings; `Optimizer` says what they do."""
 
-    Args:
-        low: the least value allowed.
-        below: what the value must be less than.
-        schedule: whether a callable of the step count or a tensor is allowed too.
-    """
-
-    def __init__(
-        self, low: float = 0.0, below: float = math.inf, *, schedule: bool = False
-    ) -> None:
-        self.low, self.below, self.schedule = low, below, schedule
-
-    def __set__(self, instance: Any, value: Any) -> None:
-        new = self._checked(instance, value)
-        old = instance.__dict__.get(self.name)
-        super().__set__(instance, new)
-        if old is not None and not type(old) is type(new) is float:
-            structure_changed()
-
-    def _checked(self, instance: Any, value: Any) -> Any:
-        owner = f"{type(instance).__name__}: {self.name}"
-        if self.schedule and isinstance(value, Value):
-            if value._type.shape != () or not value._type.dtype.is_float:
-                raise ShapeError(f"{owner} as a tensor is a float scalar, got {value._type}")
-            return value
-        if self.schedule and callable(value):
-            return value
-        if not is_number(value):
-            more = ", a schedule or a tensor" if self.schedule else ""
-            raise EinkornError(f"{owner} is a number{more}, got {value!r}")
-        number = float(value)
-        if not self.low <= number < self.below:
-            limit = f" and below {self.below:g}" if self.below < math.inf else ""
-            raise EinkornError(f"{owner} is at least {self.low:g}{limit}, got {value!r}")
-        return number
+    decoupled: bool
+    groups: Mapping[str, Mapping[str, Any]] | None
+    clip_value: float | None
+    clip_norm: float | None
+    clip_global_norm: float | None
+    accumulate: int
+    ema: float | EMA | None
 
 
 class _OptimizerType(type):
@@ -107,25 +92,89 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         params: a Module, a Container, a leaf, or a list of those.
         lr: a number, a schedule (called with the number of steps taken, a float64 scalar), or a
             float scalar tensor or leaf.
+        weight_decay: how much of a parameter is added to its gradient.
+        decoupled: whether the decay is p * (1 - lr * weight_decay) instead, beside the gradient
+            (Loshchilov & Hutter, 2019).
+        groups: settings for the parameters whose path fits a pattern, as in
+            `{"*/b": {"weight_decay": 0.0}}`. The first pattern that fits decides.
+        clip_value: brings every element of the gradients into [-clip_value, clip_value].
+        clip_norm: scales each gradient whose norm is larger.
+        clip_global_norm: scales all gradients when their common norm is larger.
+        accumulate: so many calls of `step` move the parameters once, by the mean of the gradients.
+        ema: keeps a moving average of the parameters with this decay, in `optimizer.ema`.
 
     Attributes:
         slots: the names of the state kept for each parameter.
+        groups: by pattern, where the settings of a group can be changed.
+        accumulate: as it was given.
+        ema: the average, or None.
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
+    of_the_whole: ClassVar[tuple[str, ...]] = ("clip_global_norm", "accumulate", "groups", "ema")
+    decays_itself: ClassVar[bool] = False
     lr = Hyper(schedule=True)
+    weight_decay = Hyper()
+    decoupled = Mode()
+    clip_value = Hyper(positive=True, optional=True)
+    clip_norm = Hyper(positive=True, optional=True)
+    clip_global_norm = Hyper(positive=True, optional=True)
 
-    def __init__(self, params: Any, lr: Any) -> None:
-        self.lr = lr
+    def __init__(
+        self,
+        params: Any,
+        lr: Any,
+        weight_decay: float = 0.0,
+        *,
+        decoupled: bool = False,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        clip_global_norm: float | None = None,
+        accumulate: int = 1,
+        ema: float | EMA | None = None,
+    ) -> None:
+        name = type(self).__name__
+        self.lr, self.weight_decay, self.decoupled = lr, weight_decay, decoupled
+        if decoupled and self.decays_itself:
+            raise EinkornError(MSG_DECOUPLED.format(name=name))
+        self.clip_value, self.clip_norm = clip_value, clip_norm
+        self.clip_global_norm = clip_global_norm
+        if type(accumulate) is not int or accumulate < 1:
+            raise EinkornError(MSG_ACCUMULATE.format(name=name, found=accumulate))
+        self._accumulate = accumulate
         params = list(params) if isinstance(params, (Iterator, ValuesView)) else params
         self._source = params
-        self._params = _checked_params(type(self).__name__, params)
-        name = type(self).__name__.lower()
+        self._params = checked_params(name, params)
+        self._groups = made_groups(self, groups or {}, self._params.key_chains())
         state = self.init(self._params)
         self._state = state.map(lambda x: Leaf(x))
         for path, leaf in self._state.flat_items():
-            leaf.name = f"{name}.{path.replace('/', '.')}"
+            leaf.name = f"{name.lower()}.{path.replace('/', '.')}"
         frozen(self._state, "state of the optimizer")
+        self._ema = self._average(ema)
+
+    def _average(self, ema: Any) -> EMA | None:
+        if ema is None or isinstance(ema, EMA):
+            return ema
+        if isinstance(ema, bool) or not isinstance(ema, (int, float)):
+            raise EinkornError(MSG_EMA.format(name=type(self).__name__, found=ema))
+        return EMA(self._source, ema)
+
+    @property
+    def groups(self) -> Mapping[str, Optimizer]:
+        """By pattern: the groups, whose settings can be read and set."""
+        return MappingProxyType(self._groups)
+
+    @property
+    def accumulate(self) -> int:
+        """How many calls of `step` move the parameters once."""
+        return self._accumulate
+
+    @property
+    def ema(self) -> EMA | None:
+        """The moving average of the parameters, or None."""
+        return self._ema
 
     # -- what subclasses define ----------------------------------------------------------------
 
@@ -159,8 +208,11 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         """The state before the first step: the step count, and zeros for each slot."""
         flat = as_container(params)
         state = Container(count=scalar(float64, 0.0))
-        for slot in self.slots:
-            dict.__setitem__(state, slot, flat.map(_zeros_like))
+        more = ("accumulated",) if self._accumulate > 1 else ()
+        for slot in (*self.slots, *more):
+            dict.__setitem__(state, slot, flat.map(zeros_like))
+        if more:
+            state["calls"] = scalar(float64, 0.0)
         return state
 
     def update(self, params: Any, grads: Any, state: Mapping[str, Any]) -> tuple[Any, Container]:
@@ -177,17 +229,68 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         self, params: Mapping[str, Any], grads: Mapping[str, Tensor], state: Container
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The new values by path, for parameters that have a gradient."""
-        new_params: dict[str, Tensor] = {}
         with no_grad():
-            count = ew.add(state["count"], 1)
-            new_state = {"count": count}
-            shared = self.coefficients(count)
-            for path, grad in grads.items():
-                slots = {slot: state[slot][path] for slot in self.slots}
-                value, slots = self.apply_single(params[path], grad, slots, shared)
-                new_params[path] = value
-                new_state.update({f"{slot}/{path}": slots[slot] for slot in self.slots})
+            if self._accumulate == 1:
+                return self._moved(params, grads, state)
+            calls = ew.add(state["calls"], 1)
+            total = {path: ew.add(state["accumulated"][path], grad) for path, grad in grads.items()}
+            is_last = ew.greater_equal(calls, float(self._accumulate))
+            means = {path: ew.divide(x, float(self._accumulate)) for path, x in total.items()}
+            new_params, new_state = self._moved(params, means, state)
+            new_params = chosen(is_last, new_params, params)
+            new_state = chosen(is_last, new_state, state)
+            new_state["calls"] = ew.where(is_last, 0.0, calls)
+            for path, x in total.items():
+                new_state[f"accumulated/{path}"] = ew.where(is_last, 0.0, x)
         return new_params, new_state
+
+    def _moved(
+        self, params: Mapping[str, Any], grads: Mapping[str, Tensor], state: Container
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One real step: the gradients clipped, then what subclasses define."""
+        count = ew.add(state["count"], 1)
+        new_params: dict[str, Tensor] = {}
+        new_state = {"count": count}
+        groups = {path: group_of(self, self._groups, path) for path in grads}
+        shared = {group: group.coefficients(count) for group in dict.fromkeys(groups.values())}
+        kept = {group: group._kept(shared[group], count) for group in shared}
+        for path, grad in self._clipped(grads, groups).items():
+            group = groups[path]
+            slots = {slot: state[slot][path] for slot in self.slots}
+            value, grad = group._decayed(as_tensor(params[path], "step"), grad, kept[group])
+            new_params[path], slots = group.apply_single(value, grad, slots, shared[group])
+            new_state.update({f"{slot}/{path}": slots[slot] for slot in self.slots})
+        return new_params, new_state
+
+    def _clipped(
+        self, grads: Mapping[str, Tensor], groups: Mapping[str, Optimizer]
+    ) -> dict[str, Tensor]:
+        """The gradients clipped by value, then by their norms, then by the norm of all."""
+        clipped = dict(grads)
+        for path, group in groups.items():
+            if group.clip_value is not None:
+                clipped[path] = clipped_by_value(clipped[path], group.clip_value)
+            if group.clip_norm is not None:
+                clipped[path] = clipped_by_norm(clipped[path], group.clip_norm)
+        if self.clip_global_norm is None:
+            return clipped
+        found = clip_by_global_norm(list(clipped.values()), self.clip_global_norm)
+        return dict(zip(clipped, found, strict=True))
+
+    def _kept(self, shared: dict[str, Any], count: Tensor) -> Any:
+        """What a parameter keeps of itself beside the gradient, for decoupled weight decay."""
+        if self.decays_itself or not self.decoupled:
+            return None
+        lr = shared["lr"] if "lr" in shared else self.rate(count)
+        return 1.0 - lr * self.weight_decay
+
+    def _decayed(self, param: Tensor, grad: Tensor, kept: Any) -> tuple[Tensor, Tensor]:
+        """A parameter and its gradient with the weight decay in one of them."""
+        if kept is not None:
+            return ew.multiply(param, in_dtype_of(param, kept)), grad
+        if self.decays_itself:
+            return param, grad
+        return param, ew.add(grad, ew.multiply(param, self.weight_decay))
 
     def _matched(
         self, params: Mapping[str, Any], grads: Container, required: list[str]
@@ -226,14 +329,19 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         matched = self._matched_now(params, grads)
         new_params, new_state = self._advance(params, matched, self._state)
         if when is not None:
-            new_params = _chosen(when, new_params, params)
-            new_state = _chosen(when, new_state, self._state)
+            new_params = chosen(when, new_params, params)
+            new_state = chosen(when, new_state, self._state)
+        moved = None
+        if self._accumulate > 1 or when is not None:
+            moved = ew.not_equal(new_state["count"], self._state["count"])
         write_all(
             (
                 *((params[path], value, path) for path, value in new_params.items()),
                 *((self._state[path], value, path) for path, value in new_state.items()),
             )
         )
+        if self._ema is not None:
+            self._ema.update(when=moved)
 
     def gradients(self, grads: Any = None) -> Container:
         """The gradients that `step(grads)` would use, by path, checked."""
@@ -244,7 +352,8 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         if grads is not None:
             return self._matched(params, as_container(grads), trainable)
         own = {path: params[path].grad for path in trainable}
-        trainable = [path for path in trainable if own[path] is not None]
+        if self._accumulate == 1 or all(own[path] is None for path in trainable):
+            trainable = [path for path in trainable if own[path] is not None]
         if not trainable:
             raise StateError(MSG_NO_GRADS.format(name=type(self).__name__))
         return self._matched(params, Container((x, own[x]) for x in trainable), trainable)
@@ -282,16 +391,21 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         )
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Copies of the state by path, such as "m.hidden.w"."""
-        return {
-            path.replace("/", "."): np.array(leaf.numpy())
-            for path, leaf in self._state.flat_items()
-        }
+        """Copies of all that the next steps depend on, by path, such as "m.hidden.w".
+
+        Besides the slots and the step count these are the float settings ("settings.lr"), those of
+        the groups, the state of a learning rate that has one, and the average of `ema`.
+        """
+        state = {key: np.array(leaf.numpy()) for key, leaf in saved_leaves(self).items()}
+        return {**state, **{key: np.array(x.value) for key, x in saved_settings(self).items()}}
 
     def load_state_dict(self, values: Mapping[str, Any], strict: bool = True) -> LoadResult:
-        """Copy in what `state_dict` gave: all of it or, when something does not fit, nothing."""
-        leaves = {path.replace("/", "."): leaf for path, leaf in self._state.flat_items()}
-        return load_leaves(f"{type(self).__name__}.load_state_dict", leaves, values, strict)
+        """Copy in what `state_dict` gave: all of it or, when something does not fit, nothing.
+
+        Settings that are not among the values stay as they are.
+        """
+        what = f"{type(self).__name__}.load_state_dict"
+        return load_settings(what, self, values, strict)
 
     @classmethod
     def _settings(cls) -> list[str]:
@@ -300,134 +414,28 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         found = (name for cls in owners for name, x in vars(cls).items() if isinstance(x, Tunable))
         return list(dict.fromkeys(found))
 
+    def _unknown_setting(self, name: str) -> str:
+        """The text of an error about a setting that does not exist."""
+        settings = self._settings()
+        close = difflib.get_close_matches(name, settings, n=2, cutoff=0.5)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        owner, known = type(self).__name__, ", ".join(settings)
+        return MSG_SETTING.format(owner=owner, name=name, known=known, hint=hint)
+
     def __setattr__(self, name: str, value: Any) -> None:
         known = name.startswith("_") or name in self.__dict__ or hasattr(type(self), name)
         if not known and "_ek_complete" in self.__dict__:
-            settings = self._settings()
-            close = difflib.get_close_matches(name, settings, n=2, cutoff=0.5)
-            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-            raise EinkornError(
-                MSG_SETTING.format(
-                    owner=type(self).__name__, name=name, known=", ".join(settings), hint=hint
-                )
-            )
+            raise EinkornError(self._unknown_setting(name))
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        values = (f"{name}={self.__dict__[name]!r}" for name in self._settings())
+        own = ((name, self.__dict__.get(name)) for name in self._settings())
+        values = (f"{name}={x!r}" for name, x in own if x is not None and x is not False)
         return f"{type(self).__name__}({', '.join(values)})"
 
-
-# -- nests of parameters ---------------------------------------------------------------------------
-
-
-def as_container(nest: Any) -> Container:
-    """A Module's parameters, a Container, or lists and dicts of those, as one Container."""
-    if hasattr(nest, "_gradient_targets"):
-        return nest.v
-    if isinstance(nest, Container):
-        return nest
-    if isinstance(nest, dict):
-        return Container((str(key), _item(value)) for key, value in nest.items())
-    if isinstance(nest, (list, tuple)):
-        return Container((f"v{k}", _item(value)) for k, value in enumerate(nest))
-    return Container(v0=nest)
-
-
-def _item(value: Any) -> Any:
-    nested = isinstance(value, (dict, list, tuple)) or hasattr(value, "_gradient_targets")
-    return as_container(value) if nested else value
-
-
-def _chosen(when: Any, new: Mapping[str, Tensor], old: Any) -> dict[str, Tensor]:
-    """New values where `when` holds, else the old ones."""
-    condition = as_tensor(when, "step")
-    if condition.dtype is not bool_ or condition.shape:
-        raise DTypeError(f"step: when is one bool, got {condition._type}")
-    with no_grad():
-        return {path: ew.where(condition, value, old[path]) for path, value in new.items()}
-
-
-def rebuilt(nest: Any, values: Any) -> Any:
-    """The nest that `as_container` was given, with new ends; a Module becomes a Container."""
-    if hasattr(nest, "_gradient_targets"):
-        nest = nest.v
-    if isinstance(nest, dict):
-        items = ((key, rebuilt(value, values)) for key, value in nest.items())
-        return Container(items) if isinstance(nest, Container) else dict(items)
-    if isinstance(nest, (list, tuple)):
-        return type(nest)(rebuilt(value, values) for value in nest)
-    return next(values)
-
-
-def _checked_params(name: str, params: Any) -> Container:
-    flat = as_container(params)
-    seen: dict[int, str] = {}
-    for path, leaf in flat.flat_items():
-        if isinstance(leaf, str):
-            raise EinkornError(MSG_PAIRS.format(name=name))
-        if not isinstance(leaf, Leaf):
-            raise EinkornError(
-                f"{name} needs a Module, leaves (ek.Parameter, ek.tensor) or a nest of them, got "
-                f"{type(leaf).__name__} at {path}"
-            )
-        if not leaf.dtype.is_float:
-            raise DTypeError(
-                f"{name}: only floating-point leaves can be trained; {path} is {leaf._type}"
-            )
-        if leaf.id in seen:
-            raise StateError(
-                f"{name}: {seen[leaf.id]} and {path} are the same leaf; pass it once, or pass the "
-                "Module that holds both"
-            )
-        seen[leaf.id] = path
-    if not seen:
-        raise EinkornError(f"{name}: there is no parameter to train in {type(params).__name__}")
-    return flat
-
-
-def _zeros_like(x: Any) -> Tensor:
-    like = as_tensor(x, "init")
-    return as_tensor(np.zeros(like.shape, like.dtype.numpy), "init")
-
-
-def in_dtype_of(param: Tensor, value: Any) -> Any:
-    """A coefficient as it meets a parameter: rounded once to its dtype."""
-    return value if is_weak(value) else ew.astype(value, param.dtype)
-
-
-def global_norm(grads: Any) -> Tensor:
-    """The Euclidean norm of all gradients together, in float32 or wider."""
-    squares = [_square_sum(grad) for grad in as_container(grads).to_flat_list()]
-    if not squares:
-        raise EinkornError("global_norm: there are no gradients")
-    total = squares[0]
-    for square in squares[1:]:
-        total = ew.add(total, square)
-    return ew.sqrt(total)
-
-
-def _square_sum(grad: Any) -> Tensor:
-    wide = as_tensor(grad, "global_norm")
-    wide = wide if wide.dtype.itemsize >= 4 else wide.astype("float32")
-    return ew.multiply(wide, wide).sum()
-
-
-def clip_by_global_norm(grads: Any, max_norm: Any) -> Any:
-    """The gradients, scaled down when their global norm exceeds `max_norm` (Pascanu et al., 2013).
-
-    The result has the structure of `grads`.
-    """
-    if isinstance(max_norm, (int, float)) and (isinstance(max_norm, bool) or not max_norm > 0):
-        raise EinkornError(f"clip_by_global_norm: max_norm is above 0, got {max_norm!r}")
-    with no_grad():
-        norm = global_norm(grads)
-        scale = ew.divide(max_norm, ew.maximum(norm, max_norm))
-        ends = as_container(grads).to_flat_list()
-        clipped = [_scaled(grad, scale) for grad in ends]
-    return rebuilt(grads, iter(clipped))
-
-
-def _scaled(grad: Any, scale: Tensor) -> Tensor:
-    tensor = as_tensor(grad, "clip_by_global_norm")
-    return ew.multiply(tensor, in_dtype_of(tensor, scale))
+    def __getattr__(self, name: str) -> Any:
+        """What a group has no setting of its own for."""
+        whole = None if name.startswith("_") else self.__dict__.get("_whole")
+        if whole is None:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(whole, name)

@@ -13,7 +13,9 @@ from einkorn.ir.dtypes import bool_, float32
 from einkorn.ir.errors import DTypeError, EinkornError
 from einkorn.leaf import Leaf
 from einkorn.loading import LoadResult, load_leaves, write_all
-from einkorn.optim.base import Hyper, Optimizer, as_container, rebuilt
+from einkorn.optim.base import Optimizer
+from einkorn.optim.hyper import Hyper
+from einkorn.optim.nests import as_container, rebuilt
 from einkorn.recording import no_grad
 from einkorn.tensor import Tensor
 from einkorn.tunable import is_number
@@ -74,7 +76,9 @@ class LossScaler(Watched):
             factor = ew.reciprocal(ew.stop_gradient(self.current))
             ends = [as_tensor(x, "LossScaler.unscale") for x in as_container(grads).to_flat_list()]
             if not ends:
-                raise EinkornError("LossScaler.unscale: there are no gradients")
+                raise EinkornError(
+                    "LossScaler.unscale: there are no gradients; pass what value_and_grad gives"
+                )
             found = [_times(x, factor) for x in ends]
             finite = all_of(ew.isfinite(found[0]))
             for x in found[1:]:

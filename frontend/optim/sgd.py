@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from einkorn.functions import elementwise as ew
 from einkorn.ir.errors import EinkornError
-from einkorn.optim.base import Hyper, Optimizer, Slots, in_dtype_of
+from einkorn.optim.base import Optimizer, Options, Slots
+from einkorn.optim.hyper import Hyper
+from einkorn.optim.nests import in_dtype_of
 from einkorn.tensor import Tensor
 from einkorn.tunable import Mode
 
@@ -14,19 +16,14 @@ from einkorn.tunable import Mode
 class SGD(Optimizer):
     """p - lr * (g + weight_decay * p)."""
 
-    weight_decay = Hyper()
-
-    def __init__(self, params: Any, lr: Any, weight_decay: float = 0.0) -> None:
-        self.weight_decay = weight_decay
-        super().__init__(params, lr)
-
-    def coefficients(self, count: Tensor) -> dict[str, Any]:
-        return {"lr": self.rate(count), "decay": self.weight_decay}
+    def __init__(
+        self, params: Any, lr: Any, weight_decay: float = 0.0, **options: Unpack[Options]
+    ) -> None:
+        super().__init__(params, lr, weight_decay, **options)
 
     def apply_single(
         self, param: Tensor, grad: Tensor, slots: Slots, shared: dict[str, Any]
     ) -> tuple[Tensor, Slots]:
-        grad = ew.add(grad, ew.multiply(param, shared["decay"]))
         move, slots = self.direction(grad, slots, shared)
         return ew.subtract(param, ew.multiply(move, in_dtype_of(param, shared["lr"]))), slots
 
@@ -49,11 +46,12 @@ class Momentum(SGD):
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        **options: Unpack[Options],
     ) -> None:
         if not isinstance(nesterov, bool):
             raise EinkornError(f"Momentum: nesterov is True or False, got {nesterov!r}")
         self.momentum, self.nesterov = momentum, nesterov
-        super().__init__(params, lr, weight_decay)
+        super().__init__(params, lr, weight_decay, **options)
 
     def coefficients(self, count: Tensor) -> dict[str, Any]:
         return {**super().coefficients(count), "momentum": self.momentum}
@@ -82,9 +80,10 @@ class RMSProp(SGD):
         alpha: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        **options: Unpack[Options],
     ) -> None:
         self.alpha, self.eps = alpha, eps
-        super().__init__(params, lr, weight_decay)
+        super().__init__(params, lr, weight_decay, **options)
 
     def coefficients(self, count: Tensor) -> dict[str, Any]:
         alpha = self.alpha
@@ -104,10 +103,15 @@ class Adagrad(SGD):
     eps = Hyper()
 
     def __init__(
-        self, params: Any, lr: Any = 1e-2, eps: float = 1e-10, weight_decay: float = 0.0
+        self,
+        params: Any,
+        lr: Any = 1e-2,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+        **options: Unpack[Options],
     ) -> None:
         self.eps = eps
-        super().__init__(params, lr, weight_decay)
+        super().__init__(params, lr, weight_decay, **options)
 
     def coefficients(self, count: Tensor) -> dict[str, Any]:
         return {**super().coefficients(count), "eps": self.eps}
@@ -115,3 +119,41 @@ class Adagrad(SGD):
     def direction(self, grad: Tensor, slots: Slots, shared: dict[str, Any]) -> tuple[Tensor, Slots]:
         v = ew.add(slots["v"], ew.multiply(grad, grad))
         return ew.divide(grad, ew.add(ew.sqrt(v), shared["eps"])), {"v": v}
+
+
+class Adadelta(SGD):
+    """SGD along d = g * sqrt(u + eps) / sqrt(v + eps) (Zeiler, 2012).
+
+    v is a running mean of g**2, then u one of d**2: v = rho * v + (1 - rho) * g**2.
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ("v", "u")
+    rho = Hyper(below=1.0)
+    eps = Hyper()
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        **options: Unpack[Options],
+    ) -> None:
+        self.rho, self.eps = rho, eps
+        super().__init__(params, lr, weight_decay, **options)
+
+    def coefficients(self, count: Tensor) -> dict[str, Any]:
+        rho = self.rho
+        return {**super().coefficients(count), "rho": rho, "rest": 1.0 - rho, "eps": self.eps}
+
+    def direction(self, grad: Tensor, slots: Slots, shared: dict[str, Any]) -> tuple[Tensor, Slots]:
+        def mean(old: Tensor, x: Tensor) -> Tensor:
+            squares = ew.multiply(ew.multiply(x, x), shared["rest"])
+            return ew.add(ew.multiply(old, shared["rho"]), squares)
+
+        eps = shared["eps"]
+        v = mean(slots["v"], grad)
+        ratio = ew.divide(ew.sqrt(ew.add(slots["u"], eps)), ew.sqrt(ew.add(v, eps)))
+        move = ew.multiply(grad, ratio)
+        return move, {"v": v, "u": mean(slots["u"], move)}

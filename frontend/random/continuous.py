@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from einkorn import special
-from einkorn.convert import shown
+from einkorn.convert import is_known, shown
 from einkorn.functions import elementwise as ew
 from einkorn.functions.data_types import finfo
 from einkorn.ir.dtypes import DType, float32, float64
@@ -67,7 +67,7 @@ def uniform(
 
 
 def _are_numbers(low: Any, high: Any) -> bool:
-    return isinstance(low, (int, float)) and isinstance(high, (int, float))
+    return is_known(low) and is_known(high)
 
 
 def _check_bounds(low: Any, high: Any, dtype: DType) -> None:

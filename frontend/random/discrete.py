@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from einkorn.convert import as_int, as_tensor, check_dtype, is_weak, normal_axis, shown
+from einkorn.convert import as_int, as_tensor, check_dtype, is_known, is_weak, normal_axis, shown
 from einkorn.functions import elementwise as ew
 from einkorn.functions.data_types import iinfo
 from einkorn.functions.manipulation import common_shape, moveaxis
@@ -132,7 +132,7 @@ def _known(bound: Any) -> Any:
 
 
 def _shown(bound: Any) -> str:
-    return shown(bound) if isinstance(bound, int) else repr(bound)
+    return shown(bound) if is_known(bound) else repr(bound)
 
 
 def _scaled(words: list[Tensor], span: Tensor) -> Tensor:

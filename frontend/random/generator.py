@@ -8,7 +8,7 @@ of its own from those with the next bit set.
 from __future__ import annotations
 
 from collections.abc import Generator as Yields
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from einkorn.convert import as_int, shown
@@ -19,7 +19,7 @@ from einkorn.ir.errors import DTypeError, EinkornError
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Counter, Leaf
-from einkorn.recording import Value, apply, scalar
+from einkorn.recording import Value, apply, current_trace, scalar
 from einkorn.runtime.locks import LOCKS
 from einkorn.tensor import Tensor
 
@@ -43,15 +43,21 @@ class Generator:
     def seed(self, seed: int) -> None:
         """Start the stream that belongs to `seed`, 0 <= seed < 2**64."""
         number = _word("a seed is", seed)
-        self.key.value = _u64(number)
-        self.draw.value = _u64(0)
+        with _alone():
+            self.key.value = _u64(number)
+            self.draw.value = _u64(0)
 
     @contextmanager
     def drawing(self) -> Yields[Key]:
         """The key and counter of the next draw; one that raises leaves the stream where it was."""
-        with LOCKS.draws:
+        with _alone():
             yield self.key, apply(Op.STOP_GRADIENT, self.draw)
             self.draw.value = ew.add(self.draw, 1)
+
+
+def _alone() -> AbstractContextManager[Any]:
+    """Within the block no other thread draws; draws of a trace happen when it is run."""
+    return LOCKS.state if current_trace.get() is None else nullcontext()
 
 
 def _u64(number: int) -> Tensor:
@@ -71,10 +77,7 @@ _global = Generator()
 
 @contextmanager
 def drawing(what: str, key: Key | None) -> Yields[Key]:
-    """The key and counter of one draw, from the global generator without a key.
-
-    No function may be traced inside: a thread that traces waits for draws, and not the other way.
-    """
+    """The key and counter of one draw, from the global generator without a key."""
     if key is not None:
         yield checked(what, key)
         return
@@ -129,6 +132,12 @@ def fold_in(key: Key, number: int) -> Key:
     # Two steps: the number joined to the key itself would meet other keys' numbers.
     between = _new_words(pair, FOLD, 1)[0]
     return _new_words((between, folded), 0, 1)[0], _u64(0)
+
+
+def next_key() -> Key:
+    """A key of its own from the global generator, whose counter moves on by one."""
+    with _global.drawing() as pair:
+        return _new_words(pair, SPLIT, 1)[0], _u64(0)
 
 
 def inner_words(pair: Key, count: int = 1) -> list[Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from einkorn.convert import as_tensor, check_dtype, in_dtype, is_weak
+from einkorn.convert import as_tensor, check_dtype, in_dtype, is_known, is_weak
 from einkorn.functions import elementwise as ew
 from einkorn.functions.manipulation import as_sizes, common_shape
 from einkorn.ir.dtypes import DType, bfloat16, float16, float32, float64, uint64
@@ -74,14 +74,14 @@ class Limits:
 
     def check(self, what: str, name: str, value: Any) -> None:
         """EinkornError when `value` is known and lies outside."""
-        known = value if isinstance(value, (int, float)) else None
+        known = value if is_known(value) else None
         if known is None and not is_weak(value) and current_trace.get() is None:
             known = as_tensor(value, what)._array
         if known is None:
             return
         array = np.asarray(known, np.float64)
         if not np.all(self.holds(array)):
-            shown = value if isinstance(value, (int, float)) else as_tensor(value, what)
+            shown = value if is_known(value) else as_tensor(value, what)
             raise EinkornError(
                 MSG_RANGE.format(what=what, name=name, rule=self.rule, value=repr(shown))
             )

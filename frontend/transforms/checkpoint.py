@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.collector import current_collector, handing_over
 from einkorn.convert import as_tensor
 from einkorn.inner import apply_region, close, recording
 from einkorn.leaf import Leaf
@@ -41,7 +42,7 @@ def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
             for k, x in values.items():
                 ends[k] = trace.example(x, f"x{k}")
             new_args, new_kwargs = unflatten(structure, ends)
-            returned, out_structure = flatten(fn(*new_args, **new_kwargs))
+            returned, out_structure = flatten(handing_over(fn)(*new_args, **new_kwargs))
             kept = [k for k, x in enumerate(returned) if isinstance(x, Value)]
             outputs = [as_tensor(returned[k], "checkpoint") for k in kept]
             for x in outputs:
@@ -54,7 +55,8 @@ def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
         closed.commit(found[len(kept) :])
         for k, x, tracked in zip(kept, found, closed.tracked):
             returned[k] = x if tracked else x.detach()
-        return unflatten(out_structure, returned)
+        out, collector = unflatten(out_structure, returned), current_collector()
+        return out if collector is None else collector.take(out)
 
     return wrapped
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.collector import current_collector
 from einkorn.convert import as_tensor, in_dtype
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError, StateError
 from einkorn.ir.ops import Op
@@ -78,7 +79,10 @@ def _seed(output: Tensor, gradient: Any) -> Tensor:
         return ones(output._type)
     seed = in_dtype("backward", gradient, output.dtype)
     if seed.shape != output.shape:
-        raise ShapeError(f"backward(): the gradient of {output._type} cannot be {seed._type}")
+        raise ShapeError(
+            f"backward(): the gradient of {output._type} cannot be {seed._type}; it has the shape "
+            "of the value"
+        )
     return seed
 
 
@@ -122,7 +126,8 @@ def value_and_grad(
 
     @functools.wraps(fn)
     def wrapped(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        targets = Targets("grad", wrt, args)
+        targets, collector = Targets("grad", wrt, args), current_collector()
+        before = {} if collector is None else collector.so_far()
         out = run_recorded(fn, targets.args, kwargs)
         value, aux = split_aux("grad", out, has_aux, "loss")
         loss = _scalar_loss(value)
@@ -130,6 +135,8 @@ def value_and_grad(
         grads = targets.rebuild(found)
         if depth() == 0:
             loss = loss.detach()
+            if collector is not None:
+                collector.end_gradients(before)
         return ((loss, aux) if has_aux else loss), grads
 
     return wrapped

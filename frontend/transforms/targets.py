@@ -198,7 +198,10 @@ class Targets:
     def _add(self, value: Value) -> None:
         trace = current_trace.get()
         if not value._type.dtype.is_inexact:
-            raise DTypeError(f"cannot differentiate by {value._type}: it is not floating-point")
+            raise DTypeError(
+                f"cannot differentiate by {value._type}: it is not floating-point; cast it with "
+                ".astype('float32')"
+            )
         if isinstance(value, Leaf) and not value._trainable:
             raise EinkornError(
                 f"leaf {value.name or value.id} is not trainable; set leaf.trainable = True"

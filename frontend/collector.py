@@ -1,0 +1,172 @@
+"""`Collector`: the losses, metrics and summaries that hooks add while it is open.
+
+A compiled function fills a collector of its own; what that holds is returned with the outputs and
+handed to the collector outside, in eager mode as well. So nothing traced ever leaves a trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from einkorn.ir.errors import StateError, TraceError
+from einkorn.recording import current_trace, user_origin
+from einkorn.tensor import Tensor
+from einkorn.tunable import module_path
+
+LOSSES, METRICS, SUMMARIES = "losses", "metrics", "summaries"
+Added = list[tuple[str, str, Any]]  # kind, name and value
+
+MSG_INSIDE = (
+    "{what} at {where}: inside of {name}, a function that a loop, a branch or a transform of "
+    "einkorn records, a value has no place in the collector outside; return it (a scan stacks "
+    "them) and add it outside, or collect inside"
+)
+MSG_OUTSIDE = (
+    "the {kind} of this collector are read inside of a compiled function, which hands over what "
+    "it adds when it returns; open the collector inside: with ek.nn.collect() as found: ..."
+)
+
+_current: ContextVar[Collector | None] = ContextVar("einkorn_collector", default=None)
+
+
+class Collector:
+    """What hooks have added, by name; each a dict in the order in which they were added.
+
+    Attributes:
+        losses: scalars; those of one name are added up.
+        metrics: tensors, with no gradient.
+        summaries: anything.
+    """
+
+    def __init__(self, compiled: bool = False) -> None:
+        """
+        Args:
+            compiled: whether it belongs to a call of a compiled function.
+        """
+        self._outer, self._trace, self._base = _current.get(), current_trace.get(), _path()
+        self._compiled = compiled
+        self._found: dict[str, dict[str, Any]] = {LOSSES: {}, METRICS: {}, SUMMARIES: {}}
+        self._names: dict[tuple[str, str], str] = {}  # as given, where others had it already
+
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        return self._visible(LOSSES)
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        return self._visible(METRICS)
+
+    @property
+    def summaries(self) -> dict[str, Any]:
+        return self._visible(SUMMARIES)
+
+    def _visible(self, kind: str) -> dict[str, Any]:
+        inner, compiled = _current.get(), False
+        while inner is not None and inner is not self:
+            compiled = compiled or inner._compiled
+            inner = inner._outer
+        if inner is self and compiled:
+            raise StateError(MSG_OUTSIDE.format(kind=kind))
+        return self._found[kind]
+
+    def check(self, what: str) -> None:
+        """TraceError unless a value that is made here may be kept.
+
+        Args:
+            what: who asks, for the message.
+        """
+        trace = current_trace.get()
+        if trace is not self._trace:
+            name = "a transform" if trace is None else trace.name
+            raise TraceError(MSG_INSIDE.format(what=what, where=user_origin(), name=name))
+
+    def add(self, kind: str, name: str, value: Any) -> None:
+        """Keep a value under a name that is relative to the module whose forward is running."""
+        path = _path()[len(self._base) :]
+        name = "/".join((*path, name))
+        found = self._found[kind]
+        if kind == LOSSES and name in found:
+            found[name] = found[name] + value
+            return
+        unique, count = name, 0
+        while unique in found:
+            count += 1
+            unique = f"{name}_{count}"
+        if unique != name:
+            self._names[kind, unique] = name
+        found[unique] = value
+
+    def added(self) -> Added:
+        """Everything, for `take` of another collector."""
+        return [
+            (kind, self._names.get((kind, name), name), value)
+            for kind, found in self._found.items()
+            for name, value in found.items()
+        ]
+
+    def take(self, returned: tuple[Any, Added]) -> Any:
+        """Keep what a function wrapped by `handing_over` added; gives what it returned itself."""
+        out, added = returned
+        for kind, name, value in added:
+            self.add(kind, name, value)
+        return out
+
+    def end_gradients(self, before: dict[str, Tensor]) -> None:
+        """Detach the losses that are not those of `before`."""
+        found = self._found[LOSSES]
+        for name, value in found.items():
+            if before.get(name) is not value:
+                found[name] = value.detach()
+
+    def so_far(self) -> dict[str, Tensor]:
+        """The losses added until now."""
+        return dict(self._found[LOSSES])
+
+
+def _path() -> tuple[str, ...]:
+    """The path of the running module below the outermost one."""
+    path = module_path.get()
+    return tuple(path.split("/")[1:]) if path else ()
+
+
+def current_collector() -> Collector | None:
+    """The innermost open collector."""
+    return _current.get()
+
+
+@contextmanager
+def collect() -> Generator[Collector]:
+    """Within the block hooks add to this collector: its `losses`, `metrics` and `summaries`.
+
+    Inside a compiled function its values are outputs of the step when they are returned; outside
+    of one it gets them when the function returns. Only the innermost of nested ones is filled.
+    """
+    collector = Collector()
+    token = _current.set(collector)
+    try:
+        yield collector
+    finally:
+        _current.reset(token)
+
+
+def handing_over(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn`, which while someone collects returns a pair: its result and what hooks added in it.
+
+    The collector outside has to `take` the pair.
+    """
+    if _current.get() is None:
+        return fn
+
+    def both(*args: Any, **kwargs: Any) -> tuple[Any, Added]:
+        own = Collector(compiled=True)
+        token = _current.set(own)
+        try:
+            out = fn(*args, **kwargs)
+        finally:
+            _current.reset(token)
+        return out, own.added()
+
+    return both

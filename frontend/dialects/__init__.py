@@ -1,0 +1,1 @@
+"""Namespaces in which programs written for other systems run: names and conventions only."""

@@ -1,0 +1,109 @@
+"""Functions that Ivy names or calls in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from einkorn import random
+from einkorn.container import as_mapping
+from einkorn.convert import check_device
+from einkorn.functions import statistical
+from einkorn.functions.creation import asarray
+from einkorn.functions.manipulation import reshape
+from einkorn.tensor import Tensor
+from einkorn.transforms.gradients import value_and_grad
+
+
+def array(values: Any, dtype: Any = None, dev: Any = None, device: Any = None) -> Tensor:
+    """A tensor of values."""
+    check_device("array", dev or device)
+    return asarray(values, dtype=dtype)
+
+
+def random_uniform(
+    low: Any = 0.0,
+    high: Any = 1.0,
+    shape: Any = (),
+    dev: Any = None,
+    device: Any = None,
+    dtype: Any = "float32",
+) -> Tensor:
+    """Uniform numbers in [low, high)."""
+    check_device("random_uniform", dev or device)
+    return random.uniform(shape, low, high, dtype=dtype)
+
+
+def random_normal(
+    mean: Any = 0.0,
+    std: Any = 1.0,
+    shape: Any = (),
+    dev: Any = None,
+    device: Any = None,
+    dtype: Any = "float32",
+) -> Tensor:
+    """Normal numbers."""
+    check_device("random_normal", dev or device)
+    return random.normal(shape, mean, std, dtype=dtype)
+
+
+def execute_with_gradients(func: Callable[[Any], Any], xs: Any) -> tuple[Any, ...]:
+    """What `func(xs)` returns, and the gradient of it, or of the first of it, by `xs`.
+
+    Returns:
+        (loss, grads), or (loss, *others, grads) when `func` returns a tuple.
+    """
+
+    def with_rest(x: Any) -> tuple[Any, tuple[Any, ...]]:
+        out = func(x)
+        return (out[0], out[1:]) if isinstance(out, tuple) else (out, ())
+
+    (loss, rest), grads = value_and_grad(with_rest, has_aux=True)(xs)
+    return (loss, *rest, grads)
+
+
+def _reduced(name: str) -> Callable[..., Tensor]:
+    fn = getattr(statistical, name)
+
+    def reduce(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+        result = fn(x, axis=axis, keepdims=keepdims)
+        return reshape(result, (1,)) if result.ndim == 0 else result
+
+    reduce.__name__ = f"reduce_{name}"
+    reduce.__doc__ = f"`{name}` over axes; over all of them the result has the shape (1,)."
+    return reduce
+
+
+reduce_max, reduce_mean, reduce_min = _reduced("max"), _reduced("mean"), _reduced("min")
+reduce_prod, reduce_sum, reduce_var = _reduced("prod"), _reduced("sum"), _reduced("var")
+
+
+def gradient_descent_update(
+    v: Any, grads: Any, lr: Any, inplace: Any = None, stop_gradients: bool = True
+) -> Any:
+    """v - lr * grads."""
+    return as_mapping(v, "gradient_descent_update") - as_mapping(grads, "grads") * lr
+
+
+def adam_update(
+    v: Any,
+    grads: Any,
+    lr: Any,
+    mw: Any,
+    vw: Any,
+    step: Any,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-7,
+    inplace: Any = None,
+    stop_gradients: bool = True,
+) -> tuple[Any, Any, Any]:
+    """One step of Adam (Kingma & Ba, 2015) in the form with one corrected rate.
+
+    Returns:
+        (new v, new mw, new vw).
+    """
+    mw = mw * beta1 + grads * (1 - beta1)
+    vw = vw * beta2 + grads**2 * (1 - beta2)
+    rate = (1 - beta2**step) ** 0.5 / (1 - beta1**step + epsilon) * lr
+    return v - mw * rate / (vw**0.5 + epsilon), mw, vw

@@ -1,0 +1,1 @@
+"""`ek.Model`: training, evaluation and prediction around one compiled step."""

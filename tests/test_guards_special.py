@@ -1,0 +1,95 @@
+"""Conditions of a trace: the methods that Python's operators and statements call."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from guard_cases import Case, check
+
+
+class Special:
+    """Every way in which Python calls the methods of a class by itself."""
+
+    def __init__(self) -> None:
+        self.rate = 1.0
+        self.items = {"rate": 1.0}
+
+    def __getitem__(self, name: str) -> float:
+        return self.items[name]
+
+    def __iter__(self) -> Any:
+        return iter([self.rate])
+
+    def __len__(self) -> int:
+        return int(self.rate)
+
+    def __bool__(self) -> bool:
+        return self.rate > 1.5
+
+    def __float__(self) -> float:
+        return self.rate
+
+    def __mul__(self, other: Any) -> Any:
+        return other * self.rate
+
+    __rmul__ = __mul__
+
+    def __call__(self) -> float:
+        return self.rate
+
+    def __enter__(self) -> float:
+        return self.rate
+
+    def __exit__(self, *args: object) -> None:
+        pass
+
+    def __contains__(self, item: Any) -> bool:
+        return self.rate > 1.5
+
+    def __eq__(self, other: object) -> bool:
+        return self.rate > 1.5
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __neg__(self) -> float:
+        return -self.rate
+
+    def __getattr__(self, name: str) -> float:
+        if name == "computed":
+            return self.rate
+        raise AttributeError(name)
+
+
+def within(x: Any, special: Any) -> Any:
+    with special as rate:
+        return x * rate
+
+
+SPECIAL: dict[str, Callable[[Any, Any], Any]] = {
+    "item": lambda x, special: x * special["rate"],
+    "sum": lambda x, special: x * sum(special),
+    "loop": lambda x, special: x * list(special)[0],  # noqa: RUF015
+    "length": lambda x, special: x * len(special),
+    "truth": lambda x, special: x * (2 if special else 1),
+    "float": lambda x, special: x * float(special),
+    "product": lambda x, special: (2.0 * special) * x,
+    "call": lambda x, special: special() * x,
+    "membership": lambda x, special: x * (2 if 3 in special else 1),
+    "equality": lambda x, special: x * (2 if special == 3 else 1),
+    "negative": lambda x, special: x * -special,
+    "attribute": lambda x, special: x * special.computed,
+    "with": within,
+}
+
+
+@pytest.mark.parametrize("way", SPECIAL)
+def test_special_methods(way: str) -> None:
+    def program() -> Case:
+        special, use = Special(), SPECIAL[way]
+
+        def change() -> None:
+            special.rate = special.items["rate"] = 2.0
+
+        return lambda x: use(x, special), change
+
+    check(program)
