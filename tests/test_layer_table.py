@@ -95,6 +95,28 @@ CASES = [
     case(nn.SinusoidalPositions, on=LINE),
     case(nn.RotaryEmbedding, on=LINE),
     case(nn.LearnedPositions, 9, 4, on=LINE, short=(9,)),
+    # recurrent
+    case(nn.LSTMCell, 4, 3, on=ROWS, short=(3,)),
+    case(nn.GRUCell, 4, 3, on=ROWS, short=(3,)),
+    case(nn.RNNCell, 4, 3, False, on=ROWS, short=(3, None, False), activation="relu"),
+    case(nn.LSTM, 4, 3, on=(LINE, (floats(1, 2, 3), floats(1, 2, 3))), return_state=True),
+    case(nn.LSTM, 4, 3, 2, on=LINE, short=(3, None, 2), bidirectional=True, dropout=0.3),
+    case(nn.LSTM, 4, 3, on=LINE, short=(3,), return_sequence=False, with_bias=False),
+    case(nn.GRU, 4, 3, on=LINE, short=(3,), return_state=True),
+    case(nn.GRU, 4, 3, on=LINE, bidirectional=True, return_sequence=False),
+    case(nn.RNN, 4, 3, on=LINE, short=(3,)),
+    # attention
+    case(nn.MultiHeadAttention, 4, 2, on=LINE, short=(None, 2), dropout=0.2, causal=True),
+    case(nn.MultiHeadAttention, 4, 2, on=(LINE, floats(2, 3, 5), floats(2, 3, 6)),
+         short=(None, 2), key_features=5, value_features=6, head_dim=3, out_features=5),
+    case(nn.MultiHeadAttention, 4, 4, on=LINE, kv_heads=2, head_dim=2, rotary=True),
+    case(nn.FeedForward, 4, 3, on=LINE, short=(None, 3), activation="swiglu"),
+    case(nn.TransformerEncoderBlock, 4, 2, on=LINE, short=(None, 2), dropout=0.1),
+    case(nn.TransformerEncoderBlock, 4, 2, on=LINE, norm_first=False, norm="rms", hidden=3),
+    case(nn.TransformerDecoderBlock, 4, 2, on=(LINE, floats(2, 3, 4)), short=(None, 2), hidden=5),
+    case(nn.TransformerEncoder, 2, 4, 2, on=LINE, short=(2, None, 2), hidden=3),
+    case(nn.TransformerDecoder, 1, 4, 2, on=(LINE, floats(2, 3, 4)), norm_first=False, hidden=3),
+    case(nn.Transformer, 4, 2, 1, 1, on=(LINE, floats(2, 3, 4)), short=(None, 2, 1, 1), hidden=3),
     # activations
     *(case(getattr(nn, name), on=ROWS) for name in (
         "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU",
@@ -110,11 +132,12 @@ CASES = [
     case(nn.Logit, 0.1, on=1 / (1 + np.exp(-ROWS))),
 ]  # fmt: skip
 
-ELSEWHERE = {"Module", "Parameter", "Sequential", "Loss"}
+ELSEWHERE = {"Module", "Sequential", "Loss", "ExponentialMovingAverage"}
 
 
 def test_every_layer_is_in_the_table() -> None:
     found = {name for name in nn.__all__ if isinstance(getattr(nn, name), type)}
+    found = {name for name in found if issubclass(getattr(nn, name), nn.Module)}
     found -= {name for name in found if name.endswith("Loss")} | ELSEWHERE
     assert found == {item.layer.func.__name__ for item in CASES}
 

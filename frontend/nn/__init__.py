@@ -106,6 +106,8 @@ from einkorn.nn.activations import (
     Tanhshrink,
     Threshold,
 )
+from einkorn.nn.attention import MultiHeadAttention
+from einkorn.nn.averages import ExponentialMovingAverage
 from einkorn.nn.convolution import (
     Conv1D,
     Conv1DTranspose,
@@ -172,8 +174,17 @@ from einkorn.nn.pooling import (
     MaxPool2D,
     MaxPool3D,
 )
+from einkorn.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from einkorn.nn.sequential import Sequential
 from einkorn.nn.shapes import Flatten, Identity, Reshape, Upsample
+from einkorn.nn.transformer import (
+    FeedForward,
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderBlock,
+    TransformerEncoder,
+    TransformerEncoderBlock,
+)
 
 __all__ = [
     "CELU",
@@ -181,6 +192,9 @@ __all__ = [
     "GEGLU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1D",
     "AdaptiveAvgPool2D",
@@ -211,7 +225,10 @@ __all__ = [
     "DepthwiseConv3D",
     "Dropout",
     "Embedding",
+    "ExponentialMovingAverage",
+    "FeedForward",
     "Flatten",
+    "GRUCell",
     "GaussianNLLLoss",
     "GlobalAvgPool",
     "GlobalMaxPool",
@@ -227,6 +244,7 @@ __all__ = [
     "InstanceNorm",
     "KLDivLoss",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "LearnedPositions",
@@ -246,11 +264,13 @@ __all__ = [
     "MaxPool3D",
     "Mish",
     "Module",
+    "MultiHeadAttention",
     "NLLLoss",
     "PReLU",
     "Parameter",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNCell",
     "ReLU",
     "ReLU6",
     "Reshape",
@@ -270,6 +290,11 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderBlock",
+    "TransformerEncoder",
+    "TransformerEncoderBlock",
     "TripletMarginLoss",
     "Upsample",
     "WassersteinLoss",

@@ -22,13 +22,16 @@ class Number(Tunable):
 
 
 class Rate(Tunable):
-    """A probability below 1; a new one takes effect in compiled steps at once."""
+    """A probability below 1; a new one takes effect in compiled steps at once.
+
+    0 is kept as an integer, which is a condition of a trace: nothing is drawn for it.
+    """
 
     def __set__(self, instance: Any, value: Any) -> None:
         if not is_number(value) or not 0 <= value < 1:
             name = type(instance).__name__
             raise EinkornError(f"{name}: {self.name} is a number in [0, 1), got {value!r}")
-        super().__set__(instance, float(value))
+        super().__set__(instance, float(value) or 0)
 
 
 def check_size(layer: str, name: str, value: Any, least: int = 1) -> int:
