@@ -223,8 +223,9 @@ class TransformerDecoder(_Stack):
 
 
 class Transformer(Module):
-    """An encoder and a decoder that attends to its results: source [..., S, width], target
-    [..., T, width] -> [..., T, width].
+    """An encoder and a decoder that attends to its results (Vaswani et al., 2017).
+
+    source [..., S, width], target [..., T, width] -> [..., T, width].
 
     Args:
         width, num_heads: of all blocks.
