@@ -104,7 +104,7 @@ class MultiHeadAttention(Module):
         if self.embed_dim is not None:
             return
         of_query, of_key, of_value = self._three(query, key, value)
-        _, known_key, known_value, _ = self._given
+        known_key, known_value = self._given[1:3]
         self._make(
             of_query.shape[-1],
             known_key or of_key.shape[-1],

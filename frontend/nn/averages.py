@@ -9,6 +9,7 @@ from einkorn.functions import elementwise as ew
 from einkorn.initializers import Zeros
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError
+from einkorn.leaf import Leaf
 from einkorn.nn.module import Module
 from einkorn.nn.settings import check_flag, check_number
 from einkorn.nn.sized import MSG_RANK
@@ -26,6 +27,9 @@ class ExponentialMovingAverage(Module):
         decay: in [0, 1).
         debias: divide by 1 - decay**calls, so that the first result is x (Kingma & Ba, 2015).
     """
+
+    average: Leaf
+    left: Leaf
 
     def __init__(self, decay: float = 0.99, debias: bool = True) -> None:
         name = type(self).__name__

@@ -31,6 +31,7 @@ ORDERS = {
 class _Convolution(Sized):
     _size_name = "in_channels"
     spatial: ClassVar[int] = 0
+    mask: Leaf
 
     def __init__(
         self,
@@ -108,8 +109,7 @@ class _Convolution(Sized):
         self._check_rank(tensor)
         check_width(self, tensor, getattr(self, self._size_name), "channels", self._axis)
         check_dtype_of(self, tensor, self.w)
-        mask: Leaf | None = self.mask if self._masked else None
-        return self._apply(tensor, self.w if mask is None else self.w * mask)
+        return self._apply(tensor, self.w * self.mask if self._masked else self.w)
 
     def _apply(self, x: Tensor, w: Tensor) -> Tensor:
         return conv(

@@ -53,8 +53,7 @@ class Linear(Sized):
 
     def forward(self, x: Any) -> Tensor:
         tensor = as_tensor(x, "Linear")
-        assert self.in_features is not None
-        check_width(self, tensor, self.in_features)
+        check_width(self, tensor, self.w.shape[1])
         check_dtype_of(self, tensor, self.w)
         return linear(tensor, self.w, self.b)
 

@@ -25,6 +25,7 @@ class _Channels(Sized):
     """One number for each channel; channels are the last axis, or axis 1 with "NCHW"."""
 
     _size_name = "channels"
+    channels: Any
     ranks: ClassVar[tuple[int, ...]] = tuple(range(2, 33))
 
     def __init__(

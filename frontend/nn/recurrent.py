@@ -165,6 +165,7 @@ class _Recurrent(Sized):
     """Layers of cells, each of which reads the results of the one before."""
 
     _size_name = "in_features"
+    in_features: Any
     _cell: ClassVar[type[_Cell]] = _Cell
     dropout = Rate()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from einkorn.autocast import meet_in_autocast
@@ -93,13 +94,9 @@ def parameter(
     fan_out: int | None = None,
 ) -> Parameter:
     """A new parameter; einkorn's own initializers are told the fans when given."""
-    made = as_initializer(initializer)
+    made: Callable[..., Any] = as_initializer(initializer)
     if isinstance(made, Initializer) and (fan_in is not None or fan_out is not None):
-        given = made
-
-        def made(shape: Any, dtype: Any) -> Tensor:
-            return given(shape, dtype, fan_in=fan_in, fan_out=fan_out)
-
+        made = partial(made, fan_in=fan_in, fan_out=fan_out)
     return Parameter(initial(made, shape, dtype), dtype)
 
 
