@@ -56,7 +56,10 @@ def build(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         state = module.__dict__
         if PENDING not in state:
             return
+        before = set(state)
         module.build(*args, **kwargs)
+        if not module.training and state.keys() - before:
+            module.eval()  # the modules that were made, too
         del state[PENDING]
         _, _, inner = module_path.get().partition("/")
         for name, value in state.items():
