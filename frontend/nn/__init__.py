@@ -106,7 +106,7 @@ from einkorn.nn.activations import (
     Tanhshrink,
     Threshold,
 )
-from einkorn.nn.attention import MultiHeadAttention
+from einkorn.nn.multi_head_attention import MultiHeadAttention
 from einkorn.nn.averages import ExponentialMovingAverage
 from einkorn.nn.convolution import (
     Conv1D,
@@ -120,7 +120,7 @@ from einkorn.nn.convolution import (
     DepthwiseConv3D,
 )
 from einkorn.nn.dropout import Dropout
-from einkorn.nn.embedding import Embedding, LearnedPositions, RotaryEmbedding, SinusoidalPositions
+from einkorn.nn.embeddings import Embedding, LearnedPositions, RotaryEmbedding, SinusoidalPositions
 from einkorn.nn.linear import Linear
 from einkorn.nn.loss import Loss
 from einkorn.nn.losses import (

@@ -15,7 +15,7 @@ from einkorn.functions import activations as fa
 from einkorn.functions import elementwise as ew
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError, ShapeError
-from einkorn.nn.attention import MultiHeadAttention
+from einkorn.nn.multi_head_attention import MultiHeadAttention
 from einkorn.nn.dropout import Dropout
 from einkorn.nn.linear import Linear
 from einkorn.nn.module import Module
