@@ -106,7 +106,6 @@ from einkorn.nn.activations import (
     Tanhshrink,
     Threshold,
 )
-from einkorn.nn.multi_head_attention import MultiHeadAttention
 from einkorn.nn.averages import ExponentialMovingAverage
 from einkorn.nn.convolution import (
     Conv1D,
@@ -148,6 +147,7 @@ from einkorn.nn.losses import (
     WassersteinLoss,
 )
 from einkorn.nn.module import Module
+from einkorn.nn.multi_head_attention import MultiHeadAttention
 from einkorn.nn.normalization import (
     BatchNorm,
     BatchNorm1D,

@@ -15,10 +15,10 @@ from einkorn.functions import activations as fa
 from einkorn.functions import elementwise as ew
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError, ShapeError
-from einkorn.nn.multi_head_attention import MultiHeadAttention
 from einkorn.nn.dropout import Dropout
 from einkorn.nn.linear import Linear
 from einkorn.nn.module import Module
+from einkorn.nn.multi_head_attention import MultiHeadAttention
 from einkorn.nn.normalization import LayerNorm, RMSNorm
 from einkorn.nn.settings import check_flag, check_size, check_word
 from einkorn.nn.sized import Sized
