@@ -14,7 +14,7 @@ from einkorn.ir.errors import EinkornError, ShapeError
 from einkorn.nn.building import built
 from einkorn.nn.module import Module
 from einkorn.nn.settings import Rate, check_flag, check_number, check_size
-from einkorn.nn.sized import check_dtype_of, check_width, parameter
+from einkorn.nn.sized import check_dtype_of, check_width, headline, parameter
 from einkorn.tensor import Tensor
 from einkorn.tunable import module_path
 
@@ -118,7 +118,7 @@ class MultiHeadAttention(Module):
         for x in (first, second, third):
             if x.ndim < 2 or not x.shape[-1]:
                 raise ShapeError(
-                    f"{module_path.get()}: {self} takes [..., T, features], got {x._type}"
+                    f"{module_path.get()}: {headline(self)} takes [..., T, features], got {x._type}"
                 )
         return first, second, third
 

@@ -22,7 +22,15 @@ from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError
 from einkorn.nn.module import Module
 from einkorn.nn.settings import Rate, check_flag, check_size, check_word
-from einkorn.nn.sized import Sized, check_dtype_of, check_rank, check_width, parameter, shifted
+from einkorn.nn.sized import (
+    Sized,
+    check_dtype_of,
+    check_rank,
+    check_width,
+    headline,
+    parameter,
+    shifted,
+)
 from einkorn.tensor import Tensor
 from einkorn.tunable import module_path
 
@@ -216,7 +224,9 @@ class _Recurrent(Sized):
         check_width(self, tensor, self.in_features)
         check_dtype_of(self, tensor, self.cells[0].wx, "cells.v0.wx")
         if not tensor.shape[1]:
-            raise ShapeError(f"{module_path.get()}: {self} needs a step, got {tensor._type}")
+            raise ShapeError(
+                f"{module_path.get()}: {headline(self)} needs a step, got {tensor._type}"
+            )
         shape = (len(self.cells), tensor.shape[0], self.hidden)
         given = _states(self, state, self._cell.states, shape, tensor)
         out, ends = moveaxis(tensor, 1, 0), list[State]()
@@ -288,7 +298,12 @@ def _states(layer: Module, given: Any, count: int, shape: tuple[int, ...], like:
         return tuple(parts)
     raise kind(
         MSG_STATE.format(
-            path=module_path.get(), layer=layer, count=count, shape=shape, dtype=like.dtype, got=got
+            path=module_path.get(),
+            layer=headline(layer),
+            count=count,
+            shape=shape,
+            dtype=like.dtype,
+            got=got,
         )
     )
 

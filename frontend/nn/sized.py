@@ -100,6 +100,11 @@ def parameter(
     return Parameter(initial(made, shape, dtype), dtype)
 
 
+def headline(layer: Module) -> str:
+    """A layer as errors name it: on one line, without the layers in it."""
+    return f"{type(layer).__name__}({layer.extra_repr()})"
+
+
 def check_dtype_of(layer: Module, x: Tensor, w: Tensor | None, name: str = "w") -> None:
     """DTypeError unless the input has the dtype of the layer's parameters or autocast casts it."""
     if w is None or x.dtype is w.dtype or meet_in_autocast(x.dtype, w.dtype):
@@ -108,7 +113,7 @@ def check_dtype_of(layer: Module, x: Tensor, w: Tensor | None, name: str = "w") 
     raise DTypeError(
         MSG_DTYPE.format(
             path=module_path.get(),
-            layer=layer,
+            layer=headline(layer),
             own=w.dtype,
             name=name,
             w=w._type,
@@ -129,7 +134,7 @@ def check_width(
         raise ShapeError(
             MSG_SIZE.format(
                 path=module_path.get(),
-                layer=layer,
+                layer=headline(layer),
                 size=size,
                 noun=noun,
                 axis=axis,
@@ -144,5 +149,5 @@ def check_rank(layer: Module, x: Tensor, ranks: Sequence[int], order: str) -> No
     """ShapeError unless the input has one of these numbers of axes."""
     if x.ndim not in ranks:
         raise ShapeError(
-            MSG_RANK.format(path=module_path.get(), layer=layer, order=order, got=x._type)
+            MSG_RANK.format(path=module_path.get(), layer=headline(layer), order=order, got=x._type)
         )
