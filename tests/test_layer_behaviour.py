@@ -220,7 +220,7 @@ REFUSED = [
     (lambda: nn.SinusoidalPositions()(X[0, 0]), ShapeError, r"takes floats \[..., T, features\]"),
     (lambda: nn.LSTM(4, 3)(X[0]), ShapeError, r"LSTM\(4, 3\) takes inputs \(N, T, in\)"),
     (lambda: nn.LSTM(4, 3)(X[:, :0]), ShapeError, r"LSTM\(4, 3\) needs a step"),
-    (lambda: nn.LSTM(4, 3)(X, floats(1, 2, 3)), ShapeError, r"LSTM\(4, 3\) takes a state of 2 tensors"),
+    (lambda: nn.LSTM(4, 3)(X, floats(1, 2, 3)), ShapeError, r"LSTM\(4, 3\) takes a state of 2"),
     (lambda: nn.GRU(4, 3)(X, np.zeros((1, 2, 3))), DTypeError, r"in float32, got f64\[1,2,3\]"),
     (lambda: nn.RNN(4, 3, activation="sin"), EinkornError, "activation is 'tanh' or 'relu'"),
     (lambda: nn.LSTM(4, 3, dropout=1.0), EinkornError, "dropout is a number in"),
