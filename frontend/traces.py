@@ -20,6 +20,7 @@ from einkorn.entry import Entry
 from einkorn.epochs import structure_epoch
 from einkorn.explanation import Explanation, TraceReport
 from einkorn.ir.errors import EinkornError, TraceError
+from einkorn.recording import user_frame
 
 POLICIES = ("allow", "warn", "error")
 MAX_TRACES = 256  # traces that a compiled function keeps unless told otherwise
@@ -142,7 +143,7 @@ class Traces:
             if self._numbers[label] == 2:
                 text = MSG_NUMBER.format(name=self._name, label=label)
         if text:
-            warnings.warn(text, RetraceWarning, stacklevel=6)
+            _warn_user(text)
 
     def add(self, key: Any, entry: Entry, seconds: tuple[float, float]) -> None:
         """Keep a new trace.
@@ -215,3 +216,20 @@ def _dropping(traces: Traces, entry: Entry) -> Callable[[Any], None]:
             found._drop(old)
 
     return drop
+
+
+def _warn_user(text: str) -> None:
+    """A warning that shows the line of the user's code that was running."""
+    frame = user_frame()
+    if frame is None:
+        warnings.warn(text, RetraceWarning)
+        return
+    space = frame.f_globals
+    warnings.warn_explicit(
+        text,
+        RetraceWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        space.get("__name__", "<unknown>"),
+        space.setdefault("__warningregistry__", {}),
+    )

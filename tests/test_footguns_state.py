@@ -277,8 +277,9 @@ def test_a_retrace_that_is_forbidden_changes_nothing() -> None:
 def test_warnings_of_retraces() -> None:
     step = ek.compile(lambda x: x.sum(), on_retrace="warn")
     step(X)
-    with pytest.warns(ek.RetraceWarning, match=r"new kinds of arguments: f32\[2,4\]"):
+    with pytest.warns(ek.RetraceWarning, match=r"new kinds of arguments: f32\[2,4\]") as caught:
         step(X[:2])
+    assert caught[0].filename == __file__
     many = ek.compile(lambda x: x.sum())
     for k in range(1, 9):
         many(np.ones(k, np.float32))
