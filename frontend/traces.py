@@ -222,7 +222,7 @@ def _warn_user(text: str) -> None:
     """A warning that shows the line of the user's code that was running."""
     frame = user_frame()
     if frame is None:
-        warnings.warn(text, RetraceWarning)
+        warnings.warn(text, RetraceWarning, stacklevel=2)
         return
     space = frame.f_globals
     warnings.warn_explicit(
