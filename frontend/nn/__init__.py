@@ -87,7 +87,9 @@ from einkorn.nn.activations import (
     Softplus,
     Tanh,
 )
+from einkorn.nn.calling import MismatchError, check_outputs
 from einkorn.nn.dropout import Dropout
+from einkorn.nn.importing import ImportReport
 from einkorn.nn.linear import Linear
 from einkorn.nn.loss import Loss
 from einkorn.nn.losses import (
@@ -114,8 +116,9 @@ from einkorn.nn.losses import (
     TripletMarginLoss,
     WassersteinLoss,
 )
+from einkorn.nn.making import ModuleOrderError
 from einkorn.nn.module import Module
-from einkorn.nn.sequential import Sequential
+from einkorn.nn.sequential import FunctionModule, Sequential, to_module
 
 __all__ = [
     "ELU",
@@ -126,10 +129,12 @@ __all__ = [
     "CosineSimilarityLoss",
     "CrossEntropyLoss",
     "Dropout",
+    "FunctionModule",
     "GaussianNLLLoss",
     "HingeEmbeddingLoss",
     "HingeLoss",
     "HuberLoss",
+    "ImportReport",
     "KLDivLoss",
     "L1Loss",
     "LeakyReLU",
@@ -142,7 +147,9 @@ __all__ = [
     "MSELoss",
     "MSLELoss",
     "MarginRankingLoss",
+    "MismatchError",
     "Module",
+    "ModuleOrderError",
     "NLLLoss",
     "Parameter",
     "PoissonNLLLoss",
@@ -166,6 +173,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "check_outputs",
     "collect",
     "conv",
     "conv_filter",
@@ -229,6 +237,7 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "to_module",
     "triplet_margin_loss",
     "window_pick",
     "window_place",

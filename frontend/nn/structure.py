@@ -155,10 +155,10 @@ class Structure:
         path, local = _join(path, key), _join(local, key)
         if self._is_module(value):
             self.modules[path] = value
-            value.__dict__.setdefault("_ek_name", local)
             held = value.__dict__.get(PARENT)
-            if held is None or held() is None:
-                value.__dict__[PARENT] = weakref.ref(self._at)
+            above = None if held is None else held()
+            if above is None or above is self._at:  # and not in another model, too
+                value.__dict__.update({PARENT: weakref.ref(self._at), "_ek_name": local})
             local = ""
         above = self._at
         self._at = value if self._is_module(value) else above
