@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from einkorn.ir.errors import BoundsError
 from einkorn.ir.loops import Gather, Scatter
 from einkorn.ir.program import ARENA, STATUS_CHECK, Program
 from einkorn.ir.types import TensorType
-from einkorn.leaf import Leaf, Storage
+from einkorn.leaf import Leaf, Storage, check_free, kept_still
 from einkorn.runtime.compiler import compile_graph
 from einkorn.runtime.executable import Executable
 from einkorn.runtime.memory import WORD, address_of
@@ -34,6 +35,9 @@ MSG_STEP_BOUNDS = (
     "and less than n for an axis of n elements; ek.clip them, or choose with ek.where. The step "
     "was not applied, no state changed."
 )
+
+
+_NOTHING = nullcontext()
 
 
 class Calls:
@@ -84,6 +88,7 @@ class _Slots:
         in_place: the leaves that are written over, with the slots of the old and the new value.
         swapped: the same for leaves whose new value needs storage of its own.
         first_output: the slot of the first output.
+        kept: the ids of the leaves, if functions of the user run in the middle of the step.
     """
 
     def __init__(self, step: Step, program: Program) -> None:
@@ -99,6 +104,10 @@ class _Slots:
         updates = [(leaf, slot_of[leaf], next(places)) for leaf in step.updated]
         self.in_place = [row for k, row in enumerate(updates) if k in program.in_place]
         self.swapped = [row for k, row in enumerate(updates) if k not in program.in_place]
+        calls_user = any(row.calls_user for row in program.instructions)
+        self.kept = frozenset(leaf.id for leaf in slot_of) if calls_user else frozenset[int]()
+        if calls_user:  # they may look at the old values, and keep them
+            self.in_place, self.swapped = [], updates
         self.changing = frozenset(
             (
                 *self.inputs,
@@ -165,6 +174,7 @@ class BoundCall:
 
         What else refused then counts for nothing: it was computed for another outcome.
         """
+        check_free(self._step.updated)
         if self.stale:
             self._rebind()
         for word, (table, place) in zip(words, self._arguments):
@@ -174,13 +184,14 @@ class BoundCall:
             floats[place] = owner.__dict__[name]
         held = self._bind_arrays() if self._known.arrays else None
         arrays = self._outputs.take()
-        if self._moving or self._has_gradients:
-            self._take_storage()
-            status = self._native.run(threads, partial(self._commit, arrays))
-            if status:
-                self._give_back()
-        else:
-            status = self._native.run(threads)
+        with kept_still(self._known.kept) if self._known.kept else _NOTHING:
+            if self._moving or self._has_gradients:
+                self._take_storage()
+                status = self._native.run(threads, partial(self._commit, arrays))
+                if status:
+                    self._give_back()
+            else:
+                status = self._native.run(threads)
         del held
         if not status:
             return arrays

@@ -45,6 +45,8 @@ _GLOBALS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _ITEMS = frozenset({"GET_ITER", "FOR_ITER", "UNPACK_SEQUENCE", "IMPORT_NAME", "IMPORT_FROM"})
 _ITEMS |= {"BINARY_SUBSCR", "STORE_SUBSCR", "DELETE_SUBSCR"}
 PUTS = frozenset({"append", "extend", "insert", "add", "update", "clear", "discard", "setdefault"})
+_LOOKS = frozenset({"id", "isinstance", "issubclass", "callable"})
+_CALL = "PRECALL" if "PRECALL" in dis.opmap else "CALL"  # what takes the arguments off the stack
 _CELLS = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"})
 
 
@@ -152,6 +154,9 @@ class _Reader:
             self._locals[argument] = (*self._locals.get(argument, ()), *self._pop())[:ALIASES]
         elif name in ("COPY", "SWAP"):
             self._move(name, instruction.arg or 1)
+        elif name == _CALL and self._looks_only(instruction.arg or 0):
+            del self._stack[len(self._stack) - (instruction.arg or 0) :]
+            self._skip(name, effect + (instruction.arg or 0))
         elif not self._item(instruction):
             self._skip(name, effect)
 
@@ -185,6 +190,11 @@ class _Reader:
             for _ in range(instruction.arg or 0):
                 self._push(item)
         return name in _ITEMS
+
+    def _looks_only(self, count: int) -> bool:
+        """Whether a call with `count` arguments is one of those that read nothing of them."""
+        callee = self._stack[-count - 1] if count < len(self._stack) else _UNKNOWN
+        return bool(callee) and all(x.root == "global" and x.name in _LOOKS for x in callee)
 
     def _load(self, effect: int, reads: Reads) -> None:
         self._push_unknown(effect - 1)  # a place for NULL comes before a function

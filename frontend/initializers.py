@@ -12,14 +12,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from einkorn import random
-from einkorn.convert import as_choice, as_shape, check_dtype
+from einkorn.convert import as_choice, as_shape, as_tensor, check_dtype
 from einkorn.functions.creation import full
 from einkorn.functions.elementwise import multiply
 from einkorn.functions.manipulation import to_shape
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError, ShapeError
-from einkorn.recording import no_grad
+from einkorn.recording import current_trace, no_grad
 from einkorn.tensor import Tensor
 from einkorn.tunable import is_number
 
@@ -184,10 +186,24 @@ class VarianceScaling(Initializer):
 
 def _of_std(distribution: str, std: float, shape: Shape, dtype: Any) -> Tensor:
     if distribution == "uniform":
-        return random.uniform(shape, -math.sqrt(3.0) * std, math.sqrt(3.0) * std, dtype=dtype)
+        return _within(math.sqrt(3.0) * std, shape, dtype)
     if distribution == "normal":
         return random.normal(shape, 0.0, std, dtype=dtype)
     return random.truncated_normal(shape, std=std / CUT_STD, dtype=dtype)
+
+
+def _within(limit: float, shape: Shape, dtype: Any) -> Tensor:
+    """`random.uniform` in [-limit, limit): for float32 outside of traces by NumPy, to the same bit.
+
+    A model draws once for each parameter, and one draw of words is what this takes.
+    """
+    if dtype is not float32 or current_trace.get() is not None:
+        return random.uniform(shape, -limit, limit, dtype=dtype)
+    words = random.bits(shape).numpy()
+    high = np.float32(limit)
+    unit = (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+    value = unit * (high + high) - high
+    return as_tensor(np.where(value < high, value, -high), "an initializer")
 
 
 class _Glorot(Initializer):
@@ -203,7 +219,7 @@ class GlorotUniform(_Glorot):
 
     def _values(self, shape: Shape, dtype: Any, fans: Fans) -> Tensor:
         limit = self.gain * math.sqrt(6.0 / _fan("fan_sum", fans))
-        return random.uniform(shape, -limit, limit, dtype=dtype)
+        return _within(limit, shape, dtype)
 
 
 class GlorotNormal(_Glorot):
@@ -275,7 +291,7 @@ class Uniform(Initializer):
 
     def _values(self, shape: Shape, dtype: Any, fans: Fans) -> Tensor:
         limit = self.gain * (self.numerator / _fan(self.mode, fans)) ** self.power
-        return random.uniform(shape, -limit, limit, dtype=dtype)
+        return _within(limit, shape, dtype)
 
 
 class FirstLayerSiren(Uniform):

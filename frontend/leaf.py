@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,7 +38,13 @@ MSG_NOT_FLOAT = (
     "[1., 2.] for [1, 2], or give dtype='float32'"
 )
 
+MSG_IN_STEP = (
+    "{name} was written in a callback of a step that uses it; the step would mix the values from "
+    "before and after. Return what is new from the callback and assign it in the step"
+)
+
 _ids = itertools.count(1)
+_kept: list[frozenset[int]] = []  # the leaves of each step in progress that may call users back
 
 
 Storage = tuple[Array, int]  # with its address
@@ -52,6 +60,24 @@ def new_storage(type: TensorType) -> Storage:
     """Uninitialised, aligned memory for a leaf."""
     storage = aligned_bytes(type.nbytes).view(type.dtype.numpy).reshape(type.shape)
     return storage, address_of(storage)
+
+
+@contextmanager
+def kept_still(leaves: frozenset[int]) -> Generator[None]:
+    """Within the block, under the state lock, the leaves of these ids are not written."""
+    before = len(_kept)
+    try:
+        _kept.append(leaves)  # inside, for an interrupt can come right behind it
+        yield
+    finally:
+        del _kept[before:]
+
+
+def check_free(leaves: Iterable[Leaf]) -> None:
+    """StateError when a step in progress, whose callback this runs in, uses one of the leaves."""
+    for leaf in leaves if _kept else ():
+        if any(leaf.id in ids for ids in _kept):
+            raise StateError(MSG_IN_STEP.format(name=f"leaf {leaf.name or leaf.id}"))
 
 
 class Leaf(Tensor):
@@ -144,6 +170,7 @@ class Leaf(Tensor):
 
     def _write(self, array: Array) -> None:
         with LOCKS.state:
+            check_free((self,))
             if self._lent:
                 fresh = self._fresh()
                 np.copyto(fresh[0], array)

@@ -95,8 +95,6 @@ class PythonReads:
             fn: a function, method, partial, Module or other callable.
             local: arguments that are known, by name.
         """
-        for name, value in (local or {}).items():
-            self.escape(value, name)
         self._enter_all([(fn, dict(local or {}))])
         self._settle()
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from einkorn.arguments import Arguments
+from einkorn.leaf import check_free, kept_still
 from einkorn.runtime.compiler import run_reference
 from einkorn.step import Step
 
@@ -21,8 +22,10 @@ class ReferenceCalls:
 
     def call(self, arguments: Arguments, threads: int) -> list[Array] | None:
         """Run the step and commit it: its outputs; None when a branch goes elsewhere."""
+        check_free(self._step.updated)
         arrays = [value._eager() for value in self._step.values(arguments)]
-        outputs, updates = run_reference(self._step.graph, arrays)
+        with kept_still(frozenset(x.source.id for x in self._step.captures if x.kind == "leaf")):
+            outputs, updates = run_reference(self._step.graph, arrays)
         found = dict(zip(self._step.graph.outputs, outputs))
         if any(bool(found[node]) is not node.attr("expected") for node in self._step.checks):
             return None

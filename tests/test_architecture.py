@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -109,6 +110,21 @@ def test_packages_are_those_of_the_tree() -> None:
             assert (path.parent / "__init__.py").exists(), f"{name(path.parent)} is no package"
     assert sorted(setuptools["packages"]) == sorted(found)
     assert set(setuptools["package-dir"].values()) == set(LAYERS)
+
+
+def test_no_file_hides_a_name_of_its_package() -> None:
+    """Importing a submodule sets its name in the package, over a function of that name."""
+    for path in sources("frontend"):
+        if path.name != "__init__.py":
+            continue
+        name = ".".join(("einkorn", *path.parent.relative_to(ROOT / "frontend").parts))
+        package = importlib.import_module(name)
+        for node in tree(path).body:
+            if isinstance(node, ast.ImportFrom):
+                source = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    shown = alias.asname or alias.name
+                    assert getattr(package, shown) is getattr(source, alias.name), (name, shown)
 
 
 def test_files_are_short() -> None:

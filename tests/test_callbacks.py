@@ -238,3 +238,56 @@ def test_the_debugger_stops_at_each_call(monkeypatch: pytest.MonkeyPatch) -> Non
         step(X * k)
     assert [sorted(values) for values in stops] == [["x", "y"]] * 2
     assert_same_bits(stops[1]["y"], X * 2)
+
+
+# -- state in the middle of a step -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["llvm", "reference"])
+def test_what_a_callback_saw_of_a_leaf_stays(backend: str) -> None:
+    w, seen = ek.tensor(np.zeros(64, np.float32), trainable=False), []
+
+    @ek.compile(backend=backend)
+    def step(x: Any) -> Any:
+        y = ek.callback(lambda v: (seen.append(w.numpy()), v)[1], x, x)
+        w.value = w + y
+        return y
+
+    for _ in range(4):
+        step(np.ones(64, np.float32))
+    assert [x.tolist() for x in seen] == [[float(k)] * 64 for k in range(4)]
+
+
+@pytest.mark.parametrize("backend", ["llvm", "reference"])
+@pytest.mark.parametrize("way", ["assignment", "step", "draw"])
+def test_a_leaf_of_the_step_is_not_written_in_its_callback(way: str, backend: str) -> None:
+    w, other = ek.tensor(np.float32(1), trainable=False), ek.tensor(0)
+
+    @ek.compile
+    def inner() -> None:
+        w.value = w * 10
+
+    def write(v: Any) -> Any:
+        other.value = 7  # the step does not use it
+        if way == "assignment":
+            w.value = 5.0
+        elif way == "step":
+            inner()
+        else:
+            ek.random.normal(())
+        return v
+
+    @ek.compile(backend=backend)
+    def step(x: Any) -> Any:
+        y = ek.callback(write, x, x)
+        w.value = w + y + (ek.random.uniform(()) if way == "draw" else 0)
+        return w * 1
+
+    for _ in range(2):
+        with pytest.raises(ek.StateError, match="written in a callback of a step that uses it"):
+            step(np.float32(1))
+        assert w.item() == 1
+        assert other.item() == 7
+    w.value = 3.0
+    inner()
+    assert w.item() == 30

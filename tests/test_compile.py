@@ -202,9 +202,13 @@ def test_a_number_that_is_not_specialised_does_not_retrace_beside_one_that_is() 
     assert traces(step) == 1
 
 
-def test_int_that_does_not_fit_is_refused() -> None:
+def test_int_that_does_not_fit_a_word_is_as_in_eager_code() -> None:
+    step = ek.compile(lambda x, n: (x * n, n + 1))
+    got, more = step(X, 1 << 63)
+    assert_same_bits(got.numpy(), X * np.float32(1 << 63))
+    assert more == (1 << 63) + 1
     with pytest.raises(ek.DTypeError, match="does not fit"):
-        ek.compile(lambda x, n: x + n)(np.arange(3), 1 << 63)
+        step(np.arange(3), 1 << 63)
 
 
 # -- static arguments ------------------------------------------------------------------------------

@@ -55,6 +55,16 @@ def test_random_initializers(initializer: Any, std: float, dtype: str) -> None:
     assert abs(first.mean()) < std / 50
 
 
+@pytest.mark.parametrize("limit", [1.0, 0.05, 1e-30, 0.0])
+def test_uniform_numbers_are_those_of_a_draw(limit: float) -> None:
+    ek.random.seed(4)
+    drawn = [ek.random.uniform(shape, -limit, limit) for shape in ((7, 300), (3,))]
+    ek.random.seed(4)
+    first = [ini.Uniform(limit, "fan_in", 1.0)(shape, fan_in=1) for shape in ((7, 300), (3,))]
+    for one, other in zip(first, drawn):
+        assert_same_bits(one, other)
+
+
 def test_fans_may_be_given() -> None:
     wide = np.asarray(ini.KaimingUniform()((50, 50), fan_in=6))
     assert 0.97 < abs(wide).max() <= 1

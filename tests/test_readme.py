@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from einkorn import nn
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -103,6 +105,21 @@ def test_the_example_of_neural_functions_learns(tmp_path: Path) -> None:
     script.write_text(block(document, "example", "python"), encoding="utf-8")
     first, last = map(float, run(sys.executable, script, cwd=tmp_path).split())
     assert last < first - 0.5
+
+
+def test_the_example_of_layers_learns_and_the_table_names_them_all(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
+    script = tmp_path / "step.py"
+    script.write_text(block(document, "example", "python"), encoding="utf-8")
+    losses, shape = run(sys.executable, script, cwd=tmp_path).splitlines()
+    first, last = map(float, losses.split())
+    assert last < first - 0.5
+    assert shape == "(2, 5, 32)"
+    classes = [x for x in (getattr(nn, name) for name in nn.__all__) if isinstance(x, type)]
+    names = {x.__name__ for x in classes if issubclass(x, nn.Module) and x is not nn.Module}
+    short = {re.sub(r"[123]D", "", name) for name in names}
+    written = set(re.findall(r"\w+", document.replace("1D/2D/3D", "")))
+    assert short <= written
 
 
 def test_the_example_is_short() -> None:

@@ -412,7 +412,7 @@ def test_reference_runs_calls_and_refuses() -> None:
     outputs, updates = run(graph, [data, np.array([-1], np.int32)])
     assert outputs[0].tolist() == [-2.0]
     assert updates[0].tolist() == [-0.0, -1.0, -2.0]
-    with pytest.raises(BoundsError, match="gather: index 3 is outside an axis of 3"):
+    with pytest.raises(BoundsError, match="gather: index 3 is out of range for an axis of 3"):
         run(graph, [data, np.array([3], np.int32)])
     with pytest.raises(ShapeError, match="f takes 2 arrays, got 1"):
         run(graph, [data])

@@ -137,7 +137,7 @@ def broken_callee() -> Graph:
 def test_refused(build: Callable[[], Graph], message: str) -> None:
     with pytest.raises(IRError, match=message) as caught:
         verify(build())
-    assert "graph " in caught.value.__notes__[0]
+    assert "graph " in caught.value.__notes__[-1]
 
 
 def test_the_note_shows_the_lines_around_the_node() -> None:
@@ -148,6 +148,6 @@ def test_the_note_shows_the_lines_around_the_node() -> None:
             node = Node(Op.NEG, (node,), (), TensorType(float32, (5,)))
     with pytest.raises(IRError) as caught:
         verify(Graph("f", (x,), (), (node,)))
-    lines = caught.value.__notes__[0].splitlines()
+    lines = caught.value.__notes__[-1].splitlines()
     assert len(lines) == 23
     assert [line for line in lines if line.startswith(">")] == [">   %21: f32[5] = neg(%20)"]

@@ -31,9 +31,10 @@ class Dropout(Module):
         tensor = as_tensor(x, "Dropout")
         if not tensor.dtype.is_float:
             raise DTypeError(f"{module_path.get()}: Dropout needs floats, got {tensor._type}")
-        if not self.training:
+        rate = self.rate
+        if not self.training or isinstance(rate, int):
             return tensor
-        kept = 1.0 - self.rate
+        kept = 1.0 - rate
         chosen = random.bernoulli(kept, tensor.shape)
         return ew.where(chosen, ew.divide(tensor, kept) if self.scale else tensor, 0)
 

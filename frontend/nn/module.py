@@ -32,6 +32,7 @@ from einkorn.nn.structure import (
     attributes_changed,
     set_trainable,
 )
+from einkorn.random.generator import apart
 from einkorn.recording import Value, current_trace, no_grad
 from einkorn.running import Call, current_call
 from einkorn.tunable import Mode, Tunable, module_path
@@ -405,7 +406,7 @@ def initial(initializer: Any, shape: Any, dtype: Any) -> Any:
     """The first value of a parameter."""
     sizes, kind = as_shape("a parameter", shape), check_dtype(dtype)
     try:
-        with no_grad():
+        with no_grad(), apart():  # the same values at once, at a first call, and while tracing
             value = as_initializer(initializer)(sizes, kind)
     except (MemoryError, OverflowError):
         raise ShapeError(

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from einkorn.functions.spatial import FIRST, LAST
 from einkorn.ir.errors import EinkornError
 from einkorn.tunable import Tunable, is_number
 
@@ -21,13 +22,16 @@ class Number(Tunable):
 
 
 class Rate(Tunable):
-    """A probability below 1; a new one takes effect in compiled steps at once."""
+    """A probability below 1; a new one takes effect in compiled steps at once.
+
+    0 is kept as an integer, which is a condition of a trace: nothing is drawn for it.
+    """
 
     def __set__(self, instance: Any, value: Any) -> None:
         if not is_number(value) or not 0 <= value < 1:
             name = type(instance).__name__
             raise EinkornError(f"{name}: {self.name} is a number in [0, 1), got {value!r}")
-        super().__set__(instance, float(value))
+        super().__set__(instance, float(value) or 0)
 
 
 def check_size(layer: str, name: str, value: Any, least: int = 1) -> int:
@@ -80,3 +84,8 @@ def check_word(layer: str, name: str, value: Any, words: Sequence[str]) -> str:
         listed = " or ".join(map(repr, words))
         raise EinkornError(f"{layer}: {name} is {listed}, got {value!r}")
     return value
+
+
+def check_data_format(layer: str, value: Any) -> bool:
+    """Whether a data format has channels last."""
+    return check_word(layer, "data_format", value, (*LAST, *FIRST)) in LAST

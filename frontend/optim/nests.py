@@ -21,6 +21,11 @@ MSG_PAIRS = (
     "model itself, or model.parameters()"
 )
 
+MSG_NUMBER = (
+    "{name}({found!r}): the first argument is what is trained, and settings have names: "
+    "{name}(model, lr={found!r})"
+)
+
 
 def as_container(nest: Any) -> Container:
     """A Module's parameters, a Container, or lists and dicts of those, as one Container."""
@@ -54,6 +59,8 @@ def rebuilt(nest: Any, values: Any) -> Any:
 
 def checked_params(name: str, params: Any) -> Container:
     """The leaves that an optimizer may move, by path."""
+    if isinstance(params, (int, float)):
+        raise EinkornError(MSG_NUMBER.format(name=name, found=params))
     flat = as_container(params)
     seen: dict[int, str] = {}
     for path, leaf in flat.flat_items():
