@@ -132,7 +132,7 @@ CASES = [
     case(nn.Logit, 0.1, on=1 / (1 + np.exp(-ROWS))),
 ]  # fmt: skip
 
-ELSEWHERE = {"Module", "Sequential", "Loss", "ExponentialMovingAverage"}
+ELSEWHERE = {"Module", "Sequential", "FunctionModule", "Loss", "ExponentialMovingAverage"}
 
 
 def test_every_layer_is_in_the_table() -> None:

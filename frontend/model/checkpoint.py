@@ -47,7 +47,8 @@ def leaves_of(model: Any, optimizer: bool) -> dict[str, Leaf]:
         own = metric._ek_named_leaves().items()
         found.update({f"metrics.{name}.{key}": leaf for key, leaf in own})
     generator = default_generator()
-    found.update({"random.key": generator.key, "random.draw": generator.draw})
+    draws = {"draw": generator.draw, "draw_apart": generator.draw_apart}
+    found.update({f"random.{name}": leaf for name, leaf in {"key": generator.key, **draws}.items()})
     if optimizer and model.optimizer is not None:
         state = model.optimizer.state.flat_items()
         found.update({f"optimizer.{path.replace('/', '.')}": leaf for path, leaf in state})

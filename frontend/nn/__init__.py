@@ -107,6 +107,7 @@ from einkorn.nn.activations import (
     Threshold,
 )
 from einkorn.nn.averages import ExponentialMovingAverage
+from einkorn.nn.calling import MismatchError, check_outputs
 from einkorn.nn.convolution import (
     Conv1D,
     Conv1DTranspose,
@@ -120,6 +121,7 @@ from einkorn.nn.convolution import (
 )
 from einkorn.nn.dropout import Dropout
 from einkorn.nn.embeddings import Embedding, LearnedPositions, RotaryEmbedding, SinusoidalPositions
+from einkorn.nn.importing import ImportReport
 from einkorn.nn.linear import Linear
 from einkorn.nn.loss import Loss
 from einkorn.nn.losses import (
@@ -146,6 +148,7 @@ from einkorn.nn.losses import (
     TripletMarginLoss,
     WassersteinLoss,
 )
+from einkorn.nn.making import ModuleOrderError
 from einkorn.nn.module import Module
 from einkorn.nn.multi_head_attention import MultiHeadAttention
 from einkorn.nn.normalization import (
@@ -175,7 +178,7 @@ from einkorn.nn.pooling import (
     MaxPool3D,
 )
 from einkorn.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
-from einkorn.nn.sequential import Sequential
+from einkorn.nn.sequential import FunctionModule, Sequential, to_module
 from einkorn.nn.shapes import Flatten, Identity, Reshape, Upsample
 from einkorn.nn.transformer import (
     FeedForward,
@@ -228,6 +231,7 @@ __all__ = [
     "ExponentialMovingAverage",
     "FeedForward",
     "Flatten",
+    "FunctionModule",
     "GRUCell",
     "GaussianNLLLoss",
     "GlobalAvgPool",
@@ -241,6 +245,7 @@ __all__ = [
     "HingeLoss",
     "HuberLoss",
     "Identity",
+    "ImportReport",
     "InstanceNorm",
     "KLDivLoss",
     "L1Loss",
@@ -263,7 +268,9 @@ __all__ = [
     "MaxPool2D",
     "MaxPool3D",
     "Mish",
+    "MismatchError",
     "Module",
+    "ModuleOrderError",
     "MultiHeadAttention",
     "NLLLoss",
     "PReLU",
@@ -307,6 +314,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "check_outputs",
     "collect",
     "conv",
     "conv_filter",
@@ -370,6 +378,7 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "to_module",
     "triplet_margin_loss",
     "window_pick",
     "window_place",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from einkorn.ir.errors import BoundsError, EinkornError
@@ -43,3 +43,23 @@ class Sequential(Module):
         if not -len(self) <= index < len(self):
             raise BoundsError(f"Sequential has {len(self)} modules, got index {index}")
         return self._submodules[index]
+
+
+class FunctionModule(Module):
+    """A function as a module: modules that it makes are made once and kept."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise EinkornError(f"to_module takes a function, got {type(function).__name__}")
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def extra_repr(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+
+def to_module(function: Callable[..., Any]) -> FunctionModule:
+    """A module whose `forward` is `function`; its layers may be made inside of it."""
+    return FunctionModule(function)
