@@ -16,7 +16,7 @@ from einkorn.recording import current_trace, user_origin
 from einkorn.tensor import Tensor
 from einkorn.tunable import module_path
 
-LOSSES, METRICS, SUMMARIES = "losses", "metrics", "summaries"
+LOSSES, METRICS, SUMMARIES, OUTPUTS = "losses", "metrics", "summaries", "outputs"
 Added = list[tuple[str, str, Any]]  # kind, name and value
 
 MSG_INSIDE = (
@@ -29,7 +29,7 @@ MSG_OUTSIDE = (
     "it adds when it returns; open the collector inside: with ek.nn.collect() as found: ..."
 )
 
-_current: ContextVar[Collector | None] = ContextVar("einkorn_collector", default=None)
+open_collector: ContextVar[Collector | None] = ContextVar("einkorn_collector", default=None)
 
 
 class Collector:
@@ -39,16 +39,27 @@ class Collector:
         losses: scalars; those of one name are added up.
         metrics: tensors, with no gradient.
         summaries: anything.
+        inputs: the arguments of the modules whose outputs are kept, when they are wanted.
     """
 
-    def __init__(self, compiled: bool = False) -> None:
+    def __init__(
+        self, compiled: bool = False, base: tuple[str, ...] | None = None, outputs: bool = False
+    ) -> None:
         """
         Args:
             compiled: whether it belongs to a call of a compiled function.
+            base: the path that names leave out; that of the running module by default.
+            outputs: whether it keeps what modules return.
         """
-        self._outer, self._trace, self._base = _current.get(), current_trace.get(), _path()
-        self._compiled = compiled
-        self._found: dict[str, dict[str, Any]] = {LOSSES: {}, METRICS: {}, SUMMARIES: {}}
+        self._outer, self._trace = open_collector.get(), current_trace.get()
+        self._base = _path() if base is None else base
+        self._compiled, self._outputs = compiled, outputs
+        if compiled and self._outer is not None:
+            self._outputs = self._outer._keeper() is not None
+        self.inputs: dict[str, Any] | None = None
+        self._found: dict[str, dict[str, Any]] = {
+            kind: {} for kind in (LOSSES, METRICS, SUMMARIES, OUTPUTS)
+        }
         self._names: dict[tuple[str, str], str] = {}  # as given, where others had it already
 
     @property
@@ -63,8 +74,36 @@ class Collector:
     def summaries(self) -> dict[str, Any]:
         return self._visible(SUMMARIES)
 
+    @property
+    def wanted(self) -> int:
+        """What is collected here: 1 what hooks add, 2 what modules return as well."""
+        return 1 if self._keeper() is None else 2
+
+    def _keeper(self) -> Collector | None:
+        """The collector that keeps what modules return here, this one or one around it."""
+        found: Collector | None = self
+        while found is not None and not found._outputs:
+            found = None if found._compiled else found._outer
+        return found
+
+    def keep(self, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note what the running module returns for these arguments."""
+        keeper = self._keeper()
+        if keeper is None or keeper._trace is not current_trace.get():
+            return
+        path = _path()
+        if path != keeper._base:
+            keeper.add(OUTPUTS, "", out)
+        if keeper.inputs is not None:
+            keeper.inputs.setdefault("/".join(path[len(keeper._base) :]), (args, kwargs))
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """What modules returned, by their paths."""
+        return self._found[OUTPUTS]
+
     def _visible(self, kind: str) -> dict[str, Any]:
-        inner, compiled = _current.get(), False
+        inner, compiled = open_collector.get(), False
         while inner is not None and inner is not self:
             compiled = compiled or inner._compiled
             inner = inner._outer
@@ -86,7 +125,7 @@ class Collector:
     def add(self, kind: str, name: str, value: Any) -> None:
         """Keep a value under a name that is relative to the module whose forward is running."""
         path = _path()[len(self._base) :]
-        name = "/".join((*path, name))
+        name = "/".join((*path, name) if name else path)
         found = self._found[kind]
         if kind == LOSSES and name in found:
             found[name] = found[name] + value
@@ -107,11 +146,20 @@ class Collector:
             for name, value in found.items()
         ]
 
-    def take(self, returned: tuple[Any, Added]) -> Any:
-        """Keep what a function wrapped by `handing_over` added; gives what it returned itself."""
+    def take(self, returned: tuple[Any, Added], key: str = "") -> Any:
+        """Keep what a function wrapped by `handing_over` added; gives what it returned itself.
+
+        Args:
+            returned: by that function.
+            key: goes in front of the names.
+        """
         out, added = returned
+        if any(kind != OUTPUTS for kind, *_ in added):
+            self.check("what hooks add")
         for kind, name, value in added:
-            self.add(kind, name, value)
+            holder = self._keeper() if kind == OUTPUTS else self
+            if holder is not None and holder._trace is current_trace.get():
+                holder.add(kind, f"{key}/{name}" if key else name, value)
         return out
 
     def end_gradients(self, before: dict[str, Tensor]) -> None:
@@ -134,7 +182,7 @@ def _path() -> tuple[str, ...]:
 
 def current_collector() -> Collector | None:
     """The innermost open collector."""
-    return _current.get()
+    return open_collector.get()
 
 
 @contextmanager
@@ -145,11 +193,11 @@ def collect() -> Generator[Collector]:
     of one it gets them when the function returns. Only the innermost of nested ones is filled.
     """
     collector = Collector()
-    token = _current.set(collector)
+    token = open_collector.set(collector)
     try:
         yield collector
     finally:
-        _current.reset(token)
+        open_collector.reset(token)
 
 
 def handing_over(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,16 +205,16 @@ def handing_over(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     The collector outside has to `take` the pair.
     """
-    if _current.get() is None:
+    if open_collector.get() is None:
         return fn
 
     def both(*args: Any, **kwargs: Any) -> tuple[Any, Added]:
         own = Collector(compiled=True)
-        token = _current.set(own)
+        token = open_collector.set(own)
         try:
             out = fn(*args, **kwargs)
         finally:
-            _current.reset(token)
+            open_collector.reset(token)
         return out, own.added()
 
     return both

@@ -45,6 +45,7 @@ from einkorn.recording import (
     traced,
 )
 from einkorn.region import run_region
+from einkorn.running import Call, current_call
 from einkorn.runtime import settings
 from einkorn.runtime.compiler import clear_caches as clear_programs
 from einkorn.runtime.eager import clear_caches as clear_ops
@@ -125,17 +126,17 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         collector = current_collector()
         if collector is not None:
-            return collector.take(self._run(args, kwargs, True))
-        return self._run(args, kwargs, False)
+            return collector.take(self._run(args, kwargs, collector.wanted))
+        return self._run(args, kwargs, 0)
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], collects: bool) -> Any:
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], collects: int) -> Any:
         """What the function returns; while someone collects, what `handing_over` makes of it."""
         trace = current_trace.get()
         if trace is not None:
             return self._inline(trace, args, kwargs)
         chosen = settings.current()
         if not chosen.compile:
-            return run_region(self._name, handing_over(self._fn), self._read(args, kwargs))
+            return run_region(self._name, self._alone, self._read(args, kwargs))
         threads = self._threads or chosen.threads
         mode = (depth() > 0, is_recording(), collects)
         for entry in self._traces.quick:
@@ -147,6 +148,15 @@ class Compiled:
         return self._call(self._read(args, kwargs), mode, threads)
 
     # -- tracing -------------------------------------------------------------------------------
+
+    def _alone(self, *args: Any, **kwargs: Any) -> Any:
+        """The function itself, kept apart from what collects and makes modules around it."""
+        call = current_call.get()
+        token = current_call.set(None if call is None else Call(call.module, compiled=True))
+        try:
+            return handing_over(self._fn)(*args, **kwargs)
+        finally:
+            current_call.reset(token)
 
     def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         static: frozenset[int | str] = frozenset(self._static & kwargs.keys())
@@ -210,7 +220,7 @@ class Compiled:
         try:
             with tracing(trace), self._reading(trace, arguments):
                 args, kwargs = arguments.traced(trace, self._parameters)
-                returned = handing_over(self._fn)(*args, **kwargs)
+                returned = self._alone(*args, **kwargs)
                 ends, structure = flatten(returned)
                 _check_returned(self._name, ends)
                 outputs = [x for x in ends if _is_output(x)]

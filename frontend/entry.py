@@ -27,9 +27,9 @@ from einkorn.tracing import Trace
 from einkorn.tree import END, unflatten
 
 Array = np.ndarray[Any, Any]
-# Whether a gradient is being taken around a call, whether it records, and whether someone collects
-# what hooks add.
-Mode = tuple[bool, bool, bool]
+# Whether a gradient is being taken around a call, whether it records, and what is collected of what
+# hooks add and modules return.
+Mode = tuple[bool, bool, int]
 
 ELSEWHERE: Any = object()  # a call's branches go another way than the trace
 OUTPUT: Any = object()  # stands for an output tensor among the ends of what a function returned

@@ -94,11 +94,8 @@ class Steps:
 
     def call(self, x: Any, training: bool) -> Any:
         """The predictions for inputs."""
-        more = {
-            "training": training,
-            "parameters": self.module.v,
-            "states": self.module.buffers,
-        }
+        known = self.module._ek_found()  # in the first call some sizes are still unknown
+        more = {"training": training, "parameters": known.v, "states": known.buffers}
         return call_module(self.module, x, more)
 
     def loss_fn(

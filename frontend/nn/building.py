@@ -1,28 +1,35 @@
 """Building: a module whose class has a method `build` makes parameters for its first inputs.
 
-`build` is called once, with the arguments of the first call, before `forward`. Also while something
-is traced it runs as it would outside: parameters are made at once, by draws of the global
-generator, and belong to no trace.
+`build` is called once, with the arguments of the first call, before `forward`; or by the user.
+Also while something is traced it runs as it would outside: parameters are made at once and belong
+to no trace. Their draws are counted apart from those of the model itself, which a compiled first
+call makes later than an eager one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import functools
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from einkorn.collector import open_collector
 from einkorn.ir.errors import StateError
 from einkorn.leaf import Leaf
+from einkorn.random.generator import apart
 from einkorn.recording import current_region, current_trace
+from einkorn.running import current_call
 from einkorn.runtime.locks import LOCKS
 from einkorn.tunable import module_path
 
 # The entry of a module's `__dict__` that says that `build` is still to be called.
 PENDING = "_ek_pending"
+_RUNNING = "running"  # its value while it is
 
 MSG_NOT_BUILT = (
     "the parameters of {owner} are asked for, but {path} has none yet: its sizes are those of the "
-    "first input. Call the model once with an example before, or give all sizes when making it"
+    "first input. Call the model once with an example before, or model.build(x), which runs "
+    "nothing; or give all sizes when making it"
 )
 
 
@@ -41,23 +48,32 @@ def check_built(owner: str, modules: Mapping[str, Any]) -> None:
 
 @contextmanager
 def outside() -> Generator[None]:
-    """Within the block nothing is traced."""
-    trace, region = current_trace.set(None), current_region.set(None)
+    """Within the block nothing is traced or collected, and no `forward` is running."""
+    variables = (current_trace, current_region, current_call, open_collector)
+    tokens = [variable.set(None) for variable in variables]
     try:
-        yield
+        with apart():
+            yield
     finally:
-        current_region.reset(region)
-        current_trace.reset(trace)
+        for variable, token in zip(variables, tokens):
+            variable.reset(token)  # type: ignore[arg-type] # each its own
 
 
 def build(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Call `module.build` unless another thread has; when it raises it is still to be called."""
-    with LOCKS.tracing, outside():
+    with LOCKS.tracing_turn(), outside():
         state = module.__dict__
         if PENDING not in state:
             return
         before = set(state)
-        module.build(*args, **kwargs)
+        state[PENDING] = _RUNNING
+        try:
+            module.build(*args, **kwargs)
+        except BaseException:
+            state[PENDING] = True
+            for name in set(state) - before:
+                delattr(module, name)
+            raise
         if not module.training and state.keys() - before:
             module.eval()  # the modules that were made, too
         del state[PENDING]
@@ -65,3 +81,29 @@ def build(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for name, value in state.items():
             if isinstance(value, Leaf) and not value.name:
                 value.name = f"{inner}/{name}".lstrip("/").replace("/", ".")
+
+
+def once(own: Callable[..., None]) -> Callable[..., None]:
+    """A class's `build` as users may call it: it builds once, and all parts inside as well."""
+
+    @functools.wraps(own)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.__dict__.get(PENDING) is _RUNNING:
+            own(self, *args, **kwargs)
+            return
+        build(self, args, kwargs)
+        if args or kwargs:
+            build_parts(self, args, kwargs)
+
+    return checked
+
+
+def build_parts(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Run `module` on the types of some inputs: everything inside is built, nothing computed.
+
+    A module that has nothing to build may still make modules in its forward.
+    """
+    from einkorn.compile import trace  # which is not needed to make modules
+
+    with outside():
+        trace(module)(*args, **kwargs)

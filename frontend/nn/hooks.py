@@ -10,9 +10,10 @@ from typing import Any
 from einkorn.collector import LOSSES, METRICS, SUMMARIES, current_collector
 from einkorn.convert import as_tensor, snapshot
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError
-from einkorn.nn.module import Module, current_module
+from einkorn.nn.module import Module
 from einkorn.random.generator import Key, next_key
 from einkorn.recording import Value
+from einkorn.running import current_call
 from einkorn.tree import tree_map
 
 MSG_NAME = "{what}: a name is text that is not empty, got {name!r}"
@@ -77,8 +78,8 @@ def add_summary(name_or_module: Any, value: Any) -> None:
 
 def training() -> bool:
     """Whether the module whose forward is running trains; True outside of modules."""
-    module = current_module.get()
-    return True if module is None else module.training
+    call = current_call.get()
+    return True if call is None else call.module.training
 
 
 def next_rng_key() -> Key:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+import weakref
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from einkorn.collector import open_collector
 from einkorn.container import Container, as_mapping, check_structure, frozen
 from einkorn.convert import as_shape, check_dtype
 from einkorn.epochs import structure_changed
@@ -19,17 +18,22 @@ from einkorn.initializers import Zeros, as_initializer
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
 from einkorn.leaf import Leaf, Parameter
-from einkorn.loading import LoadResult, fitting, load_leaves, read_file, write_all, write_file
-from einkorn.nn.building import PENDING, build, check_built
+from einkorn.loading import write_all
+from einkorn.nn.building import PENDING, build, build_parts, once
+from einkorn.nn.calling import OPTIONS, call_with, own_options
+from einkorn.nn.casting import cast
+from einkorn.nn.describing import Described
+from einkorn.nn.making import MADE, finish, give_up, made_in_forward
+from einkorn.nn.saving import Saved
 from einkorn.nn.structure import (
     INTERNAL,
+    PARENT,
     Structure,
     attributes_changed,
-    listed,
-    replaced,
     set_trainable,
 )
 from einkorn.recording import Value, current_trace, no_grad
+from einkorn.running import Call, current_call
 from einkorn.tunable import Mode, Tunable, module_path
 from einkorn.watched import (
     OBSERVED,
@@ -42,9 +46,6 @@ from einkorn.watched import (
 )
 
 Array = np.ndarray[Any, Any]
-
-# The module whose forward is running.
-current_module: ContextVar[Module | None] = ContextVar("einkorn_module", default=None)
 
 MSG_NO_FORWARD = "{name} has no forward method: define  def forward(self, x): ...  in the class"
 MSG_RESERVED = (
@@ -68,9 +69,15 @@ class _ModuleType(type):
     if not TYPE_CHECKING:  # for a checker a call is that of the class's own __init__
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            call = current_call.get()
+            if call is not None:
+                return made_in_forward(call, cls, cls._ek_create, args, kwargs)
+            return cls._ek_create(*args, **kwargs)
+
+        def _ek_create(cls, *args: Any, **kwargs: Any) -> Any:
             module = cls.__new__(cls, *args, **kwargs)
             module.__dict__["training"] = True
-            if hasattr(cls, "build"):
+            if cls.build is not Module.build:
                 module.__dict__[PENDING] = True
             note_birth(module)
             module.__init__(*args, **kwargs)
@@ -83,7 +90,7 @@ class _ModuleType(type):
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-class Module(Watched, metaclass=_ModuleType):
+class Module(Saved, Described, Watched, metaclass=_ModuleType):
     """The base of layers and models: assign parameters and modules to attributes, write `forward`.
 
     Leaves (`ek.Parameter`, `ek.tensor`) and modules are found in attributes and in any nesting of
@@ -91,6 +98,9 @@ class Module(Watched, metaclass=_ModuleType):
 
     A class with a method `build(self, *inputs)` makes parameters there whose sizes are those of
     inputs: it is called once, before the first `forward`, with the same arguments.
+
+    Modules that `forward` makes are made once and kept as attributes named after their class:
+    linear, linear_1, ... It has to make the same ones in the same order in every call.
 
     Attributes:
         training: True until `eval()`; layers such as Dropout read it.
@@ -100,6 +110,11 @@ class Module(Watched, metaclass=_ModuleType):
 
     def __init__(self) -> None:
         """Nothing: there is no need to call it."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "build" in cls.__dict__:
+            cls.build = once(cls.__dict__["build"])
 
     # -- calling -------------------------------------------------------------------------------
 
@@ -113,45 +128,47 @@ class Module(Watched, metaclass=_ModuleType):
         Args:
             v: a Container or dict like `self.v` whose values are used in place of the parameters,
                 for this call only. Anything else under this name goes to `forward`.
+            buffers: the same for the buffers; what `forward` assigns to them is forgotten.
+            capture: True, or patterns of paths such as "encoder/*": the call returns a pair, its
+                result and a dict of what the modules inside returned, by path in order of calls.
+            expected: what modules inside should return, by path; an error names the first, in
+                order of calls, that differs by more than `atol` + `rtol` * |expected|.
         """
-        if isinstance(kwargs.get("v"), dict):
-            with self._ek_substituted(kwargs.pop("v")):
-                return self(*args, **kwargs)
+        if kwargs and not OPTIONS.isdisjoint(kwargs):
+            options = own_options(self, kwargs)
+            if options:
+                return call_with(self, args, kwargs, options)
         state = self.__dict__
         outer = module_path.get()
         if not outer and "_ek_structure" not in state:
             self._ek_found()  # names the modules inside
         name = state.get("_ek_name") or type(self).__name__.lower()
         token = module_path.set(f"{outer}/{name}" if outer else name)
-        running = current_module.set(self)
+        call = Call(self)
+        running = current_call.set(call)
         try:
             if PENDING in state:
                 build(self, args, kwargs)
-            return self.forward(*args, **kwargs)
+            out = self.forward(*args, **kwargs)
+            if MADE in state:
+                finish(call)
+            collector = open_collector.get()
+            if collector is not None:
+                collector.keep(out, args, kwargs)
+            return out
         finally:
-            current_module.reset(running)
+            if call.turn is not None:
+                give_up(call)
+            current_call.reset(running)
             module_path.reset(token)
 
-    @contextmanager
-    def _ek_substituted(self, values: Mapping[str, Any]) -> Generator[None]:
-        """Within the block every attribute that holds a parameter holds its stand-in instead."""
-        found = self._ek_found()
-        other = check_structure(found.v, values, f"{type(self).__name__}(..., v=)")
-        new = {id(leaf): fitting(leaf, other[path], path) for path, leaf in found.v.flat_items()}
-        undo: list[tuple[Any, str, Any]] = []
-        try:
-            for path, module in found.modules.items():
-                state = module.__dict__
-                part = other.get(path, Container()) if path else other
-                undo.append((state, "_ek_values", state.get("_ek_values")))
-                state["_ek_values"] = part
-                for name, value in list(state.items()):
-                    if name not in INTERNAL:
-                        _exchange(state, name, value, replaced(value, new, _is_module), undo)
-            yield
-        finally:
-            for state, name, value in reversed(undo):
-                state[name] = value
+    def build(self, *inputs: Any, **named: Any) -> None:
+        """Make every parameter whose size is that of an input, as a first call would.
+
+        Nothing is computed and no state changes. A class that makes parameters for its inputs
+        defines `build`; it is called once, with the arguments of the first call.
+        """
+        build_parts(self, inputs, named)
 
     # -- attributes ----------------------------------------------------------------------------
 
@@ -167,6 +184,7 @@ class Module(Watched, metaclass=_ModuleType):
             attributes_changed()
             if isinstance(value, Module):
                 vars(value).setdefault("_ek_name", name.lstrip("_") or name)
+                vars(value).setdefault(PARENT, weakref.ref(self))
         if OBSERVED in state and not _read_at_each_call(type(self), name, old, value):
             structure_changed()
 
@@ -175,7 +193,7 @@ class Module(Watched, metaclass=_ModuleType):
         attributes_changed()
 
     def __getstate__(self) -> dict[str, Any]:
-        drop = INTERNAL - {"_ek_name", PENDING}
+        drop = INTERNAL - {"_ek_name", PENDING, MADE}
         return {key: value for key, value in self.__dict__.items() if key not in drop}
 
     def _ek_found(self) -> Structure:
@@ -191,6 +209,13 @@ class Module(Watched, metaclass=_ModuleType):
                 reason = f"the lists and dicts of {type(self).__name__}"
                 trace.guard_call(id(structure.nests), holds_items(structure.nests), reason)
         return structure
+
+    def _ek_built(self) -> Structure:
+        """The same; a StateError when something inside is still to be built."""
+        found = self._ek_found()
+        if found.pending:
+            found.check_built()
+        return found
 
     def add_parameter(
         self,
@@ -234,30 +259,30 @@ class Module(Watched, metaclass=_ModuleType):
         one does not fit, none.
         """
         values = self.__dict__.get("_ek_values")
-        return self._ek_found().v if values is None else values
+        return self._ek_built().v if values is None else values
 
     @v.setter
     def v(self, values: Mapping[str, Any]) -> None:
-        own = self._ek_found().v
+        own = self._ek_built().v
         other = check_structure(own, values, f"{type(self).__name__}.v = ...")
         write_all([(leaf, other[path], path) for path, leaf in own.flat_items()])
 
     @property
     def buffers(self) -> Container:
         """The leaves that are not parameters, nested as the attributes are."""
-        return self._ek_found().buffers
+        return self._ek_built().buffers
 
     def parameters(self) -> list[Leaf]:
         """The parameters, each once."""
-        return self._ek_found().v.to_flat_list()
+        return self._ek_built().v.to_flat_list()
 
     def named_parameters(self) -> Iterator[tuple[str, Leaf]]:
         """The path of each parameter, such as "hidden/w", and the parameter."""
-        return self._ek_found().v.flat_items()
+        return self._ek_built().v.flat_items()
 
     def get_parameters(self, trainable: bool | None = None) -> Container:
         """The parameters; only the trainable or only the frozen ones when asked for."""
-        own = self._ek_found().v
+        own = self._ek_built().v
         if trainable is None:
             return own
         chosen = own.filter(lambda leaf: leaf.trainable is trainable)
@@ -266,7 +291,7 @@ class Module(Watched, metaclass=_ModuleType):
     def set_parameters(self, values: Mapping[str, Any]) -> None:
         """Copy values into the parameters that `values` names; the others stay as they are."""
         given = as_mapping(values, "set_parameters")
-        own = self._ek_found().v
+        own = self._ek_built().v
         pairs: list[tuple[Leaf, Any, str]] = []
         for path, value in given.flat_items():
             leaf = own[path]
@@ -276,9 +301,7 @@ class Module(Watched, metaclass=_ModuleType):
         write_all(pairs)
 
     def _gradient_targets(self) -> Container:
-        found = self._ek_found()
-        check_built(type(self).__name__, found.modules)
-        return found.targets
+        return self._ek_built().targets
 
     def freeze(self, pattern: str = "*") -> Module:
         """Stop training the parameters whose path matches a pattern such as "encoder/*"."""
@@ -298,6 +321,25 @@ class Module(Watched, metaclass=_ModuleType):
             )
         for leaf in chosen:
             set_trainable(leaf, on)
+        return self
+
+    def update_parameter(self, name: str, value: Any) -> None:
+        """Copy a value into the parameter or buffer at a path, such as "hidden/w"."""
+        found = self._ek_built()
+        leaf = found.v.get(name, found.buffers.get(name))
+        if not isinstance(leaf, Leaf):
+            known = ", ".join([*found.v.key_chains(), *found.buffers.key_chains()])
+            raise EinkornError(
+                f"{type(self).__name__} has no parameter or buffer {name!r}; it has {known}"
+            )
+        write_all([(leaf, value, name)])
+
+    def to(self, target: Any) -> Module:
+        """Give all floating-point parameters and buffers another dtype; a device must be "cpu".
+
+        They become other leaves: make optimizers afterwards. Nothing changes when it raises.
+        """
+        cast(self, target)
         return self
 
     # -- modes and modules ---------------------------------------------------------------------
@@ -323,67 +365,11 @@ class Module(Watched, metaclass=_ModuleType):
         """The path and module of this one, whose path is empty, and of every one inside."""
         return list(self._ek_found().modules.items())
 
-    # -- saving --------------------------------------------------------------------------------
-
-    def _ek_named_leaves(self) -> dict[str, Leaf]:
-        found = self._ek_found()
-        items = (*found.v.flat_items(), *found.buffers.flat_items())
-        return {path.replace("/", "."): leaf for path, leaf in items}
-
-    def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters and buffers by their path, such as "hidden.w"."""
-        return {key: np.array(leaf.numpy()) for key, leaf in self._ek_named_leaves().items()}
-
-    def load_state_dict(self, values: Mapping[str, Any], strict: bool = True) -> LoadResult:
-        """Copy values into parameters and buffers: all of them or, when one does not fit, none.
-
-        Args:
-            values: by path, as `state_dict` gives them; shared ones may come under each name.
-            strict: refuse unknown and missing keys; otherwise they are returned.
-        """
-        what = f"{type(self).__name__}.load_state_dict"
-        return load_leaves(what, self._ek_named_leaves(), values, strict, self._ek_shared)
-
-    def _ek_shared(self, key: str) -> Leaf | None:
-        """The leaf behind another name of a shared one."""
-        path = key.replace(".", "/")
-        found = self._ek_found()
-        leaf = found.v.get(path, found.buffers.get(path))
-        return leaf if isinstance(leaf, Leaf) else None
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write parameters and buffers to a safetensors file; an old one stays until the end."""
-        write_file(path, self.state_dict())
-
-    def load(self, path: str | os.PathLike[str], strict: bool = True) -> LoadResult:
-        """Read parameters and buffers from a safetensors file, as `load_state_dict` does."""
-        return self.load_state_dict(read_file(path), strict)
-
-    # -- text ----------------------------------------------------------------------------------
-
-    def extra_repr(self) -> str:
-        """What stands between the parentheses of the printed form, such as sizes."""
-        return ""
-
-    def __repr__(self) -> str:
-        return self._ek_text("", ())
-
-    def _ek_text(self, indent: str, outer: tuple[int, ...]) -> str:
-        head = f"{type(self).__name__}({self.extra_repr()}"
-        if id(self) in outer:
-            return head + "...)"
-        inner = indent + "  "
-        lines = [
-            f"{inner}({name}): {child._ek_text(inner, (*outer, id(self)))}"
-            for name, child in _children(self.__dict__, ())
-        ]
-        return head + ("\n" + "\n".join(lines) + f"\n{indent})" if lines else ")")
-
 
 _STRUCTURAL = (Leaf, Module, list, tuple, dict)
 _NUMBERS = (Value, np.ndarray, np.generic, bool, int, float)
 _RESERVED = {name for name in dir(Module) if not name.startswith("__")} - {
-    "training", "v", "forward", "extra_repr"
+    "training", "v", "forward", "extra_repr", "parent", "path", "root", "tree", "graph"
 }  # fmt: skip
 
 
@@ -410,29 +396,9 @@ def _is_module(value: Any) -> bool:
     return isinstance(value, Module)
 
 
-def _children(holder: Any, nests: tuple[int, ...]) -> Iterator[tuple[str, Module]]:
-    """The modules directly inside, with the paths under which they are held."""
-    for raw, value in holder.items() if isinstance(holder, dict) else listed(holder):
-        key = str(raw).lstrip("_")
-        if raw in INTERNAL or id(value) in nests:
-            continue
-        if isinstance(value, Module):
-            yield key, value
-        elif isinstance(value, (list, tuple, dict)):
-            yield from ((f"{key}/{k}", x) for k, x in _children(value, (*nests, id(value))))
-
-
 def _read_at_each_call(owner: type, name: str, old: Any, new: Any) -> bool:
     """Whether compiled functions read or guard this at each call, so that they need no notice."""
     return is_same(old, new) or isinstance(getattr(owner, name, None), Tunable)
-
-
-def _exchange(
-    state: dict[str, Any], name: str, old: Any, new: Any, undo: list[tuple[Any, str, Any]]
-) -> None:
-    if new is not old:
-        undo.append((state, name, old))
-        state[name] = new
 
 
 def initial(initializer: Any, shape: Any, dtype: Any) -> Any:

@@ -6,6 +6,7 @@ Each is found once. Further ways to it become aliases of the Containers, so that
 from __future__ import annotations
 
 import operator
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,11 +14,15 @@ from einkorn.container import Container, frozen
 from einkorn.epochs import structure_epoch
 from einkorn.ir.errors import StateError
 from einkorn.leaf import Leaf, Parameter
-from einkorn.nn.building import PENDING
+from einkorn.nn.building import PENDING, check_built
+from einkorn.nn.making import MADE
 from einkorn.watched import BIRTH, OBSERVED, contents, unchanged
 
 # Entries of a module's `__dict__` that are its own bookkeeping.
-INTERNAL = frozenset({OBSERVED, BIRTH, PENDING, "_ek_structure", "_ek_name", "_ek_values"})
+PARENT = "_ek_parent"  # a weak reference to the module in which it was found first
+INTERNAL = frozenset(
+    {OBSERVED, BIRTH, PENDING, MADE, PARENT, "_ek_structure", "_ek_name", "_ek_values"}
+)
 
 MSG_KEY_TWICE = (
     "{owner}: {first!r} and {second!r} both become the key {key!r} (leading underscores and the "
@@ -59,6 +64,7 @@ class Structure:
         buffers: the other leaves, live.
         modules: every module by its path; the root has the path "".
         nests: the lists and dicts on the way, and what they held.
+        pending: whether a module was still to be built.
     """
 
     def __init__(self, root: Any, is_module: Callable[[Any], bool]) -> None:
@@ -69,12 +75,19 @@ class Structure:
         self._seen: dict[int, Any] = {id(root): (self.v, self.buffers)}
         self.nests: list[tuple[Any, tuple[Any, ...]]] = []
         self._targets: Container | None = None
+        self._owner, self._at = type(root).__name__, root
         self._enter(root, "", "", self.v, self.buffers)
         frozen(self.v, "parameters")
         frozen(self.buffers, "buffers")
+        self.pending = any(PENDING in module.__dict__ for module in self.modules.values())
         self._stamp = (_version[0], structure_epoch())
         for path, leaf in (*self.v.flat_items(), *self.buffers.flat_items()):
             leaf.name = leaf.name or path.replace("/", ".")
+
+    def check_built(self) -> None:
+        """StateError when a module is still to be built."""
+        check_built(self._owner, self.modules)
+        self.pending = False
 
     @property
     def targets(self) -> Container:
@@ -143,8 +156,14 @@ class Structure:
         if self._is_module(value):
             self.modules[path] = value
             value.__dict__.setdefault("_ek_name", local)
+            held = value.__dict__.get(PARENT)
+            if held is None or held() is None:
+                value.__dict__[PARENT] = weakref.ref(self._at)
             local = ""
+        above = self._at
+        self._at = value if self._is_module(value) else above
         self._enter(value, path, local, inner_v, inner_buffers)
+        self._at = above
         for outer, inner in ((v, inner_v), (buffers, inner_buffers)):
             if inner:
                 dict.__setitem__(outer, key, inner)

@@ -2,13 +2,14 @@
 
 Streams are kept apart by the upper bits of the counter: a draw reads the blocks of (key, counter),
 `split` and `fold_in` those with the top bit set, and a draw that needs words in rounds takes a key
-of its own from those with the next bit set.
+of its own from those with the next bit set. What `apart` draws has the third bit set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator as Yields
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 from einkorn.convert import as_int, shown
@@ -30,6 +31,8 @@ MSG_KEY = (
 )
 WORD = 1 << 64
 SPLIT, FOLD, INNER = 1 << 63, 3 << 62, 1 << 62  # added to the counter
+APART = 1 << 61
+_is_apart: ContextVar[bool] = ContextVar("einkorn_draws_apart", default=False)
 
 
 class Generator:
@@ -38,6 +41,7 @@ class Generator:
     def __init__(self, seed: int = 0) -> None:
         self.key = Leaf(0, "uint64", name="random.key")
         self.draw = Counter(0, "uint64", name="random.draw")
+        self.draw_apart = Counter(APART, "uint64", name="random.draw_apart")
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
@@ -46,13 +50,25 @@ class Generator:
         with _alone():
             self.key.value = _u64(number)
             self.draw.value = _u64(0)
+            self.draw_apart.value = _u64(APART)
 
     @contextmanager
     def drawing(self) -> Yields[Key]:
         """The key and counter of the next draw; one that raises leaves the stream where it was."""
         with _alone():
-            yield self.key, apply(Op.STOP_GRADIENT, self.draw)
-            self.draw.value = ew.add(self.draw, 1)
+            counter = self.draw_apart if _is_apart.get() else self.draw
+            yield self.key, apply(Op.STOP_GRADIENT, counter)
+            counter.value = ew.add(counter, 1)
+
+
+@contextmanager
+def apart() -> Yields[None]:
+    """Within the block draws from generators are counted apart from all others."""
+    token = _is_apart.set(True)
+    try:
+        yield
+    finally:
+        _is_apart.reset(token)
 
 
 def _alone() -> AbstractContextManager[Any]:
