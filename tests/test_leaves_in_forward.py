@@ -121,7 +121,7 @@ def test_what_is_not_the_same_in_every_call_is_refused() -> None:
     model = Varying("a")
     model(1.0)
     model.names = ("a", "b")
-    with pytest.raises(ModuleOrderError, match="the parameter 'b' at .* first call did not"):
+    with pytest.raises(ModuleOrderError, match=r"the parameter 'b' at .* first call did not"):
         model(1.0)
     model.names = ("a", "a")
     with pytest.raises(StateError, match="the parameter 'a' a second time in one call"):
@@ -151,7 +151,7 @@ def test_in_a_compiled_part_of_forward_it_is_refused() -> None:
         def forward(self, x: Any) -> Any:
             return ek.compile(lambda x: x * self.add_parameter("w", ()))(x)
 
-    with pytest.raises(ModuleOrderError, match="the parameter 'w' is made at .*compiled function"):
+    with pytest.raises(ModuleOrderError, match=r"the parameter 'w' is made at .*compiled function"):
         Partly()(X)
 
 
