@@ -116,7 +116,7 @@ def takes_dtype(make: Make) -> bool:
 def check_inferred(make: Make, shorter: Make, inputs: tuple[Any, ...]) -> None:
     """A layer without its input size becomes the one with it at the first call."""
     whole, part = made(make), made(shorter)
-    with pytest.raises(StateError, match="are asked for, but .* has none yet"):
+    with pytest.raises(StateError, match=r"are asked for, but .* has none yet"):
         part.parameters()
     ek.random.seed(1)
     eager = made(shorter)

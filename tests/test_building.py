@@ -87,10 +87,28 @@ def test_a_build_that_raises_is_tried_again() -> None:
     assert layer.calls == 1
 
 
-def test_gradients_of_what_is_not_built_are_refused() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_take_up_what_their_call_makes(compiled: bool) -> None:
+    model, x = Net(), ek.ones((2,))
+
+    def step(scale: Any) -> Any:
+        return ek.value_and_grad(lambda s: (model(x) * s).sum(), (model, 0))(scale)
+
+    run = ek.compile(step) if compiled else step
+    _, (first, by_scale) = run(2.0)
+    _, (second, again) = run(2.0)
+    assert first.key_chains() == model.v.key_chains()
+    assert first.identical(second)
+    assert float(by_scale) == float(again)
+    leaf = model.parameters()[0]
+    leaf.trainable = False
+    assert len(run(2.0)[1][0].key_chains()) == len(model.parameters()) - 1
+
+
+def test_gradients_of_what_remains_unbuilt_are_refused() -> None:
     model = Net()
-    with pytest.raises(StateError, match=r"Net are asked for, but first .*Call the model once"):
-        ek.grad(lambda: model(ek.ones((2,))), model)()
+    with pytest.raises(StateError, match=r"Net are asked for, but .*Call the model once"):
+        ek.grad(lambda: (model.first(ek.ones((2,)))).sum(), model)()
 
 
 def test_copies_are_built_apart() -> None:

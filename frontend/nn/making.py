@@ -1,7 +1,8 @@
 """Modules that are made inside `forward`: found again by the order in which they are made.
 
 The first run of a `forward` makes them and keeps them as attributes; every later one gets the same
-ones back, and an error when it asks for others, for more or for fewer.
+ones back, and an error when it asks for others, for more or for fewer. Parameters and buffers are
+found again by their names.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from einkorn.ir.errors import StateError
+from einkorn.ir.dtypes import DType
+from einkorn.ir.errors import DTypeError, ShapeError, StateError
 from einkorn.ir.graph import Origin
 from einkorn.nn.building import outside
 from einkorn.recording import Value, user_origin
 from einkorn.running import Call
 from einkorn.runtime.locks import LOCKS
 from einkorn.tree import tree_map
+from einkorn.tunable import module_path
 
 # The entry of a module's `__dict__` that holds what its forward has made.
 MADE = "_ek_made"
@@ -47,6 +50,18 @@ MSG_COMPILED = (
     "{new} is made at {here} in a compiled function that {owner}.forward calls; the code of that "
     "function does not run each time. Make the module in __init__, or compile {owner} as a whole"
 )
+MSG_LATE = (
+    "{owner}.forward asks for the {kind} {name!r} at {here}, which its first call did not; use the "
+    "same ones in every call, or make it in __init__"
+)
+MSG_TWICE = (
+    "{owner}.forward asks for the {kind} {name!r} a second time in one call, at {here}; keep what "
+    "the first one gave, or choose another name"
+)
+MSG_CHANGED = (
+    "{path}: forward asks for {name!r} as {new} at {here}, but it was made as {old} at {where}; "
+    "sizes that come from an input are those of the first call"
+)
 
 
 class ModuleOrderError(StateError):
@@ -71,10 +86,12 @@ class Table:
 
     Attributes:
         rows: one for each module.
+        leaves: shape, dtype and origin of each parameter and buffer, by name.
         complete: whether a run of it has come to its end.
     """
 
     rows: list[Made] = field(default_factory=list[Made])
+    leaves: dict[str, tuple[Any, Any, Origin | None]] = field(default_factory=dict[str, Any])
     complete: bool = False
 
 
@@ -84,13 +101,9 @@ def made_in_forward(
     """The module that a running `forward` asks for, made when it runs for the first time."""
     if call.compiled:
         raise ModuleOrderError(_text(MSG_COMPILED, call, kind, args, kwargs))
-    state = call.module.__dict__
-    table: Table | None = state.get(MADE)
-    if call.turn is None and (table is None or not table.complete):
-        table = _first(call, state)
-        if table is None:
-            raise ModuleOrderError(_text(MSG_RECURSION, call, kind, args, kwargs))
-    assert table is not None
+    table = _table(call)
+    if table is None:
+        raise ModuleOrderError(_text(MSG_RECURSION, call, kind, args, kwargs))
     position = call.made
     if call.turn is not None and position == len(table.rows):
         table.rows.append(_new(call, kind, create, args, kwargs))
@@ -102,6 +115,50 @@ def made_in_forward(
         raise ModuleOrderError(_text(MSG_OTHER, call, kind, args, kwargs, row))
     call.made += 1
     return row.module
+
+
+def leaf_in_forward(
+    call: Call, kind: str, name: str, shape: Any, dtype: DType | None, create: Callable[[], Any]
+) -> Any:
+    """The parameter or buffer that a running `forward` asks for, made when it runs first."""
+    owner = call.module
+    here = user_origin() or "an unknown place"
+    known = {"owner": type(owner).__name__, "kind": kind, "name": name, "here": here}
+    if call.compiled:
+        raise ModuleOrderError(MSG_COMPILED.format(new=f"the {kind} {name!r}", **known))
+    table = _table(call)
+    if table is None:
+        raise ModuleOrderError(MSG_RECURSION.format(new=f"the {kind} {name!r}", **known))
+    if name in call.asked:
+        raise StateError(MSG_TWICE.format(**known))
+    call.asked = (*call.asked, name)
+    found = table.leaves.get(name)
+    if found is None:
+        if call.turn is None:
+            raise ModuleOrderError(MSG_LATE.format(**known))
+        origin = user_origin()
+        with outside():
+            leaf = create()
+        _, _, inner = module_path.get().partition("/")
+        leaf.name = f"{inner}/{name}".lstrip("/").replace("/", ".")
+        table.leaves[name] = (shape, dtype, origin)
+    elif found[:2] != (shape, dtype):
+        old, new = (f"{x} of {d or 'its own dtype'}" for x, d in (found[:2], (shape, dtype)))
+        where = found[2] or "an unknown place"
+        error = DTypeError if found[0] == shape else ShapeError
+        path = module_path.get()
+        text = MSG_CHANGED.format(path=path, name=name, new=new, old=old, here=here, where=where)
+        raise error(text)
+    return getattr(owner, name)
+
+
+def _table(call: Call) -> Table | None:
+    """What the running `forward` makes; None when it is called inside of its first run."""
+    state = call.module.__dict__
+    table: Table | None = state.get(MADE)
+    if call.turn is None and (table is None or not table.complete):
+        return _first(call, state)
+    return table
 
 
 def _first(call: Call, state: dict[str, Any]) -> Table | None:
@@ -124,7 +181,9 @@ def _new(call: Call, kind: type[Any], create: Callable[..., Any], args: Any, kwa
     owner, origin = call.module, user_origin()
     with outside():
         module = create(*args, **kwargs)
-        stem = name = snake_case(kind.__name__)
+        given = getattr(module, "name", None)
+        named = isinstance(given, str) and given.isidentifier()
+        stem = name = given if named else snake_case(kind.__name__)
         count = 0
         while hasattr(owner, name):
             count += 1
@@ -163,8 +222,8 @@ def give_up(call: Call) -> None:
     table: Table = call.module.__dict__.pop(MADE)
     turn, call.turn = call.turn, None
     with outside():
-        for row in table.rows:
-            delattr(call.module, row.name)
+        for name in (*(row.name for row in table.rows), *table.leaves):
+            delattr(call.module, name)
     turn.__exit__(None, None, None)
 
 

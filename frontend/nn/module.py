@@ -23,7 +23,7 @@ from einkorn.nn.building import PENDING, build, build_parts, once
 from einkorn.nn.calling import OPTIONS, call_with, own_options
 from einkorn.nn.casting import cast
 from einkorn.nn.describing import Described
-from einkorn.nn.making import MADE, finish, give_up, made_in_forward
+from einkorn.nn.making import MADE, finish, give_up, leaf_in_forward, made_in_forward
 from einkorn.nn.saving import Saved
 from einkorn.nn.structure import (
     INTERNAL,
@@ -100,8 +100,9 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
     A class with a method `build(self, *inputs)` makes parameters there whose sizes are those of
     inputs: it is called once, before the first `forward`, with the same arguments.
 
-    Modules that `forward` makes are made once and kept as attributes named after their class:
-    linear, linear_1, ... It has to make the same ones in the same order in every call.
+    Modules that `forward` makes are made once and kept as attributes named after their class, or
+    after their attribute `name`: linear, linear_1, ... It has to make the same ones in the same
+    order in every call.
 
     Attributes:
         training: True until `eval()`; layers such as Dropout read it.
@@ -226,23 +227,41 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         initializer: Any = Zeros,
         trainable: bool = True,
     ) -> Parameter:
-        """A new parameter under the attribute `name`.
+        """A new parameter under the attribute `name`; in `forward` the same one in every call.
 
         Args:
             initializer: called with the shape and dtype; a class is instantiated first.
         """
-        self._ek_check_free(name, "parameter")
-        value = initial(initializer, shape, dtype)
-        leaf = Parameter(value, dtype, trainable=trainable)
-        setattr(self, name, leaf)
-        return leaf
+
+        def create() -> Parameter:
+            self._ek_check_free(name, "parameter")
+            leaf = Parameter(initial(initializer, shape, dtype), dtype, trainable=trainable)
+            setattr(self, name, leaf)
+            return leaf
+
+        call = current_call.get()
+        if call is None or call.module is not self:
+            return create()
+        sizes, kind = as_shape("a parameter", shape), check_dtype(dtype)
+        return leaf_in_forward(call, "parameter", name, sizes, kind, create)
 
     def add_buffer(self, name: str, value: Any, dtype: Any = None) -> Leaf:
-        """State that is no parameter, such as a running mean, under the attribute `name`."""
-        self._ek_check_free(name, "buffer")
-        leaf = Leaf(value, dtype)
-        setattr(self, name, leaf)
-        return leaf
+        """State that is no parameter, such as a running mean, under the attribute `name`.
+
+        In `forward` it is the same in every call, and `value` is that of the first one.
+        """
+
+        def create() -> Leaf:
+            self._ek_check_free(name, "buffer")
+            leaf = Leaf(value, dtype)
+            setattr(self, name, leaf)
+            return leaf
+
+        call = current_call.get()
+        if call is None or call.module is not self:
+            return create()
+        kind = None if dtype is None else check_dtype(dtype)
+        return leaf_in_forward(call, "buffer", name, tuple(np.shape(value)), kind, create)
 
     def _ek_check_free(self, name: str, kind: str) -> None:
         if not isinstance(name, str) or not name.isidentifier():
@@ -301,8 +320,9 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
             pairs.append((leaf, value, path))
         write_all(pairs)
 
-    def _gradient_targets(self) -> Container:
-        return self._ek_built().targets
+    def _gradient_targets(self, growing: bool = False) -> Container:
+        """The trainable leaves; those that are made already while it is still growing."""
+        return (self._ek_found() if growing else self._ek_built()).targets
 
     def freeze(self, pattern: str = "*") -> Module:
         """Stop training the parameters whose path matches a pattern such as "encoder/*"."""

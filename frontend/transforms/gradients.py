@@ -114,7 +114,8 @@ def value_and_grad(
     Args:
         fn: gives a floating-point scalar; with `has_aux` a pair of it and anything else.
         wrt: what to differentiate by: the number of a positional argument, a leaf, a Module (its
-            trainable leaves), a Container, or a tuple or list of those. An argument may be nested.
+            trainable leaves, also those that this call makes first), a Container, or a tuple or
+            list of those. An argument may be nested.
         has_aux: whether `fn` returns a pair.
 
     Returns:
@@ -126,9 +127,10 @@ def value_and_grad(
 
     @functools.wraps(fn)
     def wrapped(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        targets, collector = Targets("grad", wrt, args), current_collector()
+        targets, collector = Targets("grad", wrt, args, growing=True), current_collector()
         before = {} if collector is None else collector.so_far()
         out = run_recorded(fn, targets.args, kwargs)
+        targets.grown()
         value, aux = split_aux("grad", out, has_aux, "loss")
         loss = _scalar_loss(value)
         found = pull([loss], [ones(loss._type)], targets.nodes, targets.types)

@@ -122,13 +122,46 @@ class Targets:
         nodes: what they are in the recording or the trace.
     """
 
-    def __init__(self, what: str, wrt: Any, args: Sequence[Any], instead: str = CHOOSE) -> None:
-        self._what, self._instead = what, instead
+    def __init__(
+        self,
+        what: str,
+        wrt: Any,
+        args: Sequence[Any],
+        instead: str = CHOOSE,
+        growing: bool = False,
+    ) -> None:
+        """
+        Args:
+            what: the transform, for messages.
+            wrt: what the user gave.
+            args: the arguments of the function.
+            instead: what to do about a value that has no gradient.
+            growing: whether Modules may lack parameters until `grown` is called.
+        """
+        self._what, self._instead, self._wrt, self._growing = what, instead, wrt, growing
         self.args = list(args)
         self.values: list[Value] = []
         self.nodes: list[Node] = []
         self._renamed: dict[int, Any] = {}
+        self._modules: list[tuple[Any, Any]] = []  # and their leaves
         self._plan = self._resolve(wrt)
+
+    def grown(self) -> None:
+        """Take up the parameters that Modules have made since, in their first forward."""
+        self._growing = False
+        if all(module._gradient_targets() is leaves for module, leaves in self._modules):
+            return
+        before = {id(value): node for value, node in zip(self.values, self.nodes)}
+        self.values, self.nodes, self._modules = [], [], []
+        self._plan = self._resolve(self._wrt)
+        pairs = zip(self.values, self.nodes)
+        self.nodes = [before.get(id(value), node) for value, node in pairs]
+
+    def _leaves(self, module: Any) -> Any:
+        """The trainable leaves of a Module."""
+        leaves = module._gradient_targets(self._growing)
+        self._modules.append((module, leaves))
+        return leaves
 
     @property
     def types(self) -> list[TensorType]:
@@ -142,7 +175,7 @@ class Targets:
         if isinstance(wrt, int):
             return self._argument(wrt)
         if hasattr(wrt, "_gradient_targets"):  # a Module: its trainable leaves
-            wrt = wrt._gradient_targets()
+            wrt = self._leaves(wrt)
         ends, structure = flatten(wrt)
         for end in ends:
             if not isinstance(end, Leaf):
