@@ -181,9 +181,9 @@ def _new(call: Call, kind: type[Any], create: Callable[..., Any], args: Any, kwa
     owner, origin = call.module, user_origin()
     with outside():
         module = create(*args, **kwargs)
-        given = getattr(module, "name", None)
+        given: Any = getattr(module, "name", None)
         named = isinstance(given, str) and given.isidentifier()
-        stem = name = given if named else snake_case(kind.__name__)
+        stem = name = str(given) if named else snake_case(kind.__name__)
         count = 0
         while hasattr(owner, name):
             count += 1
