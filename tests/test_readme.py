@@ -46,13 +46,17 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 
 
 TRACES = (ROOT / "docs" / "traces.md").read_text(encoding="utf-8")
+OPTIMIZERS = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+PYGRAD = (ROOT / "docs" / "dialect_pygrad.md").read_text(encoding="utf-8")
 SHOWN = {
     "training": TRAINING,
     "README": README,
     "architecture": ARCHITECTURE,
     "traces": TRACES,
     "linalg": LINALG,
+    "optimizers": OPTIMIZERS,
+    "pygrad": PYGRAD,
 }
 
 
@@ -61,6 +65,13 @@ def test_an_example_prints_what_the_document_shows(document: str, tmp_path: Path
     script = tmp_path / "step.py"
     script.write_text(block(document, "example", "python"), encoding="utf-8")
     assert run(sys.executable, script, cwd=tmp_path) == block(document, "output", "text")
+
+
+def test_a_rule_of_ones_own_does_what_the_document_shows(tmp_path: Path) -> None:
+    script = tmp_path / "rule.py"
+    script.write_text(block(OPTIMIZERS, "example: own rule", "python"), encoding="utf-8")
+    printed = run(sys.executable, script, cwd=tmp_path)
+    assert printed == block(OPTIMIZERS, "output: own rule", "text")
 
 
 def test_the_example_about_other_libraries_holds(tmp_path: Path) -> None:

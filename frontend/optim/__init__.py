@@ -10,6 +10,7 @@ from einkorn.optim.clipping import (
     clip_by_value,
     global_norm,
 )
+from einkorn.optim.hyper import Hyper
 from einkorn.optim.large_batch import LAMB, LARS
 from einkorn.optim.lion import Lion
 from einkorn.optim.scaler import LossScaler
@@ -26,6 +27,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "Hyper",
     "Lion",
     "LossScaler",
     "Momentum",

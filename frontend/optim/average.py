@@ -58,8 +58,8 @@ class EMA(Watched):
         frozen(self.average, "average of the weights")
         self._count = Leaf(0.0, float64, name="ema.count")
 
-    def _pairs(self) -> dict[str, tuple[Leaf, Leaf]]:
-        """By path: a parameter and its average."""
+    def pairs(self) -> dict[str, tuple[Leaf, Leaf]]:
+        """By path: a parameter and its average; StateError when those of a model are others."""
         for path, leaf in as_container(self._source).flat_items():
             if self._params.get(path) is not leaf:
                 raise StateError(MSG_CHANGED.format(path=path))
@@ -72,7 +72,7 @@ class EMA(Watched):
         Args:
             when: a bool that a compiled step may bring; where it is False nothing changes.
         """
-        pairs = self._pairs()
+        pairs = self.pairs()
         with no_grad():
             count = ew.add(self._count, 1)
             decay: Any = self.decay
@@ -90,7 +90,7 @@ class EMA(Watched):
     @contextmanager
     def applied(self) -> Generator[None]:
         """Within the block the parameters have the values of the average."""
-        pairs = self._pairs()
+        pairs = self.pairs()
         kept = {path: snapshot(param) for path, (param, _) in pairs.items()}
         self.copy_to_params()
         try:
@@ -100,7 +100,7 @@ class EMA(Watched):
 
     def copy_to_params(self) -> None:
         """Give the parameters the values of the average."""
-        write_all((param, average, path) for path, (param, average) in self._pairs().items())
+        write_all((param, average, path) for path, (param, average) in self.pairs().items())
 
     # -- state ---------------------------------------------------------------------------------
 

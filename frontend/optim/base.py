@@ -202,6 +202,10 @@ class Optimizer(Watched, metaclass=_OptimizerType):
                 raise ShapeError(f"a schedule gives a scalar, got {found._type}")
         return lr if is_weak(lr) else ew.astype(as_tensor(lr, "the learning rate"), float64)
 
+    def rate_for(self, param: Tensor, shared: dict[str, Any]) -> Any:
+        """The learning rate as it meets a parameter."""
+        return in_dtype_of(param, shared["lr"])
+
     # -- the pure functions --------------------------------------------------------------------
 
     def init(self, params: Any) -> Container:
@@ -327,6 +331,8 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         """
         params = self._current_params()
         matched = self._matched_now(params, grads)
+        if self._ema is not None:
+            self._ema.pairs()  # refuses before anything is written
         new_params, new_state = self._advance(params, matched, self._state)
         if when is not None:
             new_params = chosen(when, new_params, params)

@@ -41,7 +41,7 @@ def _group(whole: Optimizer, pattern: str, settings: Mapping[str, Any]) -> Optim
     """An optimizer of the same class that looks for what it does not have in `whole`."""
     group: Any = object.__new__(type(whole))
     note_birth(group)
-    group.__dict__.update(_whole=whole, _ek_complete=True)
+    vars(group).update(_whole=whole, _ek_complete=True)
     for setting, value in settings.items():
         if setting in whole.of_the_whole:
             raise EinkornError(

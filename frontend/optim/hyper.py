@@ -54,7 +54,7 @@ class Hyper(Tunable):
             return value
         if self.schedule and callable(value):
             return value
-        if not is_number(value):
+        if value is None or not is_number(value):
             more = ", a schedule or a tensor" if self.schedule else ""
             more = " or None" if self.optional else more
             raise EinkornError(f"{owner} is a number{more}, got {value!r}")

@@ -45,7 +45,7 @@ class LARS(Optimizer):
         decay, size, slope = self.weight_decay, norm(param), norm(grad)
         below = ew.add(ew.add(slope, ew.multiply(size, decay)), self.eps)
         ratio = ew.divide(ew.multiply(size, self.trust), below)
-        rate = ew.multiply(where_both(size, slope, ratio), in_dtype_of(size, shared["lr"]))
+        rate = ew.multiply(where_both(size, slope, ratio), self.rate_for(size, shared))
         move = ew.add(grad, ew.multiply(param, decay))
         move = ew.multiply(move, in_dtype_of(param, rate))
         m = ew.add(ew.multiply(slots["m"], self.momentum), move)
@@ -88,7 +88,7 @@ class LAMB(Adam):
         move = ew.add(move, ew.multiply(param, self.weight_decay))
         size, length, limit = norm(param), norm(move), self.max_norm
         ratio = ew.divide(size if limit is None else ew.minimum(size, limit), length)
-        rate = ew.multiply(where_both(size, length, ratio), in_dtype_of(size, shared["lr"]))
+        rate = ew.multiply(where_both(size, length, ratio), self.rate_for(size, shared))
         return ew.subtract(param, ew.multiply(move, in_dtype_of(param, rate))), new
 
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Unpack
 from einkorn.functions import elementwise as ew
 from einkorn.optim.base import Optimizer, Options, Slots
 from einkorn.optim.hyper import Hyper
-from einkorn.optim.nests import in_dtype_of
 from einkorn.tensor import Tensor
 
 
@@ -40,5 +39,5 @@ class Lion(Optimizer):
         def mix(beta: Any) -> Tensor:
             return ew.add(ew.multiply(slots["m"], beta), ew.multiply(grad, 1.0 - beta))
 
-        move = ew.multiply(ew.sign(mix(self.beta1)), in_dtype_of(param, shared["lr"]))
+        move = ew.multiply(ew.sign(mix(self.beta1)), self.rate_for(param, shared))
         return ew.subtract(param, move), {"m": mix(self.beta2)}

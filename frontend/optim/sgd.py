@@ -8,7 +8,6 @@ from einkorn.functions import elementwise as ew
 from einkorn.ir.errors import EinkornError
 from einkorn.optim.base import Optimizer, Options, Slots
 from einkorn.optim.hyper import Hyper
-from einkorn.optim.nests import in_dtype_of
 from einkorn.tensor import Tensor
 from einkorn.tunable import Mode
 
@@ -25,7 +24,7 @@ class SGD(Optimizer):
         self, param: Tensor, grad: Tensor, slots: Slots, shared: dict[str, Any]
     ) -> tuple[Tensor, Slots]:
         move, slots = self.direction(grad, slots, shared)
-        return ew.subtract(param, ew.multiply(move, in_dtype_of(param, shared["lr"]))), slots
+        return ew.subtract(param, ew.multiply(move, self.rate_for(param, shared))), slots
 
     def direction(self, grad: Tensor, slots: Slots, shared: dict[str, Any]) -> tuple[Tensor, Slots]:
         """What the learning rate multiplies, and the next slots."""
