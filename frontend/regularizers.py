@@ -17,6 +17,8 @@ from einkorn.tensor import Tensor
 from einkorn.tree import tree_leaves
 from einkorn.tunable import Tunable, is_number
 
+__all__ = ["L1", "L1L2", "L2"]
+
 
 class Strength(Tunable):
     """A number that is not negative; a new one takes effect in compiled steps at once."""
