@@ -18,6 +18,8 @@ from einkorn.tree import tree_leaves
 from einkorn.tunable import Tunable, is_number
 from einkorn.watched import note_birth
 
+__all__ = ["L1", "L1L2", "L2"]
+
 
 class Strength(Tunable):
     """A number that is not negative; a new one takes effect in compiled steps at once."""
