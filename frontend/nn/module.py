@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import weakref
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ from einkorn.nn.structure import (
     PARENT,
     Structure,
     attributes_changed,
+    every_path,
     set_trainable,
 )
 from einkorn.random.generator import apart
@@ -328,7 +330,11 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         return (self._ek_found() if growing else self._ek_built()).targets
 
     def freeze(self, pattern: str = "*") -> Module:
-        """Stop training the parameters whose path matches a pattern such as "encoder/*"."""
+        """Stop training the parameters whose path matches a pattern such as "encoder/*".
+
+        They stay parameters: in `v` and files, but without gradients, and optimizers leave them
+        and their state as they are, weight decay included. Compiled steps notice.
+        """
         return self._ek_set_trainable(pattern, False)
 
     def unfreeze(self, pattern: str = "*") -> Module:
@@ -338,13 +344,13 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
     def _ek_set_trainable(self, pattern: str, on: bool) -> Module:
         if not isinstance(pattern, str):
             raise EinkornError(f'a pattern is text such as "encoder/*", got {pattern!r}')
-        own = self._ek_built().v.flat_items()
-        chosen = [leaf for path, leaf in own if fnmatchcase(path, pattern)]
+        named = list(every_path(self._ek_built().v))
+        chosen = {leaf: None for path, leaf in named if fnmatchcase(path, pattern)}
         if not chosen and pattern != "*":
-            raise EinkornError(
-                f"no parameter matches {pattern!r}; there are {', '.join(self.v.key_chains())}"
-            )
-        for leaf in chosen:
+            known = _near(pattern, [path for path, _ in named])
+            raise EinkornError(f"{type(self).__name__}: no parameter matches {pattern!r}; {known}")
+        floats = [leaf for leaf in chosen if leaf.dtype.is_inexact]
+        for leaf in floats or chosen:  # integers are never trained
             set_trainable(leaf, on)
         return self
 
@@ -392,6 +398,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
 
 
 _STRUCTURAL = (Leaf, Module, list, tuple, dict)
+_SHOWN = 8  # names in an error
 _NUMBERS = (Value, np.ndarray, np.generic, bool, int, float)
 _RESERVED = {name for name in dir(Module) if not name.startswith("__")} - {
     "training", "v", "forward", "extra_repr", "parent", "path", "root", "tree", "graph"
@@ -411,6 +418,17 @@ def _check_kept(owner: str, name: str, old: Any, new: Any) -> None:
     if isinstance(old, Leaf) and isinstance(new, _NUMBERS) and not isinstance(new, Leaf):
         leaf = type(old).__name__
         raise StateError(MSG_KEPT.format(owner=owner, name=name, leaf=leaf, kind=_kind_of(new)))
+
+
+def _near(pattern: str, known: list[str]) -> str:
+    """What a pattern without a match may have meant: paths, or all below a module."""
+    keys = [path.split("/") for path in known]
+    below = {"/".join(path[:depth]) + "/*" for path in keys for depth in range(1, len(path))}
+    near = difflib.get_close_matches(pattern, [*sorted(below), *known], n=3)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return f"there are {', '.join(known[:_SHOWN])}{more}" if known else "it has none"
 
 
 def _kind_of(value: Any) -> str:

@@ -177,6 +177,15 @@ def _join(path: str, key: str) -> str:
     return f"{path}/{key}" if path else key
 
 
+def every_path(nest: Container, outer: tuple[Container, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The paths and ends of a Container, those under further names of shared ones included."""
+    for key, value in (*nest.items(), *nest._aliases.items()):
+        if not isinstance(value, Container):
+            yield key, value
+        elif not any(value is around for around in (*outer, nest)):
+            yield from ((f"{key}/{path}", end) for path, end in every_path(value, (*outer, nest)))
+
+
 def listed(items: Any) -> Iterator[tuple[str, Any]]:
     """The keys and items of a list."""
     return ((f"v{k}", item) for k, item in enumerate(items))
