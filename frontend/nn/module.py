@@ -133,6 +133,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
             buffers: the same for the buffers; what `forward` assigns to them is forgotten.
             capture: True, or patterns of paths such as "encoder/*": the call returns a pair, its
                 result and a dict of what the modules inside returned, by path in order of calls.
+                A second call of the same module is "act#2".
             expected: what modules inside should return, by path; an error names the first, in
                 order of calls, that differs by more than `atol` + `rtol` * |expected|.
         """
@@ -177,6 +178,8 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         state = self.__dict__
         old = state.get(name)
+        if isinstance(old, Leaf) and value is not old and value is getattr(self, name):
+            return  # its stand-in in a call with other values
         _check_name(type(self).__name__, name, value)
         _check_kept(type(self).__name__, name, old, value)
         if not is_same(old, value):
@@ -278,8 +281,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         Assigning a Container or dict copies its values into the parameters: all of them or, when
         one does not fit, none.
         """
-        values = self.__dict__.get("_ek_values")
-        return self._ek_built().v if values is None else values
+        return self._ek_built().v
 
     @v.setter
     def v(self, values: Mapping[str, Any]) -> None:
@@ -294,19 +296,20 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
 
     def parameters(self) -> list[Leaf]:
         """The parameters, each once."""
-        return self._ek_built().v.to_flat_list()
+        return self.v.to_flat_list()
 
     def named_parameters(self) -> Iterator[tuple[str, Leaf]]:
         """The path of each parameter, such as "hidden/w", and the parameter."""
-        return self._ek_built().v.flat_items()
+        return self.v.flat_items()
 
     def get_parameters(self, trainable: bool | None = None) -> Container:
         """The parameters; only the trainable or only the frozen ones when asked for."""
-        own = self._ek_built().v
+        shown = self.v
         if trainable is None:
-            return own
-        chosen = own.filter(lambda leaf: leaf.trainable is trainable)
-        return frozen(chosen, "parameters")
+            return shown
+        own = self._ek_built().v.flat_items()
+        paths = [path for path, leaf in own if leaf.trainable is trainable]
+        return frozen(shown.at_key_chains(paths), "parameters")
 
     def set_parameters(self, values: Mapping[str, Any]) -> None:
         """Copy values into the parameters that `values` names; the others stay as they are."""
@@ -335,7 +338,8 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
     def _ek_set_trainable(self, pattern: str, on: bool) -> Module:
         if not isinstance(pattern, str):
             raise EinkornError(f'a pattern is text such as "encoder/*", got {pattern!r}')
-        chosen = [leaf for path, leaf in self.named_parameters() if fnmatchcase(path, pattern)]
+        own = self._ek_built().v.flat_items()
+        chosen = [leaf for path, leaf in own if fnmatchcase(path, pattern)]
         if not chosen and pattern != "*":
             raise EinkornError(
                 f"no parameter matches {pattern!r}; there are {', '.join(self.v.key_chains())}"

@@ -20,9 +20,7 @@ from einkorn.watched import BIRTH, OBSERVED, contents, unchanged
 
 # Entries of a module's `__dict__` that are its own bookkeeping.
 PARENT = "_ek_parent"  # a weak reference to the module in which it was found first
-INTERNAL = frozenset(
-    {OBSERVED, BIRTH, PENDING, MADE, PARENT, "_ek_structure", "_ek_name", "_ek_values"}
-)
+INTERNAL = frozenset({OBSERVED, BIRTH, PENDING, MADE, PARENT, "_ek_structure", "_ek_name"})
 
 MSG_KEY_TWICE = (
     "{owner}: {first!r} and {second!r} both become the key {key!r} (leading underscores and the "
