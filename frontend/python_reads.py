@@ -21,7 +21,15 @@ from collections import ChainMap, UserDict, UserList
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import is_dataclass, replace
-from types import CodeType, FrameType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import (
+    CodeType,
+    FrameType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
 import numpy as np
@@ -164,6 +172,9 @@ class PythonReads:
         if is_user_function(fn):
             return self._enter_function(fn, None, local)
         inside = [cell.cell_contents for cell in fn.__closure__ or () if _is_filled(cell)]
+        table = vars(fn).get("registry")  # of functools.singledispatch
+        if isinstance(table, MappingProxyType):
+            self.escape(table, f"the registered functions of {fn.__qualname__}")
         nested = [x for nest in inside if isinstance(nest, dict) for x in nest.values()]
         return [(x, {}) for x in (*inside, *nested) if isinstance(x, FunctionType)]
 

@@ -356,9 +356,10 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
 
     def update_parameter(self, name: str, value: Any) -> None:
         """Copy a value into the parameter or buffer at a path, such as "hidden/w"."""
-        found = self._ek_built()
+        found = self._ek_found()
         leaf = found.v.get(name, found.buffers.get(name))
         if not isinstance(leaf, Leaf):
+            found.check_built()  # in the first forward other parts may be unknown still
             known = ", ".join([*found.v.key_chains(), *found.buffers.key_chains()])
             raise EinkornError(
                 f"{type(self).__name__} has no parameter or buffer {name!r}; it has {known}"
