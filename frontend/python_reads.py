@@ -22,7 +22,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import is_dataclass, replace
-from types import CodeType, FrameType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import (
+    CodeType,
+    FrameType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
 import numpy as np
@@ -196,6 +204,9 @@ class PythonReads:
         if is_user_function(fn):
             return self._enter_function(fn, None, local)
         inside = [cell.cell_contents for cell in fn.__closure__ or () if is_filled(cell)]
+        table = vars(fn).get("registry")  # of functools.singledispatch
+        if isinstance(table, MappingProxyType):
+            self.escape(table, f"the registered functions of {fn.__qualname__}")
         nested = [x for nest in inside if isinstance(nest, dict) for x in nest.values()]
         return [(x, {}) for x in (*inside, *nested) if isinstance(x, FunctionType)]
 

@@ -161,6 +161,10 @@ class Scope:
         is_own = has_dict and name in inside
         is_slot = type(defined).__name__ == "member_descriptor"
         code = function_of(defined)
+        if isinstance(defined, functools.singledispatchmethod):
+            table = defined.dispatcher.registry
+            self._reads.escape(table, f"the registered functions of {read} in {self._label}")
+            self._functions += [(MethodType(x, owner), {}) for x in table.values() if callable(x)]
         if code is not None and not is_own:
             yield from self._of_class(kind, home, name, read, MethodType(code, owner))
             if has_dict and not isinstance(owner, Watched) and is_users(kind):

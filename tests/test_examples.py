@@ -1,0 +1,58 @@
+"""The examples do what they say, in their quick form: what they print, and the pictures they save.
+
+`digits.py` is tested with the README, whose example it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_readme import run
+
+pytest.importorskip("sklearn", reason="the examples need scikit-learn's data")
+image = pytest.importorskip("matplotlib.image", reason="the examples save pictures")
+
+FOLDER = Path(__file__).parent.parent / "examples"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def quick(name: str, folder: Path, *arguments: str) -> str:
+    """What the quick form of an example prints; its picture is one, and is all that it writes."""
+    command = (sys.executable, FOLDER / f"{name}.py", "--quick", "--out", folder / "new" / "folder")
+    printed = run(*command, *arguments, cwd=folder)
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    assert written == [folder / "new" / "folder" / f"{name}.png"]
+    pixels = image.imread(written[0])
+    assert min(pixels.shape[:2]) >= 300
+    assert np.ptp(pixels[..., :3]) > 0.9, "a picture of one colour"
+    assert all(len(line) <= 120 for line in printed.splitlines())
+    return printed
+
+
+def number(pattern: str, printed: str) -> float:
+    """The last number that the pattern finds."""
+    return float(re.findall(pattern, printed)[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examples_are_short_and_import_einkorn_as_ek(name: str) -> None:
+    text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < (260 if name == "digits" else 150)
+    assert "import einkorn as ek\n" in text
+    assert f"python examples/{name}.py" in (ast.get_docstring(ast.parse(text)) or "")
+
+
+def test_the_readme_lists_the_examples() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+)\.py` \|", text, re.MULTILINE)) == NAMES
+
+
+def test_lenet(tmp_path: Path) -> None:
+    printed = quick("lenet", tmp_path, "--summary")
+    assert "Conv2D" in printed
+    assert number(r"held-out accuracy ([\d.]+)%", printed) >= 95
