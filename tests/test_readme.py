@@ -49,6 +49,7 @@ TRACES = (ROOT / "docs" / "traces.md").read_text(encoding="utf-8")
 OPTIMIZERS = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 PYGRAD = (ROOT / "docs" / "dialect_pygrad.md").read_text(encoding="utf-8")
+ELEGY = (ROOT / "docs" / "dialect_elegy.md").read_text(encoding="utf-8")
 SHOWN = {
     "training": TRAINING,
     "README": README,
@@ -57,6 +58,7 @@ SHOWN = {
     "linalg": LINALG,
     "optimizers": OPTIMIZERS,
     "pygrad": PYGRAD,
+    "elegy": ELEGY,
 }
 
 

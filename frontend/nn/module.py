@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import weakref
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ from einkorn.nn.structure import (
     PARENT,
     Structure,
     attributes_changed,
+    every_path,
     set_trainable,
 )
 from einkorn.random.generator import apart
@@ -133,6 +135,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
             buffers: the same for the buffers; what `forward` assigns to them is forgotten.
             capture: True, or patterns of paths such as "encoder/*": the call returns a pair, its
                 result and a dict of what the modules inside returned, by path in order of calls.
+                A second call of the same module is "act#2".
             expected: what modules inside should return, by path; an error names the first, in
                 order of calls, that differs by more than `atol` + `rtol` * |expected|.
         """
@@ -177,6 +180,8 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         state = self.__dict__
         old = state.get(name)
+        if isinstance(old, Leaf) and value is not old and value is getattr(self, name):
+            return  # its stand-in in a call with other values
         _check_name(type(self).__name__, name, value)
         _check_kept(type(self).__name__, name, old, value)
         if not is_same(old, value):
@@ -278,8 +283,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         Assigning a Container or dict copies its values into the parameters: all of them or, when
         one does not fit, none.
         """
-        values = self.__dict__.get("_ek_values")
-        return self._ek_built().v if values is None else values
+        return self._ek_built().v
 
     @v.setter
     def v(self, values: Mapping[str, Any]) -> None:
@@ -294,19 +298,20 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
 
     def parameters(self) -> list[Leaf]:
         """The parameters, each once."""
-        return self._ek_built().v.to_flat_list()
+        return self.v.to_flat_list()
 
     def named_parameters(self) -> Iterator[tuple[str, Leaf]]:
         """The path of each parameter, such as "hidden/w", and the parameter."""
-        return self._ek_built().v.flat_items()
+        return self.v.flat_items()
 
     def get_parameters(self, trainable: bool | None = None) -> Container:
         """The parameters; only the trainable or only the frozen ones when asked for."""
-        own = self._ek_built().v
+        shown = self.v
         if trainable is None:
-            return own
-        chosen = own.filter(lambda leaf: leaf.trainable is trainable)
-        return frozen(chosen, "parameters")
+            return shown
+        own = self._ek_built().v.flat_items()
+        paths = [path for path, leaf in own if leaf.trainable is trainable]
+        return frozen(shown.at_key_chains(paths), "parameters")
 
     def set_parameters(self, values: Mapping[str, Any]) -> None:
         """Copy values into the parameters that `values` names; the others stay as they are."""
@@ -325,7 +330,11 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         return (self._ek_found() if growing else self._ek_built()).targets
 
     def freeze(self, pattern: str = "*") -> Module:
-        """Stop training the parameters whose path matches a pattern such as "encoder/*"."""
+        """Stop training the parameters whose path matches a pattern such as "encoder/*".
+
+        They stay parameters: in `v` and files, but without gradients, and optimizers leave them
+        and their state as they are, weight decay included. Compiled steps notice.
+        """
         return self._ek_set_trainable(pattern, False)
 
     def unfreeze(self, pattern: str = "*") -> Module:
@@ -335,20 +344,22 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
     def _ek_set_trainable(self, pattern: str, on: bool) -> Module:
         if not isinstance(pattern, str):
             raise EinkornError(f'a pattern is text such as "encoder/*", got {pattern!r}')
-        chosen = [leaf for path, leaf in self.named_parameters() if fnmatchcase(path, pattern)]
+        named = list(every_path(self._ek_built().v))
+        chosen = {leaf: None for path, leaf in named if fnmatchcase(path, pattern)}
         if not chosen and pattern != "*":
-            raise EinkornError(
-                f"no parameter matches {pattern!r}; there are {', '.join(self.v.key_chains())}"
-            )
-        for leaf in chosen:
+            known = _near(pattern, [path for path, _ in named])
+            raise EinkornError(f"{type(self).__name__}: no parameter matches {pattern!r}; {known}")
+        floats = [leaf for leaf in chosen if leaf.dtype.is_inexact]
+        for leaf in floats or chosen:  # integers are never trained
             set_trainable(leaf, on)
         return self
 
     def update_parameter(self, name: str, value: Any) -> None:
         """Copy a value into the parameter or buffer at a path, such as "hidden/w"."""
-        found = self._ek_built()
+        found = self._ek_found()
         leaf = found.v.get(name, found.buffers.get(name))
         if not isinstance(leaf, Leaf):
+            found.check_built()  # in the first forward other parts may be unknown still
             known = ", ".join([*found.v.key_chains(), *found.buffers.key_chains()])
             raise EinkornError(
                 f"{type(self).__name__} has no parameter or buffer {name!r}; it has {known}"
@@ -388,6 +399,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
 
 
 _STRUCTURAL = (Leaf, Module, list, tuple, dict)
+_SHOWN = 8  # names in an error
 _NUMBERS = (Value, np.ndarray, np.generic, bool, int, float)
 _RESERVED = {name for name in dir(Module) if not name.startswith("__")} - {
     "training", "v", "forward", "extra_repr", "parent", "path", "root", "tree", "graph"
@@ -407,6 +419,17 @@ def _check_kept(owner: str, name: str, old: Any, new: Any) -> None:
     if isinstance(old, Leaf) and isinstance(new, _NUMBERS) and not isinstance(new, Leaf):
         leaf = type(old).__name__
         raise StateError(MSG_KEPT.format(owner=owner, name=name, leaf=leaf, kind=_kind_of(new)))
+
+
+def _near(pattern: str, known: list[str]) -> str:
+    """What a pattern without a match may have meant: paths, or all below a module."""
+    keys = [path.split("/") for path in known]
+    below = {"/".join(path[:depth]) + "/*" for path in keys for depth in range(1, len(path))}
+    near = difflib.get_close_matches(pattern, [*sorted(below), *known], n=3)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return f"there are {', '.join(known[:_SHOWN])}{more}" if known else "it has none"
 
 
 def _kind_of(value: Any) -> str:

@@ -185,9 +185,8 @@ def _modules(
 
 
 def _is_call(key: str, path: str) -> bool:
-    """Whether a captured output, "hidden" or "hidden_1", is of the module at a path."""
-    rest = key[len(path) :]
-    return key == path or (key.startswith(path) and rest[:1] == "_" and rest[1:].isdigit())
+    """Whether a captured output, "hidden" or "hidden#2", is of the module at a path."""
+    return key == path or key.startswith(f"{path}#")
 
 
 def _is_below(key: str, path: str) -> bool:

@@ -1,0 +1,34 @@
+"""Elegy's module system: `from einkorn.dialects import elegy`.
+
+`from einkorn.dialects.elegy import jax` and `from einkorn.dialects.elegy.jax import numpy as jnp`
+stand for what programs for Elegy import beside it.
+"""
+
+from einkorn.dialects.elegy import initializers, jax, nn
+from einkorn.dialects.elegy.modules import Module, to_module
+from einkorn.dialects.elegy.transforms import jit, value_and_grad
+from einkorn.nn.hooks import add_loss, add_metric, add_summary, next_rng_key, training
+from einkorn.nn.making import ModuleOrderError
+from einkorn.tree import tree_map
+
+is_training = training
+tree_multimap = tree_map
+
+__all__ = [
+    "Module",
+    "ModuleOrderError",
+    "add_loss",
+    "add_metric",
+    "add_summary",
+    "initializers",
+    "is_training",
+    "jax",
+    "jit",
+    "next_rng_key",
+    "nn",
+    "to_module",
+    "training",
+    "tree_map",
+    "tree_multimap",
+    "value_and_grad",
+]
