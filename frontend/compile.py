@@ -232,12 +232,12 @@ class Compiled:
         return trace, Returned(outputs, plain, structure)
 
     def _reading(self, trace: Trace, arguments: Arguments) -> AbstractContextManager[None]:
-        """Note what the function reads by name; within the block calls it must not make raise."""
+        """Note what the function reads by name; within the block effects are refused."""
         if trace.outer is not None:  # which does so
             return nullcontext()
         trace.reads = PythonReads(sys._getframe(1), self._name)
         trace.reads.enter(self._fn, arguments.objects(self._parameters))
-        return trace.reads.effects.refused()
+        return trace.reads.followed(trace)
 
     def _inline(self, outer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call inside another trace: a `call` region there."""

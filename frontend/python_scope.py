@@ -15,7 +15,7 @@ import numpy as np
 from einkorn.code_names import ITEM, PUTS, CodeReads, Read
 from einkorn.container import Container
 from einkorn.ir.graph import Origin
-from einkorn.python_places import ABSENT, NESTS, PLAIN, Place, content, held
+from einkorn.python_places import ABSENT, MOST_ITEMS, NESTS, PLAIN, Place, content, held
 from einkorn.recording import Value
 from einkorn.user_code import is_user_module, is_users
 from einkorn.watched import Watched, contents
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from einkorn.python_reads import PythonReads
 
 OPAQUE = (*PLAIN, *NESTS, Value, np.ndarray, np.generic, np.dtype, Container)
-MOST_ITEMS = 4096  # items of a list or dict that are looked into
 ENVIRONMENT: type[Any] = vars(os)["_Environ"]  # the class, not the environment
 SMALL = 1 << 14  # bytes of an array whose numbers are compared
 
@@ -219,6 +218,7 @@ class Scope:
     def _reached(self, value: Any, read: Read) -> None:
         """Look into a value that was found: functions are entered, nests have to stay."""
         self._reads.saw(value)
+        self._reads.keep(value, f"{read} in {self._label}")
         if isinstance(value, str):
             self._reads.note_text(value)
         where = f"{read} in {self._label}, {self._place}"
@@ -291,7 +291,6 @@ def memory(value: Any) -> Any:
 
 __all__ = [
     "ABSENT",
-    "MOST_ITEMS",
     "OPAQUE",
     "SMALL",
     "Pending",
