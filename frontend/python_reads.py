@@ -38,16 +38,7 @@ import numpy as np
 from einkorn.code_names import CodeReads, Read, reads_of
 from einkorn.python_effects import Effects
 from einkorn.python_entries import is_filled
-from einkorn.python_places import (
-    MOST_ITEMS,
-    MOST_NESTED,
-    NESTS,
-    Place,
-    checker,
-    content,
-    held,
-    target,
-)
+from einkorn.python_places import Place, checker, content
 from einkorn.python_scope import (
     ENVIRONMENT,
     OPAQUE,
@@ -60,6 +51,7 @@ from einkorn.python_scope import (
     wrapped,
 )
 from einkorn.python_writes import Left, PythonWrites
+from einkorn.same import MOST_ITEMS, MOST_NESTED, NESTS, contents, held, target
 from einkorn.user_code import (
     is_user_file,
     is_user_function,
@@ -67,7 +59,7 @@ from einkorn.user_code import (
     is_user_space,
     is_users,
 )
-from einkorn.watched import Watched, contents
+from einkorn.watched import Watched
 
 _DEFAULTS = ("__code__", "__defaults__", "__kwdefaults__")
 _WHOLE = frozenset({"vars", "__dict__", "asdict", "astuple", "replace", "copy", "deepcopy", "dir"})
