@@ -12,9 +12,11 @@ from einkorn.data.sources import source_of, unpacked
 from einkorn.ir.errors import EinkornError, StateError
 from einkorn.model import checkpoint, fitting
 from einkorn.model.checkpoint import Progress
+from einkorn.model.injection import module_arguments
 from einkorn.model.parts import class_weights
 from einkorn.model.steps import Steps
 from einkorn.nn.building import PENDING
+from einkorn.nn.summary import Summary
 
 MSG_NOT_BUILT = (
     "Model.{what}: the sizes of some parameters are those of the first input, and there was none "
@@ -223,6 +225,11 @@ class Model(Steps):
         return self.module(*args, **kwargs)
 
     # -- text and files ------------------------------------------------------------------------
+
+    def summary(self, x: Any, *, depth: int | None = None, measure: bool = True) -> Summary:
+        """A table of the modules inside, for inputs as `fit` takes them; see `Module.summary`."""
+        args, kwargs = module_arguments(self.module, x, {"training": False})
+        return self.module.summary(*args, depth=depth, measure=measure, **kwargs)
 
     def explain(self) -> str:
         """What was compiled for each kind of step: traces, why there are several, their cost."""

@@ -275,10 +275,12 @@ def _milliseconds(part: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> f
 
 @contextmanager
 def _unchanged(module: Any) -> Generator[None]:
-    """Within the block buffers and the global generator may change; then they are as before."""
+    """Within the block state and the global generator may change; then they are as before."""
     generator = default_generator()
     leaves = [generator.key, generator.draw, generator.draw_apart]
-    leaves += module._ek_found().buffers.to_flat_list()
+    found = module._ek_found()
+    leaves += found.buffers.to_flat_list()
+    leaves += [leaf for leaf in found.v.to_flat_list() if not leaf.trainable]
     old = [(leaf, leaf.numpy().copy()) for leaf in leaves]
     try:
         yield
