@@ -107,7 +107,7 @@ def arguments() -> argparse.Namespace:
     add("--width", type=int, default=128, help="32 for each head of the attention")
     add("--layers", type=int, default=4)
     add("--lr", type=float, default=3e-3, help="learning rate after the warm-up")
-    add("--temperature", type=float, default=0.7, help="of what is written; less is safer")
+    add("--temperature", type=float, default=0.8, help="of what is written; less is safer")
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=2, help="for one step")
     add("--out", metavar="DIR", type=Path, default=Path(), help="save the picture there")

@@ -70,3 +70,13 @@ def test_characters(tmp_path: Path) -> None:
     assert losses[-1] < losses[0] - 0.3
     assert losses[-1] < 2.9  # letters by their frequency alone: 3.1
     assert len(printed.split("Written:\n")[1].split("\nsaved")[0]) == 500
+
+
+def test_lstm(tmp_path: Path) -> None:
+    printed = quick("lstm", tmp_path)
+    rows = re.findall(r"^(\w+) +([\d.]+)% +([\d.]+)% +([\d.]+)%$", printed, re.MULTILINE)
+    assert len(rows) == 8
+    assert rows[-1][:2] == ("all", "100.0")
+    assert sum(float(share) for _, share, _, _ in rows[:-1]) == pytest.approx(100, abs=0.5)
+    _, _, by_character, lstm = rows[-1]
+    assert float(lstm) > float(by_character) + 10
