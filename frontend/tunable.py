@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.announcing import put
 from einkorn.epochs import settings_changed
 from einkorn.ir.errors import EinkornError
 from einkorn.ir.errors import module_path as module_path
@@ -52,7 +53,7 @@ class Tunable:
         if trace is not None and not made_in(state, trace):
             trace.refuse_write(instance, self.name)
         is_new, old = self.name not in state, state.get(self.name)
-        state[self.name] = value
+        put(state, self.name, value)
         if not is_new and not type(old) is type(value) is float:
             settings_changed()
 

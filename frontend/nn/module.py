@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from einkorn.announcing import put
 from einkorn.collector import open_collector
 from einkorn.container import Container, as_mapping, check_structure, frozen
 from einkorn.convert import as_shape, check_dtype
@@ -79,7 +80,7 @@ class _ModuleType(type):
 
         def _ek_create(cls, *args: Any, **kwargs: Any) -> Any:
             module = cls.__new__(cls, *args, **kwargs)
-            module.__dict__["training"] = True
+            put(module.__dict__, "training", True)
             if cls.build is not Module.build:
                 module.__dict__[PENDING] = True
             note_birth(module)
@@ -178,6 +179,9 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
     # -- attributes ----------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "__dict__":
+            super().__setattr__(name, value)
+            return
         state = self.__dict__
         old = state.get(name)
         if isinstance(old, Leaf) and value is not old and value is getattr(self, name):
