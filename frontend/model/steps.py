@@ -20,6 +20,7 @@ from einkorn.model.injection import call_module
 from einkorn.model.logs import Logs, Packing
 from einkorn.model.parts import MetricSet, terms_of, unique
 from einkorn.nn.building import outside
+from einkorn.nn.hooks import training_context
 from einkorn.nn.module import Module
 from einkorn.optim.adam import Adam
 from einkorn.optim.base import Optimizer
@@ -204,17 +205,13 @@ class Steps:
 
     @contextmanager
     def _in_mode(self, training: bool) -> Generator[None]:
-        """Within the block all modules train, or none; then those do that did before."""
-        before = [(module, module.training) for module in self.module.modules()]
-        self.module.train(training)
+        """Within the block all modules train, or none."""
         outer, self._in_epoch = self._in_epoch, training or self._in_epoch
         try:
-            yield
+            with training_context(training):
+                yield
         finally:
             self._in_epoch = outer
-            for module, mode in before:
-                if module.training is not mode:
-                    module.training = mode
 
     @contextmanager
     def _own_metrics(self) -> Generator[None]:

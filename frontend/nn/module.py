@@ -38,7 +38,7 @@ from einkorn.nn.structure import (
 from einkorn.random.generator import apart
 from einkorn.recording import Value, current_trace, no_grad
 from einkorn.running import Call, current_call
-from einkorn.tunable import Mode, Tunable, module_path
+from einkorn.tunable import Training, Tunable, module_path
 from einkorn.watched import (
     OBSERVED,
     Watched,
@@ -111,7 +111,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         training: True until `eval()`; layers such as Dropout read it.
     """
 
-    training = Mode()
+    training = Training()
 
     def __init__(self) -> None:
         """Nothing: there is no need to call it."""
