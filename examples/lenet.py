@@ -90,7 +90,9 @@ def plot(net: Any, history: dict[str, list[float]], x: Array, y: Array, path: Pa
         place.imshow(x[k, ..., 0], cmap="gray_r")
         place.set_title(f"{y[k]} as {guesses[k]}", fontsize=9)
         place.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+    print(f"saved {path}")
 
 
 def arguments() -> argparse.Namespace:
@@ -136,9 +138,7 @@ def main() -> None:
         ).history
     seconds = time.perf_counter() - start
     print(f"held-out accuracy {history['val_accuracy'][-1]:.2%} after {seconds:.1f} s")
-    args.out.mkdir(parents=True, exist_ok=True)
     plot(net, history, held_out_x, held_out_y, args.out / "lenet.png")
-    print(f"saved {args.out / 'lenet.png'}")
 
 
 if __name__ == "__main__":

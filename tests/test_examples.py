@@ -56,3 +56,27 @@ def test_lenet(tmp_path: Path) -> None:
     printed = quick("lenet", tmp_path, "--summary")
     assert "Conv2D" in printed
     assert number(r"held-out accuracy ([\d.]+)%", printed) >= 95
+
+
+def test_characters(tmp_path: Path) -> None:
+    printed = quick("characters", tmp_path)
+    learned, held_out = map(
+        int, (x.replace(",", "") for x in re.findall(r"[\d,]{7,}", printed)[:2])
+    )
+    assert learned > 3_000_000
+    assert 0.05 < held_out / learned < 0.2
+    losses = [float(x) for x in re.findall(r"held-out ([\d.]+)  ", printed)]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0] - 0.3
+    assert losses[-1] < 2.9  # letters by their frequency alone: 3.1
+    assert len(printed.split("Written:\n")[1].split("\nsaved")[0]) == 500
+
+
+def test_lstm(tmp_path: Path) -> None:
+    printed = quick("lstm", tmp_path)
+    rows = re.findall(r"^(\w+) +([\d.]+)% +([\d.]+)% +([\d.]+)%$", printed, re.MULTILINE)
+    assert len(rows) == 8
+    assert rows[-1][:2] == ("all", "100.0")
+    assert sum(float(share) for _, share, _, _ in rows[:-1]) == pytest.approx(100, abs=0.5)
+    _, _, by_character, lstm = rows[-1]
+    assert float(lstm) > float(by_character) + 10
