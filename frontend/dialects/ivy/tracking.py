@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from itertools import pairwise
 from types import MappingProxyType
@@ -96,7 +97,7 @@ class Tracking(Base):
 
     def show_structure(self) -> None:
         """Print the modules inside."""
-        print(self.tree())  # noqa: T201 # what it is for
+        sys.stdout.write(f"{self.tree()}\n")
 
     def show_mod_in_top_mod(
         self, upper_depth: int | None = None, lower_depth: int | None = None
@@ -109,7 +110,8 @@ class Tracking(Base):
         """
         top = self.top_mod(upper_depth)
         rows = len(self._above(upper_depth)) - 1
-        print(top.tree(None if lower_depth is None else rows + lower_depth, mark=self))  # noqa: T201
+        below = None if lower_depth is None else rows + lower_depth
+        sys.stdout.write(f"{top.tree(below, mark=self)}\n")
 
     def show_v_in_top_v(self, depth: int | None = None) -> None:
         """Print `top_v(depth)` with these variables marked."""
