@@ -74,7 +74,7 @@ def build(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             for name in set(state) - before:
                 delattr(module, name)
             raise
-        if not module.training and state.keys() - before:
+        if not state["training"] and state.keys() - before:
             module.eval()  # the modules that were made, too
         del state[PENDING]
         _, _, inner = module_path.get().partition("/")

@@ -24,7 +24,7 @@ from einkorn.loading import write_all
 from einkorn.nn.building import PENDING, build, build_parts, once
 from einkorn.nn.calling import OPTIONS, call_with, own_options
 from einkorn.nn.casting import cast
-from einkorn.nn.describing import Described
+from einkorn.nn.describing import Described, children
 from einkorn.nn.making import MADE, finish, give_up, leaf_in_forward, made_in_forward
 from einkorn.nn.saving import Saved
 from einkorn.nn.structure import (
@@ -38,7 +38,7 @@ from einkorn.nn.structure import (
 from einkorn.random.generator import apart
 from einkorn.recording import Value, current_trace, no_grad
 from einkorn.running import Call, current_call
-from einkorn.tunable import Mode, Tunable, module_path
+from einkorn.tunable import Training, Tunable, module_path
 from einkorn.watched import (
     OBSERVED,
     Watched,
@@ -111,7 +111,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         training: True until `eval()`; layers such as Dropout read it.
     """
 
-    training = Mode()
+    training = Training()
 
     def __init__(self) -> None:
         """Nothing: there is no need to call it."""
@@ -193,9 +193,10 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         object.__setattr__(self, name, value)
         if isinstance(value, _STRUCTURAL) or isinstance(old, _STRUCTURAL):
             attributes_changed()
-            if isinstance(value, Module):
-                vars(value).setdefault("_ek_name", name.lstrip("_") or name)
-                vars(value).setdefault(PARENT, weakref.ref(self))
+            if isinstance(value, Module) or isinstance(value, (list, tuple, dict)):
+                for key, module in children({name: value}):
+                    vars(module).setdefault("_ek_name", key or name)
+                    vars(module).setdefault(PARENT, weakref.ref(self))
         if OBSERVED in state and not _read_at_each_call(type(self), name, old, value):
             structure_changed()
 
