@@ -52,6 +52,7 @@ from einkorn.runtime.eager import clear_caches as clear_ops
 from einkorn.runtime.evaluate import evaluate
 from einkorn.runtime.locks import LOCKS
 from einkorn.step import captured_value, input_values
+from einkorn.surroundings import surroundings
 from einkorn.traces import MAX_TRACES, Policy, Traces
 from einkorn.tracing import Trace, tracing
 from einkorn.transforms.targets import depth
@@ -138,7 +139,7 @@ class Compiled:
         if not chosen.compile:
             return run_region(self._name, self._alone, self._read(args, kwargs))
         threads = self._threads or chosen.threads
-        mode = (depth() > 0, is_recording(), collects)
+        mode = (depth() > 0, is_recording(), collects, surroundings.get())
         for entry in self._traces.quick:
             words = entry.words(args, kwargs, mode)
             if words is not None:
@@ -282,6 +283,11 @@ class Compiled:
             branches: how `if t:` on tensors goes, in order.
         """
         trace, returned = self._run_traced(self._read(args, kwargs), branches=branches)
+        return trace.finish(returned.tensors)[0]
+
+    def graph_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+        """The graph of a call whose branches go as the values of the arguments say."""
+        trace, returned = self._run_traced(self._read(args, kwargs), computes=True)
         return trace.finish(returned.tensors)[0]
 
     def lower(self, *args: Any, branches: Sequence[bool] = (), **kwargs: Any) -> Lowered:

@@ -141,6 +141,8 @@ class Scope:
 
     def _of_module(self, owner: ModuleType, name: str, read: Read) -> Iterator[Any]:
         found = vars(owner).get(name)
+        if owner is np and name == "random":
+            found = np.random  # NumPy loads it when it is first asked for, as the code will
         if is_user_module(owner):
             yield from self._note("attribute", owner, name, read)
         elif callable(found) or isinstance(found, (ModuleType, np.random.Generator, ENVIRONMENT)):

@@ -7,7 +7,7 @@ saw was changed, and each trace looks whether it is among what it saw itself.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from einkorn.same import ABSENT, PLAIN, held, same, shown, target
@@ -17,7 +17,7 @@ OBSERVED = "_ek_observed"
 STRUCTURE = ""  # stands among these names for the leaves and modules inside
 WHOLE = "*"  # and this for every attribute
 
-Objects = dict[str, Any]
+Objects = Mapping[str, Any]
 
 
 class Condition(Protocol):

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.announcing import put
 from einkorn.epochs import settings_changed
 from einkorn.ir.errors import EinkornError
 from einkorn.ir.errors import module_path as module_path
 from einkorn.recording import current_trace
+from einkorn.surroundings import surroundings
 from einkorn.watched import made_in
 
 
@@ -53,7 +55,7 @@ class Tunable:
         if trace is not None and not made_in(state, trace):
             trace.refuse_write(instance, self.name)
         is_new, old = self.name not in state, state.get(self.name)
-        state[self.name] = value
+        put(state, self.name, value)
         if not is_new and not type(old) is type(value) is float:
             settings_changed()
 
@@ -77,3 +79,11 @@ class Mode(Tunable):
             owner = type(instance).__name__
             raise EinkornError(f"{owner}: {self.name} is True or False, got {value!r}")
         super().__set__(instance, value)
+
+
+class Training(Mode):
+    """The mode of a module, which a block around may decide; see `training_context`."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        decided = surroundings.get().training
+        return super().__get__(instance, owner) if instance is None or decided is None else decided

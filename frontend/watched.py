@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from einkorn.announcing import Announcing
 from einkorn.container import Container
-from einkorn.epochs import structure_changed
+from einkorn.epochs import modules_changed, structure_changed
 from einkorn.ir.errors import TraceError
 from einkorn.recording import current_trace
 from einkorn.runtime.locks import LOCKS
@@ -46,9 +47,21 @@ class Watched:
     if TYPE_CHECKING:
         __dict__: dict[str, Any]
 
+    else:
+
+        def __new__(cls, *args: Any, **named: Any) -> Any:
+            new = object.__new__(cls)
+            object.__setattr__(new, "__dict__", Announcing())
+            return new
+
     def __setattr__(self, name: str, value: Any) -> None:
         state = self.__dict__
-        if _decides_itself(type(self), name):
+        if name == "__dict__":
+            check_write(self, name)
+            object.__setattr__(self, name, Announcing(value))
+            modules_changed()
+            structure_changed()
+        elif _decides_itself(type(self), name):
             object.__setattr__(self, name, value)
         elif name not in state or not is_same(state[name], value):
             check_write(self, name)

@@ -379,3 +379,19 @@ def test_a_metric_that_is_a_table() -> None:
 def test_bad_input(call: Any, message: str) -> None:
     with pytest.raises(ek.EinkornError, match=message):
         call()
+
+
+def test_a_summary_takes_inputs_as_fit_does() -> None:
+    class Two(ek.nn.Module):
+        def forward(self, left: Any, right: Any, training: bool) -> Any:
+            self.add_parameter("seen", trainable=False).value = 1.0
+            return ek.nn.Linear(2)(left + right)
+
+    for inputs in ((X, X), {"right": X, "left": X}):
+        model = ek.Model(Two())
+        table = model.summary(inputs)
+        assert (table.parameters, table["linear"].output) == (15, ("f32[52,2]",))
+        assert "linear: Linear" in str(table)
+        assert model.module.seen.item() == 0.0  # state is as before
+        assert model.optimizer is None
+    assert [row.path for row in make().summary(X, depth=0, measure=False).rows] == [""]

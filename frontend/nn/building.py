@@ -24,7 +24,7 @@ from einkorn.tunable import module_path
 
 # The entry of a module's `__dict__` that says that `build` is still to be called.
 PENDING = "_ek_pending"
-_RUNNING = "running"  # its value while it is
+RUNNING = "running"  # its value while it runs
 
 MSG_NOT_BUILT = (
     "the parameters of {owner} are asked for, but {path} has none yet: its sizes are those of the "
@@ -66,7 +66,7 @@ def build(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if PENDING not in state:
             return
         before = set(state)
-        state[PENDING] = _RUNNING
+        state[PENDING] = RUNNING
         try:
             module.build(*args, **kwargs)
         except BaseException:
@@ -74,7 +74,7 @@ def build(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             for name in set(state) - before:
                 delattr(module, name)
             raise
-        if not module.training and state.keys() - before:
+        if not state["training"] and state.keys() - before:
             module.eval()  # the modules that were made, too
         del state[PENDING]
         _, _, inner = module_path.get().partition("/")
@@ -88,7 +88,7 @@ def once(own: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(own)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.__dict__.get(PENDING) is _RUNNING:
+        if self.__dict__.get(PENDING) is RUNNING:
             own(self, *args, **kwargs)
             return
         build(self, args, kwargs)

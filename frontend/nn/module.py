@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from einkorn.announcing import put
 from einkorn.collector import open_collector
 from einkorn.container import Container, as_mapping, check_structure, frozen
 from einkorn.convert import as_shape, check_dtype
@@ -23,7 +24,7 @@ from einkorn.loading import write_all
 from einkorn.nn.building import PENDING, build, build_parts, once
 from einkorn.nn.calling import OPTIONS, call_with, own_options
 from einkorn.nn.casting import cast
-from einkorn.nn.describing import Described
+from einkorn.nn.describing import Described, children
 from einkorn.nn.making import MADE, finish, give_up, leaf_in_forward, made_in_forward
 from einkorn.nn.saving import Saved
 from einkorn.nn.structure import (
@@ -39,7 +40,7 @@ from einkorn.recording import Value, current_trace, no_grad
 from einkorn.running import Call, current_call
 from einkorn.same import is_same
 from einkorn.seen import STRUCTURE, is_observed, observe
-from einkorn.tunable import Mode, module_path
+from einkorn.tunable import Training, module_path
 from einkorn.watched import (
     Watched,
     check_write,
@@ -78,7 +79,7 @@ class _ModuleType(type):
 
         def _ek_create(cls, *args: Any, **kwargs: Any) -> Any:
             module = cls.__new__(cls, *args, **kwargs)
-            module.__dict__["training"] = True
+            put(module.__dict__, "training", True)
             if cls.build is not Module.build:
                 module.__dict__[PENDING] = True
             note_birth(module)
@@ -109,7 +110,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         training: True until `eval()`; layers such as Dropout read it.
     """
 
-    training = Mode()
+    training = Training()
 
     def __init__(self) -> None:
         """Nothing: there is no need to call it."""
@@ -177,6 +178,9 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
     # -- attributes ----------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "__dict__":
+            super().__setattr__(name, value)
+            return
         state = self.__dict__
         is_known, old = name in state, state.get(name)
         if isinstance(old, Leaf) and value is not old and value is getattr(self, name):
@@ -186,14 +190,15 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         if not is_same(old, value):
             check_write(self, name)
         object.__setattr__(self, name, value)
-        if is_known and is_same(old, value):
-            return
         is_structural = isinstance(value, _STRUCTURAL) or isinstance(old, _STRUCTURAL)
         if is_structural:
             modules_changed()
-            if isinstance(value, Module):
-                vars(value).setdefault("_ek_name", name.lstrip("_") or name)
-                vars(value).setdefault(PARENT, weakref.ref(self))
+            if isinstance(value, Module) or isinstance(value, (list, tuple, dict)):
+                for key, module in children({name: value}):
+                    vars(module).setdefault("_ek_name", key or name)
+                    vars(module).setdefault(PARENT, weakref.ref(self))
+        if is_known and is_same(old, value):
+            return
         if is_observed(state, name) or (is_structural and is_observed(state, STRUCTURE)):
             structure_changed()
 

@@ -22,6 +22,7 @@ from einkorn.ir.types import TensorType
 from einkorn.leaf import Counter, Leaf
 from einkorn.recording import Value, apply, current_trace, scalar
 from einkorn.runtime.locks import LOCKS
+from einkorn.surroundings import surrounded, surroundings
 from einkorn.tensor import Tensor
 
 Key = tuple[Any, Any]
@@ -89,15 +90,34 @@ def _word(what: str, number: Any) -> int:
 
 
 _global = Generator()
+_used: ContextVar[Generator] = ContextVar("einkorn_generator", default=_global)
+
+
+@contextmanager
+def use(generator: Generator) -> Yields[None]:
+    """Within the block draws without a key come from this generator, those of layers, too.
+
+    It belongs to the thread or the asyncio task; a compiled function has a trace for each
+    generator.
+    """
+    if not isinstance(generator, Generator):
+        raise DTypeError(f"use takes an ek.random.Generator, got {generator!r}")
+    token = _used.set(generator)
+    try:
+        number = 0 if generator is _global else generator.key.id
+        with surrounded(surroundings.get()._replace(generator=number)):
+            yield
+    finally:
+        _used.reset(token)
 
 
 @contextmanager
 def drawing(what: str, key: Key | None) -> Yields[Key]:
-    """The key and counter of one draw, from the global generator without a key."""
+    """The key and counter of one draw, from the generator in use without a key."""
     if key is not None:
         yield checked(what, key)
         return
-    with _global.drawing() as pair:
+    with _used.get().drawing() as pair:
         yield pair
 
 
@@ -112,13 +132,13 @@ def checked(what: str, key: Any) -> Key:
 
 
 def seed(n: int) -> None:
-    """Start the global generator's stream that belongs to `n`."""
-    _global.seed(n)
+    """Start the stream that belongs to `n`, of the generator in use."""
+    _used.get().seed(n)
 
 
 def default_generator() -> Generator:
-    """The global generator."""
-    return _global
+    """The generator in use: the global one, unless a block of `use` is around."""
+    return _used.get()
 
 
 def key(n: int) -> Key:
@@ -151,8 +171,8 @@ def fold_in(key: Key, number: int) -> Key:
 
 
 def next_key() -> Key:
-    """A key of its own from the global generator, whose counter moves on by one."""
-    with _global.drawing() as pair:
+    """A key of its own from the generator in use, whose counter moves on by one."""
+    with _used.get().drawing() as pair:
         return _new_words(pair, SPLIT, 1)[0], _u64(0)
 
 

@@ -54,7 +54,7 @@ class Module(nn.Module):
         super().__init_subclass__(**kwargs)
         if "call" in vars(cls):
             cls.forward = vars(cls)["call"]
-        else:
+        elif cls.call is Module.call:  # a layer of `ek.nn`
             cls.call = cls.forward
 
     def call(self, *args: Any, **kwargs: Any) -> Any:

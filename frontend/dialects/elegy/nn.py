@@ -48,6 +48,7 @@ class Linear(nn.Linear, Module):
 
 def _convolution(layer: type[Any]) -> Callable[..., None]:
     """The constructor of a convolution with Elegy's arguments."""
+    create: Any = layer.__init__
 
     def __init__(
         self: Any,
@@ -67,7 +68,7 @@ def _convolution(layer: type[Any]) -> Callable[..., None]:
         **options: Any,
     ) -> None:
         Module.__init__(self, name, dtype)
-        layer.__init__(
+        create(
             self,
             None,
             output_channels,

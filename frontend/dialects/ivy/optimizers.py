@@ -46,7 +46,7 @@ class Optimizer(Watched):
     lr = Hyper(schedule=True)
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
-        optimizer = object.__new__(cls)
+        optimizer = super().__new__(cls)
         note_birth(optimizer)
         return optimizer
 
