@@ -285,6 +285,11 @@ class Compiled:
         trace, returned = self._run_traced(self._read(args, kwargs), branches=branches)
         return trace.finish(returned.tensors)[0]
 
+    def graph_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+        """The graph of a call whose branches go as the values of the arguments say."""
+        trace, returned = self._run_traced(self._read(args, kwargs), computes=True)
+        return trace.finish(returned.tensors)[0]
+
     def lower(self, *args: Any, branches: Sequence[bool] = (), **kwargs: Any) -> Lowered:
         """Every stage of the compilation for these arguments; nothing is run.
 

@@ -80,3 +80,15 @@ def test_lstm(tmp_path: Path) -> None:
     assert sum(float(share) for _, share, _, _ in rows[:-1]) == pytest.approx(100, abs=0.5)
     _, _, by_character, lstm = rows[-1]
     assert float(lstm) > float(by_character) + 10
+
+
+def test_vae(tmp_path: Path) -> None:
+    printed = quick("vae", tmp_path)
+    losses = re.findall(
+        r"val_loss ([\d.]+)  val_loss_pixels ([\d.]+)  val_loss_divergence ([\d.]+)", printed
+    )
+    for total, pixels, divergence in losses:
+        assert float(total) == pytest.approx(float(pixels) + float(divergence), abs=0.02)
+    assert len(losses) == 10
+    assert float(losses[-1][0]) < float(losses[0][0]) - 2
+    assert number(r"this autoencoder +([\d.]+)%", printed) >= 50

@@ -91,7 +91,7 @@ def call_module(module: Any, x: Any, values: Mapping[str, Any]) -> Any:
 def module_arguments(
     module: Any, x: Any, values: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What `call_module` passes, by position and by name.
+    """What a module is called with for inputs.
 
     A dict whose keys are all parameters is passed by keywords, a tuple one by one where `forward`
     has more than one parameter without a default; anything else is the first argument.

@@ -14,9 +14,10 @@ from einkorn.model import checkpoint, fitting
 from einkorn.model.checkpoint import Progress
 from einkorn.model.injection import module_arguments
 from einkorn.model.parts import class_weights
-from einkorn.model.steps import Steps
+from einkorn.model.steps import Steps, tensors
 from einkorn.nn.building import PENDING
-from einkorn.nn.summary import Summary
+from einkorn.nn.summary_table import Summary
+from einkorn.recording import no_grad
 
 MSG_NOT_BUILT = (
     "Model.{what}: the sizes of some parameters are those of the first input, and there was none "
@@ -227,9 +228,13 @@ class Model(Steps):
     # -- text and files ------------------------------------------------------------------------
 
     def summary(self, x: Any, *, depth: int | None = None, measure: bool = True) -> Summary:
-        """A table of the modules inside, for inputs as `fit` takes them; see `Module.summary`."""
-        args, kwargs = module_arguments(self.module, x, {"training": False})
-        return self.module.summary(*args, depth=depth, measure=measure, **kwargs)
+        """A table of the modules inside, for a prediction with a batch of inputs.
+
+        See `Module.summary`; no state changes, but parameters whose sizes `x` decides are made.
+        """
+        with no_grad(), self._in_mode(False):
+            inputs, named = module_arguments(self.module, tensors(x), self._injected(False))
+            return self.module.summary(*inputs, depth=depth, measure=measure, **named)
 
     def explain(self) -> str:
         """What was compiled for each kind of step: traces, why there are several, their cost."""

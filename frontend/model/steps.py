@@ -95,9 +95,12 @@ class Steps:
 
     def call(self, x: Any, training: bool) -> Any:
         """The predictions for inputs."""
+        return call_module(self.module, x, self._injected(training))
+
+    def _injected(self, training: bool) -> dict[str, Any]:
+        """What a module may ask for besides inputs."""
         known = self.module._ek_found()  # in the first call some sizes are still unknown
-        more = {"training": training, "parameters": known.v, "states": known.buffers}
-        return call_module(self.module, x, more)
+        return {"training": training, "parameters": known.v, "states": known.buffers}
 
     def loss_fn(
         self, x: Any, y_true: Any, sample_weight: Any, class_weight: Any, training: bool
@@ -245,7 +248,7 @@ class Steps:
         """Make what the first input decides: sizes of parameters, and with them the optimizer."""
         if not self._is_built:
             with no_grad(), self._in_mode(False), collect():
-                self.call(_tensors(x), training=False)
+                self.call(tensors(x), training=False)
             self.__dict__["_is_built"] = True
         if self.optimizer is None:
             make = self._make_optimizer
@@ -268,6 +271,6 @@ def _samples(x: Any) -> int:
     return ends[0].shape[0] if ends and ends[0].shape else 1
 
 
-def _tensors(x: Any) -> Any:
+def tensors(x: Any) -> Any:
     """Inputs as a step sees them."""
     return tree_map(lambda end: end if end is None else as_tensor(end, "a batch"), x)

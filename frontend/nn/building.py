@@ -24,7 +24,7 @@ from einkorn.tunable import module_path
 
 # The entry of a module's `__dict__` that says that `build` is still to be called.
 PENDING = "_ek_pending"
-_RUNNING = "running"  # its value while it is
+RUNNING = "running"  # its value while it runs
 # The entry that says what `build` has set: each name, whether there was a value, and which.
 BUILT = "_ek_built_names"
 
@@ -68,7 +68,7 @@ def build(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if PENDING not in state:
             return
         before = dict(state)
-        state[PENDING] = _RUNNING
+        state[PENDING] = RUNNING
         try:
             module.build(*args, **kwargs)
         except BaseException:
@@ -108,7 +108,7 @@ def once(own: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(own)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.__dict__.get(PENDING) is _RUNNING:
+        if self.__dict__.get(PENDING) is RUNNING:
             own(self, *args, **kwargs)
             return
         build(self, args, kwargs)

@@ -24,7 +24,7 @@ from einkorn.loading import write_all
 from einkorn.nn.building import BUILT, PENDING, build, build_parts, once
 from einkorn.nn.calling import OPTIONS, call_with, own_options
 from einkorn.nn.casting import cast
-from einkorn.nn.describing import Described
+from einkorn.nn.describing import Described, children
 from einkorn.nn.making import MADE, finish, forget, give_up, leaf_in_forward, made_in_forward
 from einkorn.nn.saving import Saved
 from einkorn.nn.structure import (
@@ -202,9 +202,10 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         object.__setattr__(self, name, value)
         if isinstance(value, _STRUCTURAL) or isinstance(old, _STRUCTURAL):
             attributes_changed()
-            if isinstance(value, Module):
-                vars(value).setdefault("_ek_name", name.lstrip("_") or name)
-                vars(value).setdefault(PARENT, weakref.ref(self))
+            if isinstance(value, Module) or isinstance(value, (list, tuple, dict)):
+                for key, module in children({name: value}):
+                    vars(module).setdefault("_ek_name", key or name)
+                    vars(module).setdefault(PARENT, weakref.ref(self))
         if OBSERVED in state and not _read_at_each_call(type(self), name, old, value):
             structure_changed()
 
