@@ -50,7 +50,9 @@ OPTIMIZERS = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 PYGRAD = (ROOT / "docs" / "dialect_pygrad.md").read_text(encoding="utf-8")
 ELEGY = (ROOT / "docs" / "dialect_elegy.md").read_text(encoding="utf-8")
+MODULES = (ROOT / "docs" / "modules.md").read_text(encoding="utf-8")
 SHOWN = {
+    "modules": MODULES,
     "training": TRAINING,
     "README": README,
     "architecture": ARCHITECTURE,

@@ -30,7 +30,8 @@ from einkorn.dialects.ivy.initializers import (
     Uniform,
     Zeros,
 )
-from einkorn.dialects.ivy.modules import Linear, Module, Sequential
+from einkorn.dialects.ivy.layers import Linear
+from einkorn.dialects.ivy.modules import Module, Sequential
 from einkorn.dialects.ivy.optimizers import LAMB, LARS, SGD, Adam, AdamW, Optimizer
 from einkorn.dialects.ivy.updates import (
     adam_step,
