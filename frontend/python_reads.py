@@ -51,6 +51,7 @@ from einkorn.python_scope import (
     wrapped,
 )
 from einkorn.python_writes import Left, PythonWrites
+from einkorn.recording import current_trace
 from einkorn.same import MOST_ITEMS, MOST_NESTED, NESTS, contents, held, target
 from einkorn.user_code import (
     is_user_file,
@@ -59,7 +60,7 @@ from einkorn.user_code import (
     is_user_space,
     is_users,
 )
-from einkorn.watched import Watched
+from einkorn.watched import Watched, made_in
 
 _DEFAULTS = ("__code__", "__defaults__", "__kwdefaults__")
 _WHOLE = frozenset({"vars", "__dict__", "asdict", "astuple", "replace", "copy", "deepcopy", "dir"})
@@ -369,7 +370,9 @@ class PythonReads:
     # -- places --------------------------------------------------------------------------------
 
     def note(self, place: Place) -> None:
-        """Make a place a condition, once."""
+        """Make a place a condition, once; not one of a module that the trace makes itself."""
+        if any(_is_made_here(target(x)) for x in (place.owner, self._through)):
+            return
         key = (place.kind, id(target(place.owner)), place.name)
         known = self._known.get(key)
         if known is None or (known.through is not None and self._through is None):
@@ -398,6 +401,11 @@ class PythonReads:
     def check(self) -> Callable[[], bool]:
         """One function that says whether every place is as it was."""
         return checker(self.places)
+
+
+def _is_made_here(value: Any) -> bool:
+    """Whether a module was made in the trace: it is gone when only the collector has seen to it."""
+    return isinstance(value, Watched) and made_in(vars(value), current_trace.get())
 
 
 def _look_label() -> None:
