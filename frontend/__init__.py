@@ -204,7 +204,14 @@ from einkorn.ir.errors import (
 from einkorn.ir.parse import parse
 from einkorn.leaf import Leaf, Parameter, tensor
 from einkorn.model.model import Model
-from einkorn.nn.hooks import add_loss, add_metric, add_summary, next_rng_key, training
+from einkorn.nn.hooks import (
+    add_loss,
+    add_metric,
+    add_summary,
+    next_rng_key,
+    training,
+    training_context,
+)
 from einkorn.nn.module import Module
 from einkorn.printing import print
 from einkorn.recording import no_grad
@@ -450,6 +457,7 @@ __all__ = [
     "topk",
     "trace",
     "training",
+    "training_context",
     "tree_leaves",
     "tree_map",
     "tree_map_with_path",

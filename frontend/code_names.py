@@ -13,6 +13,8 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any, NamedTuple
 
+from einkorn.ir.graph import Origin
+
 ITEM = "[]"  # the step from a list, tuple, set or dict to any of its items
 DEEPEST = 32  # steps of a path
 ALIASES = 64  # values that one local variable may have
@@ -47,7 +49,25 @@ _ITEMS |= {"BINARY_SUBSCR", "STORE_SUBSCR", "DELETE_SUBSCR"}
 PUTS = frozenset({"append", "extend", "insert", "add", "update", "clear", "discard", "setdefault"})
 _LOOKS = frozenset({"id", "isinstance", "issubclass", "callable"})
 _CALL = "PRECALL" if "PRECALL" in dis.opmap else "CALL"  # what takes the arguments off the stack
+_STORES = frozenset({"STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF"})
 _CELLS = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"})
+
+
+class Store(NamedTuple):
+    """A line that writes to something outside of the local variables.
+
+    Attributes:
+        owner: how the code reads what it writes to, such as "self.cache in Net.forward"; "" for a
+            global.
+        name: of the attribute or variable; None for an item of a list, set or dict.
+        function: in which it stands.
+        origin: the line.
+    """
+
+    owner: str
+    name: str | None
+    function: str
+    origin: Origin
 
 
 class CodeReads(NamedTuple):
@@ -59,18 +79,20 @@ class CodeReads(NamedTuple):
         escaped: reads whose values go where names do not lead: into a call, out of the function.
         words: every name and text in the code: what other code may read of such values.
         texts: the texts alone, which may be names for `getattr`.
+        stores: the lines that write somewhere.
     """
 
     used: Mapping[Read, bool]
     escaped: frozenset[Read]
     words: frozenset[str]
     texts: frozenset[str]
+    stores: tuple[Store, ...] = ()
 
 
 @lru_cache(maxsize=4096)
 def reads_of(code: CodeType) -> CodeReads:
     """What `code` reads."""
-    reader = _Reader(frozenset(code.co_freevars))
+    reader = _Reader(code)
     for instruction in dis.get_instructions(code):
         reader.take(instruction)
     reader.end()
@@ -81,17 +103,19 @@ def reads_of(code: CodeType) -> CodeReads:
     used = {read: count > reader.written[read] for read, count in reader.found.items()}
     escaped, texts = set(reader.escaped), set(_texts(code.co_consts))
     words = {*code.co_names, *texts}
+    stores = reader.stores
     for inner in (x for x in code.co_consts if isinstance(x, CodeType)):
         below = reads_of(inner)
         words |= below.words
         texts |= below.texts
+        stores += below.stores
         outside = _outside(code, inner)
         for read, is_used in below.used.items():
             seen = outside(read)
             if seen is not None:
                 used[seen] = used.get(seen, False) or is_used
         escaped.update(x for x in map(outside, below.escaped) if x is not None)
-    return CodeReads(used, frozenset(escaped), frozenset(words), frozenset(texts))
+    return CodeReads(used, frozenset(escaped), frozenset(words), frozenset(texts), tuple(stores))
 
 
 def _outside(code: CodeType, inner: CodeType) -> Callable[[Read], Read | None]:
@@ -122,13 +146,16 @@ class _Reader:
         found: what was read so far, and how often.
         written: how often of these something was put in.
         escaped: what was passed on.
+        stores: the lines that write somewhere.
     """
 
-    def __init__(self, free: frozenset[str]) -> None:
+    def __init__(self, code: CodeType) -> None:
         self.found: Counter[Read] = Counter()
         self.written: Counter[Read] = Counter()
         self.escaped: set[Read] = set()
-        self._free = free  # the cells that come from outside; others are locals
+        self.stores: list[Store] = []
+        self._free = frozenset(code.co_freevars)  # the cells from outside; others are locals
+        self._function, self._file = code.co_qualname, code.co_filename
         self._stack: list[Reads] = []
         self._locals: dict[str, Reads] = {}
 
@@ -136,6 +163,8 @@ class _Reader:
         """Follow one instruction."""
         name, argument = instruction.opname, instruction.argval
         effect = _effect(instruction)
+        if name in _STORES:
+            self._note_store(instruction)
         if name in _GLOBALS:
             self._load(effect, (Read("global", argument),))
         elif name in _CELLS and argument in self._free:
@@ -148,6 +177,7 @@ class _Reader:
             owner = self._pop()
             if argument in PUTS:
                 self.written.update(owner)
+                self._store(instruction, owner, None)
             self._push(_stepped(owner, argument))
             self._push_unknown(effect)
         elif name in ("STORE_FAST", "STORE_DEREF"):
@@ -159,6 +189,22 @@ class _Reader:
             self._skip(name, effect + (instruction.arg or 0))
         elif not self._item(instruction):
             self._skip(name, effect)
+
+    def _note_store(self, instruction: dis.Instruction) -> None:
+        name, argument = instruction.opname, instruction.argval
+        if name == "STORE_ATTR":
+            self._store(instruction, self._top(), argument)
+        elif name == "STORE_SUBSCR":
+            self._store(instruction, self._stack[-2] if len(self._stack) > 1 else (), None)
+        elif name != "STORE_DEREF":
+            self._store(instruction, (), argument)
+        elif argument in self._free:
+            self._store(instruction, (Read("cell", argument),), argument)
+
+    def _store(self, instruction: dis.Instruction, owner: Reads, name: str | None) -> None:
+        line = instruction.positions and instruction.positions.lineno
+        place = f"{owner[-1]} in {self._function}" if owner else ""
+        self.stores.append(Store(place, name, self._function, Origin(self._file, line or 0)))
 
     def end(self) -> None:
         """What is left belongs to branches that were not followed to their end."""

@@ -99,7 +99,7 @@ class Collector:
 
     @property
     def outputs(self) -> dict[str, Any]:
-        """What modules returned, by their paths."""
+        """What modules returned, by their paths: "act", and "act#2" for its second call."""
         return self._found[OUTPUTS]
 
     def _visible(self, kind: str) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Collector:
         unique, count = name, 0
         while unique in found:
             count += 1
-            unique = f"{name}_{count}"
+            unique = f"{name}#{count + 1}" if kind == OUTPUTS else f"{name}_{count}"
         if unique != name:
             self._names[kind, unique] = name
         found[unique] = value
@@ -159,7 +159,7 @@ class Collector:
         for kind, name, value in added:
             holder = self._keeper() if kind == OUTPUTS else self
             if holder is not None and holder._trace is current_trace.get():
-                holder.add(kind, f"{key}/{name}" if key else name, value)
+                holder.add(kind, "/".join(filter(None, (key, name))), value)
         return out
 
     def end_gradients(self, before: dict[str, Tensor]) -> None:

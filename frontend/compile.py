@@ -60,6 +60,7 @@ from einkorn.runtime.eager import clear_caches as clear_ops
 from einkorn.runtime.evaluate import evaluate
 from einkorn.runtime.locks import LOCKS
 from einkorn.step import captured_value, input_values
+from einkorn.surroundings import surroundings
 from einkorn.traces import MAX_TRACES, Policy, Traces
 from einkorn.tracing import Trace, tracing
 from einkorn.transforms.targets import depth
@@ -148,7 +149,7 @@ class Compiled:
         if not chosen.compile:
             return run_region(self._name, self._alone, self._read(args, kwargs))
         threads = self._threads or chosen.threads
-        mode = (depth() > 0, is_recording(), collects)
+        mode = (depth() > 0, is_recording(), collects, surroundings.get())
         for entry in self._traces.quick:
             words = entry.words(args, kwargs, mode)
             if words is not None:
@@ -248,12 +249,12 @@ class Compiled:
         return trace, Returned(outputs, plain, structure)
 
     def _reading(self, trace: Trace, arguments: Arguments) -> AbstractContextManager[None]:
-        """Note what the function reads by name; within the block calls it must not make raise."""
+        """Note what the function reads by name; within the block effects are refused."""
         if trace.outer is not None:  # which does so
             return nullcontext()
         trace.reads = PythonReads(sys._getframe(1), self._name)
         trace.reads.enter(self._fn, arguments.objects(self._parameters))
-        return trace.reads.effects.refused()
+        return trace.reads.followed(trace)
 
     def _inline(self, outer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call inside another trace: a `call` region there."""
@@ -301,6 +302,11 @@ class Compiled:
         trace, returned = self._run_traced(arguments, branches=branches)
         graph = trace.finish(returned.tensors)[0]
         return pad(graph).graph if isinstance(arguments, PaddedArguments) else graph
+
+    def graph_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+        """The graph of a call whose branches go as the values of the arguments say."""
+        trace, returned = self._run_traced(self._read(args, kwargs), computes=True)
+        return trace.finish(returned.tensors)[0]
 
     def lower(self, *args: Any, branches: Sequence[bool] = (), **kwargs: Any) -> Lowered:
         """Every stage of the compilation for these arguments; nothing is run.

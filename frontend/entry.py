@@ -25,14 +25,15 @@ from einkorn.recording import result
 from einkorn.runtime.locks import LOCKS
 from einkorn.signature import signature_of
 from einkorn.step import Step
+from einkorn.surroundings import Surroundings
 from einkorn.tensor import Tensor
 from einkorn.tracing import Trace
 from einkorn.tree import END, unflatten
 
 Array = np.ndarray[Any, Any]
-# Whether a gradient is being taken around a call, whether it records, and what is collected of what
-# hooks add and modules return.
-Mode = tuple[bool, bool, int]
+# Whether a gradient is being taken around a call, whether it records, what is collected of what
+# hooks add and modules return, and what blocks around it decide.
+Mode = tuple[bool, bool, int, Surroundings]
 
 MSG_TRACKED = (
     "{name} returns values that depend on trainable leaves, and its call is recorded for backward; "

@@ -25,6 +25,28 @@ from einkorn.recording import current_trace, no_grad
 from einkorn.tensor import Tensor
 from einkorn.tunable import is_number
 
+__all__ = [
+    "Constant",
+    "FirstLayerSiren",
+    "GlorotNormal",
+    "GlorotUniform",
+    "Initializer",
+    "KaimingNormal",
+    "KaimingUniform",
+    "LecunNormal",
+    "LecunUniform",
+    "Ones",
+    "Orthogonal",
+    "RandomNormal",
+    "RandomUniform",
+    "Siren",
+    "TruncatedNormal",
+    "Uniform",
+    "UniformScaling",
+    "VarianceScaling",
+    "Zeros",
+]
+
 Shape = tuple[int, ...]
 Fans = tuple[int, int]
 

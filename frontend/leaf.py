@@ -17,7 +17,7 @@ import numpy as np
 from einkorn.convert import as_tensor, is_known, to_array
 from einkorn.epochs import structure_changed
 from einkorn.ir.dtypes import as_dtype
-from einkorn.ir.errors import DTypeError, ShapeError, StateError
+from einkorn.ir.errors import DTypeError, ShapeError, StateError, TraceError
 from einkorn.ir.node import placeholder
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
@@ -36,6 +36,11 @@ MSG_IN_PLACE = (
 MSG_NOT_FLOAT = (
     "only floating-point leaves can be trained, got {type}; write the numbers as floats, such as "
     "[1., 2.] for [1, 2], or give dtype='float32'"
+)
+
+MSG_TRAINABLE = (
+    "{name}.trainable was set while {trace} was being traced, which a compiled call would not "
+    "repeat; freeze and unfreeze outside, or use ek.stop_gradient({name}) here"
 )
 
 MSG_IN_STEP = (
@@ -245,6 +250,10 @@ class Leaf(Tensor):
         if on and not self.dtype.is_inexact:
             raise DTypeError(MSG_NOT_FLOAT.format(type=self._type))
         if on != self._trainable:
+            trace = current_trace.get()
+            if trace is not None:
+                name = self.name or f"leaf{self.id}"
+                raise TraceError(MSG_TRAINABLE.format(name=name, trace=trace.name))
             self._trainable = on
             self._record = self._own = None
             structure_changed()

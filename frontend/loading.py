@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
-import tempfile
+import secrets
+import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,10 @@ from einkorn.tensor import Tensor
 Array = np.ndarray[Any, Any]
 
 MSG_KEYS = "{what}: {details}; pass strict=False to take only what fits"
+MSG_CONFLICT = (
+    "{what}: {first!r} and {second!r} are names of one shared leaf here, but differ in value; "
+    "leave one of them out"
+)
 # So many keys are named in an error.
 _SHOWN = 8
 
@@ -51,13 +57,17 @@ def load_leaves(
     values: Mapping[str, Any],
     strict: bool,
     shared: Callable[[str], Leaf | None] = lambda key: None,
+    sources: Mapping[str, str] | None = None,
 ) -> LoadResult:
     """Copy named values into leaves.
 
     Args:
         what: who asks, for errors.
+        leaves: by key.
+        values: by the same keys, or by other names of shared leaves; equal ones if by several.
         strict: refuse unknown and missing keys; otherwise they are returned.
         shared: the leaf behind a key that is not among `leaves`.
+        sources: what users call the values of keys, where that is something else.
     """
     if not isinstance(values, Mapping):
         raise EinkornError(f"{what} needs a dict of arrays, got {type(values).__name__}")
@@ -70,20 +80,38 @@ def load_leaves(
         leaf = leaves[key] if key in leaves else shared(key)
         if leaf is None:
             unknown.append(key)
-        elif key in leaves or leaf not in chosen:
+        elif leaf not in chosen:
             chosen[leaf] = key
+        elif not _same(values[key], values[chosen[leaf]]):
+            raise StateError(MSG_CONFLICT.format(what=what, first=chosen[leaf], second=key))
     missing = [key for key, leaf in leaves.items() if leaf not in chosen]
     if strict and (unknown or missing):
-        raise StateError(MSG_KEYS.format(what=what, details=_details(unknown, missing)))
+        raise StateError(
+            MSG_KEYS.format(what=what, details=_details(unknown, missing, sources or {}))
+        )
     write_all((leaf, values[key], key) for leaf, key in chosen.items())
     return LoadResult(missing, unknown)
 
 
-def _details(unknown: list[str], missing: list[str]) -> str:
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values of one leaf are known to be equal; NaNs are."""
+    if a is b:
+        return True
+    if current_trace.get() is not None:
+        return False
+    x, y = np.asarray(a), np.asarray(b)
+    return x.shape == y.shape and bool(((x == y) | ((x != x) & (y != y))).all())
+
+
+def _details(unknown: list[str], missing: list[str], sources: Mapping[str, str]) -> str:
     parts: list[str] = []
     if unknown:
-        close = {k: difflib.get_close_matches(k, missing, n=1) for k in unknown[:_SHOWN]}
-        texts = [f"{k!r} (perhaps {c[0]!r})" if c else repr(k) for k, c in close.items()]
+        texts: list[str] = []
+        for key in unknown[:_SHOWN]:
+            close = difflib.get_close_matches(key, missing, n=1)
+            name = sources.get(key, key)
+            notes = [f"renamed {key!r}"] * (name != key) + [f"perhaps {x!r}" for x in close]
+            texts.append(f"{name!r} ({', '.join(notes)})" if notes else repr(name))
         parts.append(f"{_count(unknown, 'unknown')} {', '.join(texts)}")
     if missing:
         parts.append(f"{_count(missing, 'missing')} {', '.join(map(repr, missing[:_SHOWN]))}")
@@ -103,19 +131,20 @@ def write_file(path: Any, values: dict[str, Array], metadata: dict[str, str] | N
     """Write arrays and text to a safetensors file; an old one stays until the end."""
     from safetensors.numpy import save  # loaded on first use: `import einkorn` stays quick
 
-    target = _as_path("save", path)
+    target = os.path.realpath(_as_path("save", path))
     data = save(values, metadata)
-    folder = os.path.dirname(os.path.abspath(target))
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".einkorn-", suffix=".tmp")
+    temporary = f"{target}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:  # with the permissions of a new file
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if os.path.exists(target):
+            shutil.copymode(target, temporary)
         os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def read_file(path: Any) -> dict[str, Array]:

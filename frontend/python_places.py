@@ -17,6 +17,8 @@ from einkorn.watched import contents, is_same, unchanged
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 NESTS = (list, tuple, dict, set, frozenset, deque, MappingProxyType)
 ABSENT = object()
+MOST_ITEMS = 4096  # items of a list or dict that are looked into
+MOST_NESTED = 8  # levels of nests in an object that are looked into
 
 
 @dataclass(frozen=True, slots=True)

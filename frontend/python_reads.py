@@ -18,20 +18,38 @@ import operator
 import weakref
 from array import array
 from collections import ChainMap, UserDict, UserList
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import is_dataclass, replace
-from types import CodeType, FrameType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import (
+    CodeType,
+    FrameType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
 import numpy as np
 
 from einkorn.code_names import CodeReads, Read, reads_of
 from einkorn.python_effects import Effects
-from einkorn.python_places import NESTS, Place, checker, content, held, target
+from einkorn.python_entries import is_filled
+from einkorn.python_places import (
+    MOST_ITEMS,
+    MOST_NESTED,
+    NESTS,
+    Place,
+    checker,
+    content,
+    held,
+    target,
+)
 from einkorn.python_scope import (
     ENVIRONMENT,
-    MOST_ITEMS,
     OPAQUE,
     SMALL,
     Pending,
@@ -41,6 +59,7 @@ from einkorn.python_scope import (
     memory,
     wrapped,
 )
+from einkorn.python_writes import Left, PythonWrites
 from einkorn.user_code import (
     is_user_file,
     is_user_function,
@@ -53,7 +72,6 @@ from einkorn.watched import Watched, contents
 _DEFAULTS = ("__code__", "__defaults__", "__kwdefaults__")
 _WHOLE = frozenset({"vars", "__dict__", "asdict", "astuple", "replace", "copy", "deepcopy", "dir"})
 """Words of code that may look at every attribute of an object."""
-MOST_NESTED = 8  # levels of nests in an attribute of a module
 _TESTS = frozenset({"getattr", "hasattr", "AttributeError"})
 _COLLECTIONS = (UserDict, UserList, ChainMap, ENVIRONMENT)
 
@@ -64,6 +82,7 @@ class PythonReads:
     Attributes:
         places: what has to be as it was, when the function has run.
         effects: what the code might do beside recording ops.
+        writes: what the places held that the code may write to.
     """
 
     def __init__(self, root: FrameType, name: str) -> None:
@@ -73,7 +92,7 @@ class PythonReads:
             name: of the function.
         """
         self.places: list[Place] = []
-        self.effects = Effects(name)
+        self.effects, self.writes = Effects(name), PythonWrites()
         self._root: FrameType | None = root
         self._known: dict[Any, Place] = {}
         self._through: weakref.ref[Any] | None = None
@@ -85,6 +104,28 @@ class PythonReads:
         self._texts: set[str] = set()
         self._escaped: dict[int, tuple[Any, str, Any]] = {}
         self._seen: dict[int, int] = {}  # how many words there were when an object was looked at
+
+    @contextmanager
+    def followed(self, trace: Any) -> Generator[None]:
+        """Within the block the code runs: a TraceError for what a compiled call would not repeat.
+
+        Args:
+            trace: the tensors of which nothing may keep when the block is left.
+        """
+        left: list[Left] = []
+        try:
+            with self.effects.refused():
+                yield
+        finally:
+            left = self.writes.left(trace)
+            self.writes.take_back(left)
+        if left:
+            raise self.writes.error(trace, left[0])
+
+    def keep(self, value: Any, label: str) -> None:
+        """Note what a value holds that the code may write to; not one that it may have made."""
+        if self._through is None:
+            self.writes.keep(value, label)
 
     # -- functions -----------------------------------------------------------------------------
 
@@ -118,8 +159,7 @@ class PythonReads:
 
     def _enter_frame(self, frame: FrameType) -> None:
         code, wanted = frame.f_code, reads_of(frame.f_code)
-        self._words |= wanted.words
-        self._texts |= wanted.texts
+        self._take(wanted, frame.f_globals)
         scope = Scope(self, frame.f_globals, {}, {}, code)
         pending: list[tuple[Any, Pending]] = [(None, scope.follow(wanted))]
         for name, value in frame.f_locals.items():
@@ -163,7 +203,10 @@ class PythonReads:
             return []
         if is_user_function(fn):
             return self._enter_function(fn, None, local)
-        inside = [cell.cell_contents for cell in fn.__closure__ or () if _is_filled(cell)]
+        inside = [cell.cell_contents for cell in fn.__closure__ or () if is_filled(cell)]
+        table = vars(fn).get("registry")  # of functools.singledispatch
+        if isinstance(table, MappingProxyType):
+            self.escape(table, f"the registered functions of {fn.__qualname__}")
         nested = [x for nest in inside if isinstance(nest, dict) for x in nest.values()]
         return [(x, {}) for x in (*inside, *nested) if isinstance(x, FunctionType)]
 
@@ -190,10 +233,18 @@ class PythonReads:
         if receiver is not None and names:
             known[names[0]] = receiver
         cells = dict(zip(code.co_freevars, fn.__closure__ or ()))
+        for name, cell in cells.items():
+            self.keep(cell, f"{name} in {label}")
         wanted = reads_of(code)
+        self._take(wanted, fn.__globals__)
+        return Scope(self, fn.__globals__, cells, known, code).follow(wanted)
+
+    def _take(self, wanted: CodeReads, names: dict[str, Any]) -> None:
+        """Note the words of code, and what it may write to."""
         self._words |= wanted.words
         self._texts |= wanted.texts
-        return Scope(self, fn.__globals__, cells, known, code).follow(wanted)
+        self.writes.expect(wanted.stores)
+        self.writes.keep_globals(names)
 
     def space_of(self, kind: type[Any]) -> Any:
         """The names of a class, each time by the same object."""
@@ -203,6 +254,7 @@ class PythonReads:
 
     def escape(self, value: Any, label: str) -> None:
         """Note a value of which any code may read something."""
+        self.keep(value, label)
         if isinstance(value, (*NESTS, np.ndarray)) or not isinstance(value, OPAQUE):
             self._escaped.setdefault(id(value), (value, label, self._through))
 
@@ -340,7 +392,7 @@ class PythonReads:
         """
         self._note_contents({id(memory(x)) for x in captured})
         self._root = self._through = None
-        for kept in (self._entered, self._frames, self._escaped, self._seen):
+        for kept in (self._entered, self._frames, self._escaped, self._seen, self.writes):
             kept.clear()
         found = self._known.values()
         self.places = [x for x in found if x.through is None or x.through() is not None]
@@ -358,13 +410,6 @@ class PythonReads:
 
 def _look_label() -> None:
     """Gives its code as the place of what is looked into."""
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
 
 
 def _objects_in(value: Any, depth: int = 0) -> Iterator[Any]:

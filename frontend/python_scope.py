@@ -15,7 +15,7 @@ import numpy as np
 from einkorn.code_names import ITEM, PUTS, CodeReads, Read
 from einkorn.container import Container
 from einkorn.ir.graph import Origin
-from einkorn.python_places import ABSENT, NESTS, PLAIN, Place, content, held
+from einkorn.python_places import ABSENT, MOST_ITEMS, NESTS, PLAIN, Place, content, held
 from einkorn.recording import Value
 from einkorn.user_code import is_user_module, is_users
 from einkorn.watched import Watched, contents
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from einkorn.python_reads import PythonReads
 
 OPAQUE = (*PLAIN, *NESTS, Value, np.ndarray, np.generic, np.dtype, Container)
-MOST_ITEMS = 4096  # items of a list or dict that are looked into
 ENVIRONMENT: type[Any] = vars(os)["_Environ"]  # the class, not the environment
 SMALL = 1 << 14  # bytes of an array whose numbers are compared
 
@@ -141,6 +140,8 @@ class Scope:
 
     def _of_module(self, owner: ModuleType, name: str, read: Read) -> Iterator[Any]:
         found = vars(owner).get(name)
+        if owner is np and name == "random":
+            found = np.random  # NumPy loads it when it is first asked for, as the code will
         if is_user_module(owner):
             yield from self._note("attribute", owner, name, read)
         elif callable(found) or isinstance(found, (ModuleType, np.random.Generator, ENVIRONMENT)):
@@ -162,6 +163,10 @@ class Scope:
         is_own = has_dict and name in inside
         is_slot = type(defined).__name__ == "member_descriptor"
         code = function_of(defined)
+        if isinstance(defined, functools.singledispatchmethod):
+            table = defined.dispatcher.registry
+            self._reads.escape(table, f"the registered functions of {read} in {self._label}")
+            self._functions += [(MethodType(x, owner), {}) for x in table.values() if callable(x)]
         if code is not None and not is_own:
             yield from self._of_class(kind, home, name, read, MethodType(code, owner))
             if has_dict and not isinstance(owner, Watched) and is_users(kind):
@@ -215,6 +220,7 @@ class Scope:
     def _reached(self, value: Any, read: Read) -> None:
         """Look into a value that was found: functions are entered, nests have to stay."""
         self._reads.saw(value)
+        self._reads.keep(value, f"{read} in {self._label}")
         if isinstance(value, str):
             self._reads.note_text(value)
         where = f"{read} in {self._label}, {self._place}"
@@ -287,7 +293,6 @@ def memory(value: Any) -> Any:
 
 __all__ = [
     "ABSENT",
-    "MOST_ITEMS",
     "OPAQUE",
     "SMALL",
     "Pending",

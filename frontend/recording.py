@@ -11,6 +11,7 @@ import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import lru_cache
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -409,15 +410,17 @@ def broadcast_shape(op: Op, types: Sequence[TensorType]) -> tuple[int, ...]:
     return shape
 
 
+@lru_cache(maxsize=4096)
+def _is_passed_over(module: str) -> bool:
+    return module.partition(".")[0] in ("einkorn", "contextlib", "functools")
+
+
 def user_frame() -> FrameType | None:
     """The innermost frame outside of einkorn."""
     frame = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "").split(".")[0]
-        if name not in ("einkorn", "contextlib", "functools"):
-            return frame
+    while frame is not None and _is_passed_over(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
-    return None
+    return frame
 
 
 def user_origin(module: str = "") -> Origin | None:

@@ -6,7 +6,7 @@ parameters; other ends that are no floats count nowhere.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from einkorn.convert import as_tensor
 from einkorn.functions.elementwise import abs as absolute
@@ -16,6 +16,9 @@ from einkorn.ir.errors import EinkornError
 from einkorn.tensor import Tensor
 from einkorn.tree import tree_leaves
 from einkorn.tunable import Tunable, is_number
+from einkorn.watched import note_birth
+
+__all__ = ["L1", "L1L2", "L2"]
 
 
 class Strength(Tunable):
@@ -35,6 +38,11 @@ class L1L2:
 
     l1, l2 = Strength(), Strength()
 
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        made = super().__new__(cls)
+        note_birth(made)
+        return made
+
     def __init__(self, l1: float = 0.01, l2: float = 0.01) -> None:
         self.l1, self.l2 = l1, l2
 
@@ -42,7 +50,8 @@ class L1L2:
         return add(_total(self, parameters, "l1"), _total(self, parameters, "l2"))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
+        strengths = ", ".join(f"{k}={v}" for k, v in vars(self).items() if k in ("l1", "l2"))
+        return f"{type(self).__name__}({strengths})"
 
 
 class L1(L1L2):
@@ -66,8 +75,8 @@ class L2(L1L2):
 
 
 def _total(owner: L1L2, parameters: Any, kind: str) -> Tensor:
-    targets = getattr(parameters, "_gradient_targets", None)
-    ends = tree_leaves(parameters if targets is None else targets())
+    trained = getattr(parameters, "get_parameters", None)  # of a Module
+    ends = tree_leaves(parameters if trained is None else trained(trainable=True))
     floats = [x for x in (as_tensor(end, "a regularizer") for end in ends) if x.dtype.is_float]
     if not floats:
         raise EinkornError(

@@ -7,6 +7,7 @@ something is raised. Frames of the user's stay, also those of callbacks, between
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Generator
@@ -18,6 +19,7 @@ from einkorn.ir.errors import EinkornError
 from einkorn.runtime import settings
 
 _OURS = "einkorn"
+_REFUSED = re.compile(r"([\w.<>]+)\(\) (got|takes|missing) .*argument")
 _HELPERS = ("contextlib", "functools")  # between a frame of einkorn and another one
 
 
@@ -25,7 +27,8 @@ def fold(error: BaseException) -> TracebackType | None:
     """The traceback of an exception without the frames of einkorn.
 
     Complete when the setting `traceback` is "full", when there are no others, and when einkorn
-    itself is at fault: the exception is none of its own and comes from its code.
+    itself is at fault: the exception is none of its own, comes from its code, and is not about
+    arguments that einkorn only passed on.
     """
     chain: list[TracebackType] = []
     entry = error.__traceback__
@@ -46,7 +49,20 @@ def may_fold(error: BaseException, innermost: FrameType) -> bool:
     """Whether frames may be left out of the traceback of an exception."""
     if settings.current().traceback == "full":
         return False
-    return isinstance(error, (EinkornError, KeyboardInterrupt)) or _module(innermost) != _OURS
+    if isinstance(error, (EinkornError, KeyboardInterrupt)) or _module(innermost) != _OURS:
+        return True
+    return isinstance(error, TypeError) and _is_of_passed_on_arguments(str(error))
+
+
+def _is_of_passed_on_arguments(message: str) -> bool:
+    """Whether a call was refused for its arguments by a function that is not private.
+
+    Such a function is the user's or exported, and einkorn called it with what it was given.
+    """
+    found = _REFUSED.match(message)
+    names = [] if found is None else found[1].split(".")
+    private = any(name.startswith("_") and not name.endswith("__") for name in names)
+    return bool(names) and not private
 
 
 def _module(frame: FrameType) -> str:

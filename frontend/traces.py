@@ -41,6 +41,10 @@ MSG_NUMBER = (
     "{name} was traced again because {label} is another number for the second time; pass it as an "
     "argument of {name}, where a new value never leads to a new trace"
 )
+AROUND = (
+    "the same kinds of arguments under something else: no_grad, a derivative, a collector, "
+    "training_context or random.use"
+)
 MSG_REFUSED = (
     "{name} would have to be traced again, which on_retrace='error' forbids: {why}. Nothing was run"
 )
@@ -120,6 +124,8 @@ class Traces:
             raise too_many(self._name, [x for entry in elsewhere for x in entry.branches])
         if elsewhere:
             why = f"a branch went another way: not {elsewhere[0].branches[-1]}"
+        elif not entries and any(known[0] == key[0] for known in list(self._by_kind)):
+            why = AROUND
         elif not entries:
             why = f"new kinds of arguments: {arguments.describe()}{self._varying(arguments)}"
         else:

@@ -2,7 +2,8 @@
 
 A `Tunable` number (a learning rate, a dropout rate) is read at every call of a compiled step, so a
 new value takes effect at once and never retraces. A `Mode` (training or not) is a guard: another
-value leads to another trace.
+value leads to another trace. Of an object that is made while something is traced, they are
+constants of that trace.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.announcing import put
 from einkorn.epochs import settings_changed
 from einkorn.ir.errors import EinkornError
 from einkorn.ir.errors import module_path as module_path
 from einkorn.recording import current_trace
+from einkorn.surroundings import surroundings
+from einkorn.watched import made_in
 
 
 def is_number(x: object) -> bool:
@@ -40,15 +44,17 @@ class Tunable:
         except KeyError:
             raise AttributeError(f"{type(instance).__name__} has no {self.name} yet") from None
         trace = current_trace.get()
-        return value if trace is None else trace.setting(instance, self.name, value)
+        if trace is None or made_in(instance.__dict__, trace):
+            return value
+        return trace.setting(instance, self.name, value)
 
     def __set__(self, instance: Any, value: Any) -> None:
-        trace = current_trace.get()
-        if trace is not None:
+        state, trace = instance.__dict__, current_trace.get()
+        if trace is not None and not made_in(state, trace):
             trace.refuse_write(instance, self.name)
-        old = instance.__dict__.get(self.name)
-        instance.__dict__[self.name] = value
-        if not type(old) is type(value) is float:
+        is_new, old = self.name not in state, state.get(self.name)
+        put(state, self.name, value)
+        if not is_new and not type(old) is type(value) is float:
             settings_changed()
 
 
@@ -62,7 +68,7 @@ class Mode(Tunable):
             raise AttributeError(f"{type(instance).__name__} has no {self.name} yet")
         value = instance.__dict__[self.name]
         trace = current_trace.get()
-        if trace is not None:
+        if trace is not None and not made_in(instance.__dict__, trace):
             trace.guard(instance, self.name, value)
         return value
 
@@ -71,3 +77,11 @@ class Mode(Tunable):
             owner = type(instance).__name__
             raise EinkornError(f"{owner}: {self.name} is True or False, got {value!r}")
         super().__set__(instance, value)
+
+
+class Training(Mode):
+    """The mode of a module, which a block around may decide; see `training_context`."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        decided = surroundings.get().training
+        return super().__get__(instance, owner) if instance is None or decided is None else decided

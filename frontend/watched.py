@@ -1,19 +1,22 @@
 """`Watched`: objects whose attributes traces read, so that a later change leads to a new trace.
 
 While something is traced, reading an attribute marks the object as observed, and a list, tuple or
-dict that was read becomes a guard: its items have to be the same at each call. At other times a
-read costs nothing more, because the hook exists only while a trace is open.
+dict that was read becomes a guard: its items have to be the same at each call. A call with other
+values lets attributes show stand-ins, in its own context only. At other times a read costs nothing
+more, because the hook exists only while a trace or such a call is open.
 """
 
 from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from einkorn.announcing import Announcing
 from einkorn.container import Container
 from einkorn.epochs import structure_changed
 from einkorn.ir.errors import TraceError
@@ -30,7 +33,11 @@ MSG_WRITE = (
 )
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
-_open_traces = [0]
+# Values that attributes show in place of their own: by the id of the object, then by name.
+_stand_ins: ContextVar[Mapping[int, Mapping[str, Any]] | None] = ContextVar(
+    "einkorn_stand_ins", default=None
+)
+_open_reads = [0]  # blocks that need the hook
 
 
 class Watched:
@@ -39,9 +46,20 @@ class Watched:
     if TYPE_CHECKING:
         __dict__: dict[str, Any]
 
+    else:
+
+        def __new__(cls, *args: Any, **named: Any) -> Any:
+            new = object.__new__(cls)
+            object.__setattr__(new, "__dict__", Announcing())
+            return new
+
     def __setattr__(self, name: str, value: Any) -> None:
         state = self.__dict__
-        if _decides_itself(type(self), name):
+        if name == "__dict__":
+            check_write(self, name)
+            object.__setattr__(self, name, Announcing(value))
+            structure_changed()
+        elif _decides_itself(type(self), name):
             object.__setattr__(self, name, value)
         elif name not in state or not is_same(state[name], value):
             check_write(self, name)
@@ -91,36 +109,62 @@ def check_write(owner: Any, name: str) -> None:
         raise TraceError(MSG_WRITE.format(owner=kind, name=name, trace=trace.name))
 
 
-def _read_in_trace(self: Any, name: str) -> Any:
-    """`__getattribute__` of watched objects while a trace is open somewhere."""
-    trace = current_trace.get()
-    if trace is None or name.startswith("__"):
+def _read(self: Any, name: str) -> Any:
+    """`__getattribute__` of watched objects while their reads are seen somewhere."""
+    if name.startswith("__"):
         return object.__getattribute__(self, name)
-    state = object.__getattribute__(self, "__dict__")
-    if not made_in(state, trace):
-        state[OBSERVED] = True
-        value = state.get(name)
-        if isinstance(value, (list, tuple, dict)):
-            guard_items(trace, f"{type(self).__name__}.{name}", value)
-        elif trace.reads is not None:
-            trace.reads.saw(value)
+    trace = current_trace.get()
+    if trace is not None:
+        _note_read(self, name, trace)
+    found = _stand_ins.get()
+    if found is not None and id(self) in found and name in found[id(self)]:
+        return found[id(self)][name]
     return object.__getattribute__(self, name)
+
+
+def _note_read(owner: Any, name: str, trace: Any) -> None:
+    state = object.__getattribute__(owner, "__dict__")
+    if made_in(state, trace):
+        return
+    state[OBSERVED] = True
+    value = state.get(name)
+    if isinstance(value, (list, tuple, dict)):
+        guard_items(trace, f"{type(owner).__name__}.{name}", value)
+    elif trace.reads is not None:
+        trace.reads.saw(value)
 
 
 @contextmanager
 def reads_watched() -> Generator[None]:
     """Within the block reads of watched objects are seen."""
     with LOCKS.hooks:
-        _open_traces[0] += 1
-        if _open_traces[0] == 1:
-            Watched.__getattribute__ = _read_in_trace  # type: ignore[method-assign] # the hook
+        _open_reads[0] += 1
+        if _open_reads[0] == 1:
+            Watched.__getattribute__ = _read  # type: ignore[method-assign] # the hook
     try:
         yield
     finally:
         with LOCKS.hooks:
-            _open_traces[0] -= 1
-            if _open_traces[0] == 0:
+            _open_reads[0] -= 1
+            if _open_reads[0] == 0:
                 del Watched.__getattribute__
+
+
+@contextmanager
+def showing(stand_ins: Mapping[int, Mapping[str, Any]]) -> Generator[None]:
+    """Within the block, in this context, attributes of objects show other values.
+
+    Args:
+        stand_ins: by the id of the object, then by the attribute's name.
+    """
+    outer = _stand_ins.get() or {}
+    inner = {key: {**outer.get(key, {}), **found} for key, found in stand_ins.items()}
+    token = _stand_ins.set({**outer, **inner})
+    try:
+        with reads_watched():
+            yield
+    finally:
+        _stand_ins.reset(token)
 
 
 def guard_items(trace: Any, label: str, nest: Any) -> None:

@@ -69,12 +69,13 @@ def _kinds(type: TensorType, kinds: str, wanted: str) -> TensorType:
 
 
 def _same(*types: TensorType) -> TensorType:
-    if any(type != types[0] for type in types):
+    first = types[0]
+    if any([type is not first and type != first for type in types]):
         got = " and ".join(map(str, types))
         raise ShapeError(
             f"operands must agree in shape and dtype, got {got}; broadcast or cast one"
         )
-    return types[0]
+    return first
 
 
 def _axis_list(axes: Axes, rank: int) -> Axes:

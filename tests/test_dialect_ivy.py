@@ -109,7 +109,7 @@ def test_optimizers_take_functions_and_partial_gradients() -> None:
     assert sgd.step(v, v.at_key_chains("b"), ignore_missing=True).b.tolist() == [0.5]
     with pytest.raises(EinkornError, match="structures differ at 'a'"):
         sgd.step(v, v.at_key_chains("b"))
-    with pytest.raises(EinkornError, match="lr is a number or a function"):
+    with pytest.raises(EinkornError, match="lr is a number, a schedule or a tensor"):
         ivy.Adam("fast")
 
 

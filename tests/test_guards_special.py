@@ -1,10 +1,11 @@
 """Conditions of a trace: the methods that Python's operators and statements call."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from guard_cases import Case, check
+from guard_cases import Case, check, setting
 
 
 class Special:
@@ -91,5 +92,65 @@ def test_special_methods(way: str) -> None:
             special.rate = special.items["rate"] = 2.0
 
         return lambda x: use(x, special), change
+
+    check(program)
+
+
+class Unit:
+    rate = 1.0
+
+
+class Config:
+    rate = 1.0
+
+
+def test_implementations_of_a_single_dispatch() -> None:
+    def program() -> Case:
+        unit, config = Unit(), Config()
+
+        @functools.singledispatch
+        def scaled(value: object, x: Any) -> Any:
+            return x
+
+        @scaled.register
+        def _(value: Unit, x: Any) -> Any:
+            return x * config.rate
+
+        return lambda x: scaled(unit, x), setting(config, "rate", 2.0)
+
+    check(program)
+
+
+def test_an_implementation_that_is_registered_later() -> None:
+    def program() -> Case:
+        unit = Unit()
+
+        @functools.singledispatch
+        def scaled(value: object, x: Any) -> Any:
+            return x
+
+        def change() -> None:
+            scaled.register(Unit, lambda value, x: x * 2)
+
+        return lambda x: scaled(unit, x), change
+
+    check(program)
+
+
+def test_implementations_of_a_method_of_single_dispatch() -> None:
+    def program() -> Case:
+        unit, config = Unit(), Config()
+
+        class Scale:
+            @functools.singledispatchmethod
+            def by(self, value: Any, x: Any) -> Any:
+                return x
+
+            @by.register
+            def _(self, value: Unit, x: Any) -> Any:
+                return x * config.rate
+
+        scale = Scale()
+        return lambda x: scale.by(unit, x), setting(config, "rate", 2.0)
 
     check(program)

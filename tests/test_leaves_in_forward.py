@@ -146,6 +146,25 @@ def test_a_first_call_that_raises_leaves_nothing() -> None:
     assert model.v.key_chains() == ["b"]
 
 
+def test_a_buffer_is_written_before_other_parts_are_built() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            self.add_buffer("calls", 0)
+            self.last = nn.Linear(2)
+
+        def forward(self, x: Any) -> Any:
+            self.update_parameter("calls", self.calls + 1)
+            return self.last(x)
+
+    for run in (Counts(), ek.compile(Counts())):
+        assert run(X).shape == (4, 2)
+    model = Counts()
+    with pytest.raises(StateError, match=r"Counts .*last .*has none yet"):
+        model.update_parameter("last/w", 0.0)
+    model(X)
+    assert model.calls.item() == 1
+
+
 def test_in_a_compiled_part_of_forward_it_is_refused() -> None:
     class Partly(nn.Module):
         def forward(self, x: Any) -> Any:

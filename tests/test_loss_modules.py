@@ -53,6 +53,23 @@ def sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
+def one_minus_similarity(p: Any, t: Any) -> Any:
+    """For a range of 2 and a window of 4 with deviation 1.2."""
+    line = np.exp(-((np.arange(4) - 1.5) ** 2) / (2 * 1.2**2))
+    weights = np.outer(line, line) / line.sum() ** 2
+
+    def blurred(x: Any) -> Any:
+        windows = np.lib.stride_tricks.sliding_window_view(x, (4, 4), axis=(1, 2))
+        return (windows * weights).sum((-2, -1))
+
+    a, b = blurred(p), blurred(t)
+    spreads = blurred(p * p) - a * a + blurred(t * t) - b * b
+    shared = blurred(p * t) - a * b
+    low, high = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    found = (2 * a * b + low) * (2 * shared + high) / ((a * a + b * b + low) * (spreads + high))
+    return 1 - found.mean((1, 2, 3))
+
+
 def triplet(p: Any, _: Any) -> Any:
     a, b, c = p
     length = [np.linalg.norm(x + 1e-6, axis=-1) for x in (a - b, a - c)]
@@ -132,6 +149,7 @@ CASES: list[tuple[Any, Any, Any, Callable[[Any, Any], Any]]] = [
     ),
     (nn.TripletMarginLoss(0.5), (floats(5, 3), floats(5, 3), floats(5, 3)), None, triplet),
     (nn.WassersteinLoss(), floats(5), signs(5), lambda p, t: -p * t),
+    (nn.SSIMLoss(2.0, 4, 1.2), floats(5, 6, 7, 2), floats(5, 6, 7, 2), one_minus_similarity),
 ]
 
 
@@ -243,3 +261,19 @@ def test_bad_input() -> None:
         nn.BinaryCrossEntropyLoss(False, pos_weight=2.0)
     with pytest.raises(EinkornError, match=r"y_pred is \(first, second\), got one ndarray"):
         nn.MarginRankingLoss()(pred, true)
+
+
+def test_structural_similarity_of_images() -> None:
+    image = np.random.default_rng(3).uniform(0, 1, (2, 16, 16, 3)).astype("float32")
+    noisy = np.clip(image + np.float32(0.1), 0, 1)
+    assert nn.ssim_loss(image, image).item() < 1e-6
+    assert nn.ssim_loss(image, 1 - image).item() > nn.ssim_loss(image, noisy).item() > 1e-4
+    first = image.transpose(0, 3, 1, 2)
+    same = nn.ssim_loss(first, noisy.transpose(0, 3, 1, 2), data_format="NCHW")
+    assert_same_bits(same, nn.ssim_loss(image, noisy))
+    with pytest.raises(ShapeError, match="a window of 11 needs images"):
+        nn.ssim_loss(image[:, :8], image[:, :8])
+    with pytest.raises(ShapeError, match="sigma must be positive"):
+        nn.ssim_loss(image, image, sigma=0.0)
+    with pytest.raises(ShapeError, match='data_format is "NHWC" or "NCHW"'):
+        nn.ssim_loss(image, image, data_format="NWC")

@@ -352,7 +352,16 @@ def test_a_metric_that_is_a_table() -> None:
         (lambda: ek.Model(3), "needs an ek.nn.Module"),
         (lambda: make(loss=3), "a loss is a function"),
         (lambda: make(metrics=[3]), "a metric is a function"),
+        (lambda: make(loss="mse"), "write ek.nn.MSELoss()"),
+        (lambda: make(loss="cross_entropy"), "write ek.nn.CrossEntropyLoss()"),
+        (lambda: make(metrics=["accuracy"]), r"write ek.metrics.Accuracy\(\)"),
+        (lambda: make(metrics=["none of them"]), "ek.metrics has them"),
         (lambda: make(optimizer=3), "a function that makes one"),
+        (lambda: make(optimizer=ek.optim.Adam(lr=1e-3)), "optimizer=lambda module: ek.optim.Adam"),
+        (lambda: make().fit(X, Y, epochs=-1), "epochs is at least 0, got -1"),
+        (lambda: make().fit(X, Y, steps_per_epoch=0), "steps_per_epoch is at least 1"),
+        (lambda: make().fit(X, Y, validation_steps=0), "validation_steps is at least 1"),
+        (lambda: make().fit(X, Y, validation_freq=0), "validation_freq is at least 1"),
         (lambda: make(loss=lambda a, b, c: a), "parameter 'c', for which there is no value"),
         (lambda: make(loss=None).fit(X, Y, verbose=0), "nothing to minimise"),
         (lambda: make(loss=lambda p, t: p).fit(X, Y, verbose=0), "is a scalar"),
@@ -370,3 +379,19 @@ def test_a_metric_that_is_a_table() -> None:
 def test_bad_input(call: Any, message: str) -> None:
     with pytest.raises(ek.EinkornError, match=message):
         call()
+
+
+def test_a_summary_takes_inputs_as_fit_does() -> None:
+    class Two(ek.nn.Module):
+        def forward(self, left: Any, right: Any, training: bool) -> Any:
+            self.add_parameter("seen", trainable=False).value = 1.0
+            return ek.nn.Linear(2)(left + right)
+
+    for inputs in ((X, X), {"right": X, "left": X}):
+        model = ek.Model(Two())
+        table = model.summary(inputs)
+        assert (table.parameters, table["linear"].output) == (15, ("f32[52,2]",))
+        assert "linear: Linear" in str(table)
+        assert model.module.seen.item() == 0.0  # state is as before
+        assert model.optimizer is None
+    assert [row.path for row in make().summary(X, depth=0, measure=False).rows] == [""]

@@ -166,6 +166,37 @@ def test_modules_made_inside_a_trace_may_be_filled_there() -> None:
     assert traces(compiled) == 1
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.LeakyReLU(0.3),
+        lambda: nn.Dropout(0.25),
+        lambda: nn.HuberLoss(0.5, weight=2.0),
+        lambda: ek.regularizers.L1L2(0.5, 2.0),
+    ],
+)
+def test_settings_of_what_is_made_inside_a_trace(make: Callable[[], Any]) -> None:
+    def step(x: Any) -> Any:
+        made = make()
+        return made(x, x * 2) if isinstance(made, nn.Loss) else made(x)
+
+    compiled = ek.compile(step)
+    found: list[Any] = []
+    for run in (compiled, step, compiled):
+        ek.random.seed(3)
+        found.append(np.asarray(run(X)))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    assert traces(compiled) == 1
+
+
+def test_a_setting_of_the_outside_is_not_set_while_tracing() -> None:
+    layer = nn.Dropout(0.25)
+    with pytest.raises(TraceError, match=r"Dropout\.rate was set"):
+        ek.compile(lambda: setattr(layer, "rate", 0.5))()
+    assert layer.rate == 0.25
+
+
 def test_an_optimizer_is_not_set_while_tracing() -> None:
     model = Scaled()
     opt = ek.optim.SGD(model, 0.1)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import einkorn as ek
+from einkorn.nn import recurrent
 from einkorn.tracebacks import fold
 
 X = np.ones((2, 5), np.float32)
@@ -82,6 +83,31 @@ def test_uncaught_exceptions_show_the_users_frames(tmp_path: Path) -> None:
     complete = shown(tmp_path, "main()\n", setting="full")
     assert "module.py" in frames(complete)
     assert [x for x in frames(complete) if x == "program.py"] == ["program.py"] * 4
+
+
+@pytest.mark.parametrize(
+    ("call", "refused"),
+    [
+        ("ek.nn.binary_cross_entropy(x, x, logits=True)", "binary_cross_entropy() got"),
+        ("ek.nn.Linear(3, size=4)", "Linear.__init__() got"),
+        ("net(x, 1)", "Net.forward() takes 2"),
+        ("step()", "step() missing 1"),
+        ("ek.cond(x.sum() > 1, lambda: x, lambda: x, x)", "<lambda>() takes 0"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_the_users_fault(
+    tmp_path: Path, call: str, refused: str
+) -> None:
+    text = shown(tmp_path, f"x = np.ones((2, 3), 'float32')\n{call}\n")
+    assert refused in text
+    assert frames(text) == ["program.py"]
+
+
+def test_arguments_of_a_private_function_are_einkorns_fault() -> None:
+    """Only its complete frames say where the wrong call is."""
+    with pytest.raises(TypeError, match=r"_states\(\) got") as caught:
+        eval("f(1, many=2)", {"f": recurrent._states, "__name__": "einkorn.nn.recurrent"})
+    assert fold(caught.value) is caught.value.__traceback__
 
 
 def test_threads_causes_and_callbacks(tmp_path: Path) -> None:

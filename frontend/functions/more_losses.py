@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEAST_LOG = -100.0  # the logarithm of a probability of 0
 
 
-def _pair(what: str, pred: Any, target: Any) -> tuple[Tensor, Tensor]:
+def same_floats(what: str, pred: Any, target: Any) -> tuple[Tensor, Tensor]:
     """Two operands of one float dtype and one shape."""
     a, b = meet(what, pred, target)
     if a.shape != b.shape:
@@ -53,14 +53,14 @@ def _weighted(what: str, losses: Tensor, weight: Any, reduction: Any) -> Tensor:
 @single_precision
 def l1_loss(pred: Any, target: Any, /, *, reduction: str = "mean") -> Tensor:
     """|pred - target|; the gradient is 0 where they are equal."""
-    a, b = _pair("l1_loss", pred, target)
+    a, b = same_floats("l1_loss", pred, target)
     return reduced("l1_loss", ew.abs(ew.subtract(a, b)), reduction)
 
 
 @single_precision
 def huber_loss(pred: Any, target: Any, /, *, delta: Any = 1.0, reduction: str = "mean") -> Tensor:
     """d**2 / 2 where |d| < delta, else delta * (|d| - delta / 2) (Huber, 1964)."""
-    a, b = _pair("huber_loss", pred, target)
+    a, b = same_floats("huber_loss", pred, target)
     limit = as_number("huber_loss", delta, "delta is a number")
     if not limit > 0:
         raise ShapeError(f"huber_loss: delta must be positive, got {delta!r}")
@@ -80,7 +80,7 @@ def smooth_l1_loss(
 ) -> Tensor:
     """d**2 / (2 beta) where |d| < beta, else |d| - beta / 2; |d| for beta 0."""
     what = "smooth_l1_loss"
-    a, b = _pair(what, pred, target)
+    a, b = same_floats(what, pred, target)
     limit = as_number(what, beta, "beta is a number")
     if not limit >= 0:
         raise ShapeError(f"{what}: beta must not be negative, got {beta!r}")
@@ -92,7 +92,7 @@ def smooth_l1_loss(
 @single_precision
 def log_cosh_loss(pred: Any, target: Any, /, *, reduction: str = "mean") -> Tensor:
     """log(cosh(pred - target)), without overflow."""
-    a, b = _pair("log_cosh_loss", pred, target)
+    a, b = same_floats("log_cosh_loss", pred, target)
     losses = in_single("log_cosh_loss", _log_cosh, a, b)
     return reduced("log_cosh_loss", losses, reduction)
 
@@ -120,7 +120,7 @@ def binary_cross_entropy(
         weight: what each loss is multiplied by; broadcasts.
     """
     what = "binary_cross_entropy"
-    p, t = _pair(what, pred, target)
+    p, t = same_floats(what, pred, target)
     yes, no = _log(p), _log(ew.subtract(1.0, p))
     losses = ew.add(ew.multiply(t, yes), ew.multiply(ew.subtract(1.0, t), no))
     return _weighted(what, ew.negative(losses), weight, reduction)
@@ -151,7 +151,7 @@ def binary_cross_entropy_with_logits(
         pos_weight: what the part of the target is multiplied by; broadcasts.
     """
     what = "binary_cross_entropy_with_logits"
-    x, t = _pair(what, logits, target)
+    x, t = same_floats(what, logits, target)
     softened = ew.softplus(ew.negative(x))
     if pos_weight is not None:
         factor = ew.add(ew.subtract(ew.multiply(t, pos_weight), t), 1.0)
@@ -174,7 +174,7 @@ def kl_div(
         reduction: also "batchmean": the sum divided by the size of the first axis.
     """
     what = "kl_div"
-    x, t = _pair(what, log_pred, target)
+    x, t = same_floats(what, log_pred, target)
     as_choice(what, "reduction", reduction, (*REDUCTIONS, "batchmean"))
     if as_flag(what, "log_target", log_target):
         losses = ew.multiply(ew.exp(t), ew.subtract(t, x))
@@ -206,7 +206,7 @@ def poisson_nll_loss(
         full: add Stirling's term t log(t) - t + log(2 pi t) / 2 for targets above 1.
     """
     what = "poisson_nll_loss"
-    x, t = _pair(what, pred, target)
+    x, t = same_floats(what, pred, target)
     if as_flag(what, "log_input", log_input):
         losses = ew.subtract(ew.exp(x), ew.multiply(t, x))
     else:
@@ -238,7 +238,7 @@ def gaussian_nll_loss(
         full: add log(2 pi) / 2.
     """
     what = "gaussian_nll_loss"
-    x, t = _pair(what, pred, target)
+    x, t = same_floats(what, pred, target)
     given = in_dtype(what, as_tensor(var, what), x.dtype)
     limited = ew.maximum(given, as_number(what, eps, "eps is a number"))
     safe = ew.add(given, ew.stop_gradient(ew.subtract(limited, given)))
@@ -263,7 +263,7 @@ def _above_zero(x: Tensor) -> Tensor:
 @single_precision
 def hinge_loss(pred: Any, target: Any, /, *, margin: Any = 1.0, reduction: str = "mean") -> Tensor:
     """max(0, margin - target * pred) for targets 1 and -1; the gradient counts at the bend."""
-    x, y = _pair("hinge_loss", pred, target)
+    x, y = same_floats("hinge_loss", pred, target)
     losses = _above_zero(ew.subtract(margin, ew.multiply(y, x)))
     return reduced("hinge_loss", losses, reduction)
 
@@ -273,7 +273,7 @@ def hinge_embedding_loss(
     pred: Any, target: Any, /, *, margin: Any = 1.0, reduction: str = "mean"
 ) -> Tensor:
     """pred where the target is 1, max(0, margin - pred) where it is -1."""
-    x, y = _pair("hinge_embedding_loss", pred, target)
+    x, y = same_floats("hinge_embedding_loss", pred, target)
     near = ew.where(ew.equal(y, -1), 0, x)
     far = ew.where(ew.equal(y, 1), 0, _above_zero(ew.subtract(margin, x)))
     return reduced("hinge_embedding_loss", ew.add(near, far), reduction)
@@ -282,7 +282,7 @@ def hinge_embedding_loss(
 @single_precision
 def soft_margin_loss(pred: Any, target: Any, /, *, reduction: str = "mean") -> Tensor:
     """log(1 + exp(-target * pred)) for targets 1 and -1."""
-    x, y = _pair("soft_margin_loss", pred, target)
+    x, y = same_floats("soft_margin_loss", pred, target)
     return reduced("soft_margin_loss", ew.softplus(ew.negative(ew.multiply(y, x))), reduction)
 
 
@@ -292,8 +292,8 @@ def margin_ranking_loss(
 ) -> Tensor:
     """max(0, margin - target * (first - second)): target 1 wants the first one to be larger."""
     what = "margin_ranking_loss"
-    a, b = _pair(what, first, second)
-    _, y = _pair(what, a, target)
+    a, b = same_floats(what, first, second)
+    _, y = same_floats(what, a, target)
     losses = _above_zero(ew.subtract(margin, ew.multiply(y, ew.subtract(a, b))))
     return reduced(what, losses, reduction)
 
@@ -347,7 +347,7 @@ def cosine_embedding_loss(
         x1, x2: [..., D]; target: [...].
     """
     what = "cosine_embedding_loss"
-    a, b = _pair(what, x1, x2)
+    a, b = same_floats(what, x1, x2)
     y = as_tensor(target, what)
     if not a.ndim or y.shape != a.shape[:-1]:
         raise ShapeError(
@@ -389,8 +389,8 @@ def triplet_margin_loss(
             (Balntas et al., 2016).
     """
     what = "triplet_margin_loss"
-    a, p = _pair(what, anchor, positive)
-    _, n = _pair(what, a, negative)
+    a, p = same_floats(what, anchor, positive)
+    _, n = same_floats(what, a, negative)
     if not a.ndim:
         raise ShapeError(f"{what}: needs rows, got {a._type}")
 

@@ -83,7 +83,15 @@ def _parameters(what: str, fn: Callable[..., Any]) -> list[Parameter]:
 
 
 def call_module(module: Any, x: Any, values: Mapping[str, Any]) -> Any:
-    """Call a module with inputs, and with what else the names of its parameters ask for.
+    """Call a module with inputs, and with what else the names of its parameters ask for."""
+    args, kwargs = module_arguments(module, x, values)
+    return module(*args, **kwargs)
+
+
+def module_arguments(
+    module: Any, x: Any, values: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a module is called with for inputs.
 
     A dict whose keys are all parameters is passed by keywords, a tuple one by one where `forward`
     has more than one parameter without a default; anything else is the first argument.
@@ -93,9 +101,9 @@ def call_module(module: Any, x: Any, values: Mapping[str, Any]) -> Any:
     asked = [name for name in names if name in NAMES and name not in ("x", "y_pred", "y_true")]
     more = {name: values[name] for name in asked if values.get(name) is not None}
     if type(x) is dict and x and set(x) <= set(names):
-        return module(**x, **more)
+        return (), {**x, **more}
     several = (
         any(p.kind is Parameter.VAR_POSITIONAL for p in parameters)
         or len([p for p in parameters if p.default is Parameter.empty and p.name not in more]) > 1
     )
-    return module(*x, **more) if type(x) is tuple and several else module(x, **more)
+    return (x if type(x) is tuple and several else (x,)), more

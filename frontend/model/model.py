@@ -8,14 +8,16 @@ from typing import Any
 from einkorn.callbacks.base import CallbackList
 from einkorn.callbacks.records import History
 from einkorn.compile import Compiled
-from einkorn.convert import as_int
 from einkorn.data.sources import source_of, unpacked
 from einkorn.ir.errors import EinkornError, StateError
 from einkorn.model import checkpoint, fitting
 from einkorn.model.checkpoint import Progress
+from einkorn.model.injection import module_arguments
 from einkorn.model.parts import class_weights
-from einkorn.model.steps import Steps
+from einkorn.model.steps import Steps, tensors
 from einkorn.nn.building import PENDING
+from einkorn.nn.summary_table import Summary
+from einkorn.recording import no_grad
 
 MSG_NOT_BUILT = (
     "Model.{what}: the sizes of some parameters are those of the first input, and there was none "
@@ -125,14 +127,14 @@ class Model(Steps):
         source = source_of("fit", x, y, sample_weight, batch_size, bool(shuffle), drop_last)
         plan = fitting.Plan(
             source,
-            as_int("fit", epochs, "epochs is an integer"),
-            steps_per_epoch,
+            fitting.checked_count("epochs", epochs),
+            fitting.checked_steps("steps_per_epoch", steps_per_epoch),
             class_weights(class_weight),
             fitting.validation_source(validation, validation_batch_size or batch_size),
-            validation_steps,
-            validation_freq,
+            fitting.checked_steps("validation_steps", validation_steps),
+            fitting.checked_frequency(validation_freq),
         )
-        first = as_int("fit", initial_epoch, "initial_epoch is an integer")
+        first = fitting.checked_count("initial_epoch", initial_epoch)
         return self._fit(plan, self.progress if resume else Progress(first), verbose, callbacks)
 
     def _fit(self, plan: fitting.Plan, start: Progress, verbose: int, callbacks: Any) -> History:
@@ -224,6 +226,15 @@ class Model(Steps):
         return self.module(*args, **kwargs)
 
     # -- text and files ------------------------------------------------------------------------
+
+    def summary(self, x: Any, *, depth: int | None = None, measure: bool = True) -> Summary:
+        """A table of the modules inside, for a prediction with a batch of inputs.
+
+        See `Module.summary`; no state changes, but parameters whose sizes `x` decides are made.
+        """
+        with no_grad(), self._in_mode(False):
+            inputs, named = module_arguments(self.module, tensors(x), self._injected(False))
+            return self.module.summary(*inputs, depth=depth, measure=measure, **named)
 
     def explain(self) -> str:
         """What was compiled for each kind of step: traces, why there are several, their cost."""

@@ -6,10 +6,13 @@ import functools
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
+from einkorn import metrics as metrics_by_name
+from einkorn import nn
 from einkorn.convert import as_tensor
 from einkorn.functions import elementwise as ew
 from einkorn.functions.indexing import take
@@ -61,6 +64,20 @@ def flat_items(nest: Any, prefix: str = "", key: Any = None) -> Iterator[tuple[s
         yield (f"{prefix}{name_of(nest)}" if key is None else prefix[:-1]), key, nest
 
 
+def written(home: str, names: Mapping[str, Any], given: Any, kind: type) -> str:
+    """What to write in place of a loss or metric that was given by name or as a class."""
+    if not isinstance(given, str):
+        return ""
+    wanted = given.replace("_", "").lower()
+    known = {x.lower(): x for x, item in names.items() if _is_proper(item, kind)}
+    found = get_close_matches(wanted, known, n=1) or get_close_matches(f"{wanted}loss", known, n=1)
+    return f"; write {home}.{known[found[0]]}()" if found else f"; {home} has them"
+
+
+def _is_proper(item: Any, kind: type) -> bool:
+    return isinstance(item, type) and issubclass(item, kind) and item is not kind
+
+
 def unique(name: str, taken: Any) -> str:
     """A name that is not taken: acc, acc_1."""
     found, count = name, 0
@@ -98,8 +115,9 @@ class Term:
 
     def __init__(self, name: str, key: Any, loss: Any) -> None:
         if not callable(loss):
+            hint = written("ek.nn", vars(nn), loss, Loss)
             raise EinkornError(
-                f"a loss is a function or a module such as ek.nn.MSELoss(): {loss!r}"
+                f"a loss is a function or a module such as ek.nn.MSELoss(), got {loss!r}{hint}"
             )
         self.name, self._key = name, key
         self._on = getattr(loss, "on", None)
@@ -217,7 +235,10 @@ class MetricSet:
         self._updates: dict[str, tuple[Injected, Any]] = {}
         for name, key, item in flat_items(metrics):
             if not isinstance(item, Metric) and not callable(item):
-                raise EinkornError(f"a metric is a function or an ek.metrics.Metric, got {item!r}")
+                hint = written("ek.metrics", vars(metrics_by_name), item, Metric)
+                raise EinkornError(
+                    f"a metric is a function or an ek.metrics.Metric, got {item!r}{hint}"
+                )
             metric = item if isinstance(item, Metric) else FunctionMetric(item)
             own = unique(name, self.metrics)
             self.metrics[own] = metric

@@ -20,6 +20,7 @@ from einkorn.model.injection import call_module
 from einkorn.model.logs import Logs, Packing
 from einkorn.model.parts import MetricSet, terms_of, unique
 from einkorn.nn.building import outside
+from einkorn.nn.hooks import training_context
 from einkorn.nn.module import Module
 from einkorn.optim.adam import Adam
 from einkorn.optim.base import Optimizer
@@ -94,9 +95,12 @@ class Steps:
 
     def call(self, x: Any, training: bool) -> Any:
         """The predictions for inputs."""
+        return call_module(self.module, x, self._injected(training))
+
+    def _injected(self, training: bool) -> dict[str, Any]:
+        """What a module may ask for besides inputs."""
         known = self.module._ek_found()  # in the first call some sizes are still unknown
-        more = {"training": training, "parameters": known.v, "states": known.buffers}
-        return call_module(self.module, x, more)
+        return {"training": training, "parameters": known.v, "states": known.buffers}
 
     def loss_fn(
         self, x: Any, y_true: Any, sample_weight: Any, class_weight: Any, training: bool
@@ -201,17 +205,13 @@ class Steps:
 
     @contextmanager
     def _in_mode(self, training: bool) -> Generator[None]:
-        """Within the block all modules train, or none; then those do that did before."""
-        before = [(module, module.training) for module in self.module.modules()]
-        self.module.train(training)
+        """Within the block all modules train, or none."""
         outer, self._in_epoch = self._in_epoch, training or self._in_epoch
         try:
-            yield
+            with training_context(training):
+                yield
         finally:
             self._in_epoch = outer
-            for module, mode in before:
-                if module.training is not mode:
-                    module.training = mode
 
     @contextmanager
     def _own_metrics(self) -> Generator[None]:
@@ -248,7 +248,7 @@ class Steps:
         """Make what the first input decides: sizes of parameters, and with them the optimizer."""
         if not self._is_built:
             with no_grad(), self._in_mode(False), collect():
-                self.call(_tensors(x), training=False)
+                self.call(tensors(x), training=False)
             self.__dict__["_is_built"] = True
         if self.optimizer is None:
             make = self._make_optimizer
@@ -271,6 +271,6 @@ def _samples(x: Any) -> int:
     return ends[0].shape[0] if ends and ends[0].shape else 1
 
 
-def _tensors(x: Any) -> Any:
+def tensors(x: Any) -> Any:
     """Inputs as a step sees them."""
     return tree_map(lambda end: end if end is None else as_tensor(end, "a batch"), x)

@@ -73,6 +73,7 @@ from einkorn.functions.segments import (
     segment_prod,
     segment_sum,
 )
+from einkorn.functions.similarity import ssim_loss
 from einkorn.functions.statistical import log_softmax, softmax, softmin
 from einkorn.leaf import Parameter
 from einkorn.nn.activations import (
@@ -145,6 +146,7 @@ from einkorn.nn.losses import (
     PoissonNLLLoss,
     SmoothL1Loss,
     SoftMarginLoss,
+    SSIMLoss,
     TripletMarginLoss,
     WassersteinLoss,
 )
@@ -282,6 +284,7 @@ __all__ = [
     "ReLU6",
     "Reshape",
     "RotaryEmbedding",
+    "SSIMLoss",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -374,6 +377,7 @@ __all__ = [
     "softplus",
     "softshrink",
     "softsign",
+    "ssim_loss",
     "swiglu",
     "tanh",
     "tanhshrink",

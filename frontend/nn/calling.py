@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
@@ -10,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from einkorn.collector import Collector, open_collector
-from einkorn.container import Container, check_structure
+from einkorn.collector import OUTPUTS, Collector, open_collector
+from einkorn.container import Container, check_structure, frozen
 from einkorn.ir.errors import EinkornError, TraceError
 from einkorn.leaf import Leaf
 from einkorn.loading import fitting
-from einkorn.nn.structure import INTERNAL, replaced
+from einkorn.nn.structure import INTERNAL, Structure, replaced
 from einkorn.recording import Value, current_trace
+from einkorn.runtime.settings import override
 from einkorn.tree import alike, describe, flatten
 from einkorn.tunable import is_number, module_path
+from einkorn.watched import showing
 
 OPTIONS = frozenset({"v", "buffers", "capture", "expected", "rtol", "atol"})
 RTOL, ATOL = 1e-5, 1e-8
@@ -37,6 +40,12 @@ MSG_TRACED = (
     "ek.nn.check_outputs(outputs, expected)"
 )
 MSG_DIFFERS = "{owner}: what {path} returned is not what is expected: {details}"
+
+
+MSG_STRUCTURE = (
+    "{error}; to exchange some of them only, give {kind}=model.{kind}.overwrite_at_key_chains("
+    '{{"a/path": value}})'
+)
 
 
 class MismatchError(EinkornError, AssertionError):
@@ -78,7 +87,7 @@ def call_with(
     if patterns is None:
         return out
     found = collector.outputs
-    chosen = {path: x for path, x in found.items() if any(fnmatchcase(path, p) for p in patterns)}
+    chosen = {name: x for name, x in found.items() if _is_chosen(name, patterns)}
     if not chosen and capture is not True:
         known = ", ".join(found) or "none"
         raise EinkornError(MSG_NOTHING.format(owner=owner, given=capture, known=known))
@@ -96,6 +105,12 @@ def _patterns(owner: str, capture: Any) -> Sequence[str] | None:
     return patterns
 
 
+def _is_chosen(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern fits a path; it then fits later calls of that module, "act#2", too."""
+    path = name.partition("#")[0]
+    return any(fnmatchcase(name, p) or fnmatchcase(path, p) for p in patterns)
+
+
 def _tolerances(owner: str, options: Mapping[str, Any], expected: Any) -> tuple[float, float]:
     if expected is None and ("rtol" in options or "atol" in options):
         raise EinkornError(f"{owner}: rtol and atol belong to expected=, which is missing")
@@ -107,45 +122,68 @@ def _tolerances(owner: str, options: Mapping[str, Any], expected: Any) -> tuple[
 
 @contextmanager
 def with_values(module: Any, values: Mapping[str, Any]) -> Generator[None]:
-    """Within the block every attribute that holds a parameter holds its stand-in instead."""
+    """Within the block every attribute that holds a parameter shows its stand-in instead."""
     found = module._ek_built()
-    other = check_structure(found.v, values, f"{type(module).__name__}(..., v=)")
-    new = {id(leaf): fitting(leaf, other[path], path) for path, leaf in found.v.flat_items()}
-    undo: list[tuple[Any, str, Any]] = []
-    try:
-        for path, inner in found.modules.items():
-            state = inner.__dict__
-            part = other.get(path, Container()) if path else other
-            undo.append((state, "_ek_values", state.get("_ek_values")))
-            state["_ek_values"] = part
-            for name, value in list(state.items()):
-                if name not in INTERNAL:
-                    stand_in = replaced(value, new, is_module)
-                    if stand_in is not value:
-                        undo.append((state, name, value))
-                        state[name] = stand_in
+    other = _like(found.v, values, type(module).__name__, "v")
+    new = {leaf: fitting(leaf, other[path], path) for path, leaf in found.v.flat_items()}
+    with _showing(found, "v", new):
         yield
-    finally:
-        for state, name, value in reversed(undo):
-            state[name] = value
 
 
 @contextmanager
 def with_buffers(module: Any, values: Mapping[str, Any]) -> Generator[None]:
-    """Within the block the buffers have other values, then those from before again."""
-    own = module._ek_built().buffers
-    other = check_structure(own, values, f"{type(module).__name__}(..., buffers=)")
-    pairs: list[tuple[Leaf, Any]] = [
-        (leaf, fitting(leaf, other[path], path).detach()) for path, leaf in own.flat_items()
-    ]
-    old = [(leaf, leaf.detach()) for leaf, _ in pairs]
+    """Within the block the buffers have other values; what is assigned to them is forgotten."""
+    found = module._ek_built()
+    own = found.buffers
+    other = _like(own, values, type(module).__name__, "buffers")
+    new = {leaf: fitting(leaf, other[path], path).detach() for path, leaf in own.flat_items()}
+    if current_trace.get() is None:
+        made = {leaf: Leaf(value, name=leaf.name) for leaf, value in new.items()}
+        with _showing(found, "buffers", made):
+            yield
+        return
+    old = [(leaf, leaf.detach()) for leaf in new]  # assignments belong to the trace
     try:
-        for leaf, value in pairs:
+        for leaf, value in new.items():
             leaf.value = value
         yield
     finally:
         for leaf, value in old:
             leaf.value = value
+
+
+def _like(own: Container, values: Mapping[str, Any], owner: str, kind: str) -> Container:
+    """The values of a call as a Container of the same keys."""
+    try:
+        return check_structure(own, values, f"{owner}(..., {kind}=)")
+    except EinkornError as error:
+        raise EinkornError(MSG_STRUCTURE.format(error=error, kind=kind)) from None
+
+
+@contextmanager
+def _showing(found: Structure, kind: str, new: Mapping[Leaf, Any]) -> Generator[None]:
+    """Within the block other values stand for leaves, for whoever runs in this context.
+
+    Nothing is written to the modules, so other threads do not see it. Compiled functions that a
+    `forward` calls have traces that know the leaves only: outside of a trace they run eagerly.
+
+    Args:
+        found: the modules.
+        kind: "v" or "buffers", the attribute that shows all of them.
+        new: what stands for each leaf.
+    """
+    by_id = {id(leaf): value for leaf, value in new.items()}
+    whole = frozen(getattr(found, kind).map(lambda leaf: new[leaf]), "values of this call")
+    stand_ins: dict[int, dict[str, Any]] = {}
+    for path, inner in found.modules.items():
+        shown = stand_ins[id(inner)] = {kind: whole.get(path, Container()) if path else whole}
+        for name, value in inner.__dict__.items():
+            stand_in = value if name in INTERNAL else replaced(value, by_id, is_module)
+            if stand_in is not value:
+                shown[name] = stand_in
+    is_eager = current_trace.get() is None
+    with showing(stand_ins), override(compile=False) if is_eager else nullcontext():
+        yield
 
 
 def is_module(value: Any) -> bool:
@@ -179,7 +217,7 @@ def captured(
     finally:
         open_collector.reset(token)
     if outer is not None:
-        outer.take((None, collector.added()), key)
+        outer.take((None, [*collector.added(), (OUTPUTS, "", out)]), key)
     return out, collector
 
 
@@ -229,15 +267,18 @@ def _difference(got: Any, want: Any, rtol: float, atol: float) -> str:
 
 
 def _array_difference(got: Any, want: Any, rtol: float, atol: float) -> str:
-    if not isinstance(got, (Value, np.ndarray, np.generic, int, float)):
-        return "" if got is want or got == want else f"it is {got!r}, expected is {want!r}"
+    numbers = (Value, np.ndarray, np.generic, int, float, complex)
+    if not isinstance(got, numbers) or not isinstance(want, numbers):
+        shown = (x._type if isinstance(x, Value) else reprlib.repr(x) for x in (got, want))
+        return "" if got is want or got == want else "it is {}, expected is {}".format(*shown)
     a, b = np.asarray(got), np.asarray(want)
     if a.shape != b.shape:
         return f"its shape is {a.shape}, expected is {b.shape}"
     wide = np.complex128 if "c" in (a.dtype.kind, b.dtype.kind) else np.float64
     x, y = a.astype(wide), b.astype(wide)
     with np.errstate(all="ignore"):
-        off = ~((np.abs(x - y) <= atol + rtol * np.abs(y)) | (x == y) | (np.isnan(x) & np.isnan(y)))
+        near = np.isfinite(y) & (np.abs(x - y) <= atol + rtol * np.abs(y))
+        off = ~(near | (x == y) | (np.isnan(x) & np.isnan(y)))
         size = np.where(off, np.nan_to_num(np.abs(x - y), nan=np.inf), -1.0)
     if not off.any():
         return ""

@@ -12,7 +12,7 @@ from einkorn.nn.structure import INTERNAL, PARENT, listed
 
 if TYPE_CHECKING:
     from einkorn.nn.structure import Structure
-    from einkorn.nn.summary import Summary
+    from einkorn.nn.summary_table import Summary
 
 
 class Place:
@@ -62,8 +62,7 @@ class Described:
             depth: how many levels are shown.
             mark: a module whose part of the tree has ">" in front of its lines.
         """
-        if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int)):
-            raise EinkornError(f"tree: depth is a number of levels, got {depth!r}")
+        check_depth("tree", depth)
         lines = list(_branches(self, "", depth, {}, mark))
         if mark is None:
             return "\n".join(text for text, _ in lines)
@@ -71,6 +70,7 @@ class Described:
 
     def sub_mods(self, depth: int | None = None) -> dict[str, Any]:
         """The modules inside by their paths, each once, down to some depth."""
+        check_depth("sub_mods", depth)
         found: dict[str, Any] = {}
         level: list[tuple[str, Any]] = [("", self)]
         seen = {id(self)}
@@ -139,6 +139,12 @@ class Described:
         from einkorn.nn.summary import summary
 
         return summary(self, inputs, named, depth, measure)
+
+
+def check_depth(what: str, depth: Any) -> None:
+    """EinkornError unless `depth` is None or a number of levels."""
+    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 0):
+        raise EinkornError(f"{what}: depth is a number of levels, got {depth!r}")
 
 
 def children(holder: Any, nests: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:

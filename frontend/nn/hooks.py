@@ -5,15 +5,17 @@ A value that is added goes to the innermost `ek.nn.collect()`; without one it is
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from einkorn.collector import LOSSES, METRICS, SUMMARIES, current_collector
-from einkorn.convert import as_tensor, snapshot
+from einkorn.convert import as_flag, as_tensor, snapshot
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError
 from einkorn.nn.module import Module
 from einkorn.random.generator import Key, next_key
 from einkorn.recording import Value
 from einkorn.running import current_call
+from einkorn.surroundings import surrounded, surroundings
 from einkorn.tree import tree_map
 
 MSG_NAME = "{what}: a name is text that is not empty, got {name!r}"
@@ -79,7 +81,18 @@ def add_summary(name_or_module: Any, value: Any) -> None:
 def training() -> bool:
     """Whether the module whose forward is running trains; True outside of modules."""
     call = current_call.get()
-    return True if call is None else call.module.training
+    if call is not None:
+        return call.module.training
+    return surroundings.get().training is not False
+
+
+def training_context(training: bool) -> AbstractContextManager[None]:
+    """Within the block all modules train, or none, whatever `train()` and `eval()` said.
+
+    It belongs to the thread or the asyncio task; a compiled function has a trace for each mode.
+    """
+    flag = as_flag("training_context", "training", training)
+    return surrounded(surroundings.get()._replace(training=flag))
 
 
 def next_rng_key() -> Key:

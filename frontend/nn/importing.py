@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from einkorn.convert import to_array
 from einkorn.ir.dtypes import as_dtype
-from einkorn.ir.errors import EinkornError, ShapeError, StateError
+from einkorn.ir.errors import DTypeError, EinkornError, ShapeError, StateError
 from einkorn.leaf import Leaf
 from einkorn.loading import load_leaves, read_file
 from einkorn.recording import Value
@@ -23,6 +24,14 @@ Array = np.ndarray[Any, Any]
 MSG_TWICE = (
     "{what}: {first!r} and {second!r} of the source both become {path!r}; make the rules of "
     "rename= tell them apart, or ignore= one"
+)
+MSG_PATTERNS = "{what}: {option}= takes patterns of names, which are text, got {given!r}"
+MSG_UNUSED = (
+    "{what}: {pattern!r} of transpose= fits no path that the source leads to; {known}; patterns "
+    "are those of this module's paths, after rename="
+)
+MSG_RANGE = (
+    "{what}: {name!r} holds finite values that {dtype} cannot hold; scale or clip them first"
 )
 MSG_RENAME = (
     "{what}: rename= is a dict or a list of pairs of a regular expression and its replacement, or "
@@ -86,42 +95,36 @@ def import_weights(
         shared: the leaf behind a key that is not among `leaves`.
     """
     given = _read(what, source)
-    renamed = _rules(what, rename)
-    ignored = [x for x in given if any(fnmatchcase(x, p) for p in _listed(ignore))]
-    names: dict[str, str] = {}
-    for name in given:
-        if name in ignored:
-            continue
-        key = _key(what, renamed, name)
-        if key in names:
-            path = key.replace(".", "/")
-            first = names[key]
-            raise StateError(MSG_TWICE.format(what=what, first=first, second=name, path=path))
-        names[key] = name
-    values: dict[str, Any] = {}
+    skipped = _patterns(what, "ignore", ignore)
+    ignored = [x for x in given if any(fnmatchcase(x, p) for p in skipped)]
+    names = _renamed(what, _rules(what, rename), [x for x in given if x not in ignored])
+    orders = _orders(what, transpose, names)
+    values = {key: _array(what, given[name], name) for key, name in names.items()}
     transposed: list[str] = []
     cast: list[str] = []
     for key, name in names.items():
-        leaf, path = leaves[key] if key in leaves else shared(key), key.replace(".", "/")
-        array = _array(what, given[name], name)
-        if leaf is not None:
-            axes = _axes(transpose, path)
-            if axes is not None:
-                array = _transposed(what, path, array, axes)
-                transposed.append(path)
-            _check_shape(what, path, leaf, name, array)
-            if as_dtype(array.dtype) is not leaf.dtype and as_dtype(array.dtype).is_float:
-                if leaf.dtype.is_float:
-                    array = array.astype(leaf.dtype.numpy)
-                    cast.append(path)
+        leaf, path = leaves[key] if key in leaves else shared(key), _path(key)
+        if leaf is None:
+            continue
+        array = values[key]
+        if key in orders:
+            array = _transposed(what, path, array, orders[key])
+            transposed.append(path)
+        _check_shape(what, path, leaf, name, array)
+        if as_dtype(array.dtype) is not leaf.dtype and as_dtype(array.dtype).is_float:
+            if leaf.dtype.is_float:
+                array = _cast(what, leaf, name, array)
+                cast.append(path)
         values[key] = array
-    result = load_leaves(what, leaves, values, strict, shared)
-    loaded = {
-        key.replace(".", "/"): name for key, name in names.items() if key not in result.unknown
-    }
-    missing = [key.replace(".", "/") for key in result.missing]
+    result = load_leaves(what, leaves, values, strict, shared, names)
+    loaded = {_path(key): name for key, name in names.items() if key not in result.unknown}
+    missing = [_path(key) for key in result.missing]
     unexpected = [names[key] for key in result.unknown]
     return ImportReport(loaded, transposed, cast, missing, unexpected, ignored)
+
+
+def _path(key: str) -> str:
+    return key.replace(".", "/")
 
 
 def _read(what: str, source: Any) -> Mapping[str, Any]:
@@ -142,11 +145,29 @@ def _array(what: str, value: Any, name: str) -> Array:
     """An array of what another library gives."""
     if not isinstance(value, Value) and hasattr(value, "detach"):  # a tensor of PyTorch
         value = value.detach().cpu()
+        if "bfloat16" in str(value.dtype):  # which NumPy lacks; float32 holds the same values
+            value = value.float()
     return to_array(np.asarray(value), what=f"{what}: {name}")
 
 
-def _listed(patterns: Any) -> Sequence[str]:
-    return [patterns] if isinstance(patterns, str) else list(patterns)
+def _cast(what: str, leaf: Leaf, name: str, array: Array) -> Array:
+    with np.errstate(over="ignore"):
+        found = array.astype(leaf.dtype.numpy)
+    if not np.array_equal(np.isfinite(found), np.isfinite(array)):
+        raise DTypeError(MSG_RANGE.format(what=what, name=name, dtype=leaf.dtype))
+    return found
+
+
+def _patterns(what: str, option: str, given: Any) -> list[str]:
+    """The patterns of an option: one, several, or the keys of a dict."""
+    found: list[Any] = [given] if isinstance(given, str) else []
+    if not found and isinstance(given, Iterable):
+        found = list(given)
+    elif not found:
+        found = [given]
+    if not all(isinstance(pattern, str) for pattern in found):
+        raise EinkornError(MSG_PATTERNS.format(what=what, option=option, given=given))
+    return found
 
 
 def _rules(what: str, rename: Any) -> Callable[[str], Any]:
@@ -168,6 +189,18 @@ def _rules(what: str, rename: Any) -> Callable[[str], Any]:
     return apply
 
 
+def _renamed(what: str, renamed: Callable[[str], Any], given: Iterable[str]) -> dict[str, str]:
+    """The names of the source by the keys that they become."""
+    names: dict[str, str] = {}
+    for name in given:
+        key = _key(what, renamed, name)
+        if key in names:
+            text = MSG_TWICE.format(what=what, first=names[key], second=name, path=_path(key))
+            raise StateError(text)
+        names[key] = name
+    return names
+
+
 def _key(what: str, renamed: Callable[[str], Any], name: str) -> str:
     try:
         key = renamed(name)
@@ -180,12 +213,24 @@ def _key(what: str, renamed: Callable[[str], Any], name: str) -> str:
     return key.replace("/", ".")
 
 
-def _axes(transpose: Any, path: str) -> Any:
-    """The order of axes that the rules have for a path: None for none, () for reversed."""
-    if isinstance(transpose, Mapping):
-        return next((axes for p, axes in transpose.items() if fnmatchcase(path, p)), None)
-    patterns: Iterable[str] = _listed(transpose)
-    return () if any(fnmatchcase(path, p) for p in patterns) else None
+def _orders(what: str, transpose: Any, keys: Iterable[str]) -> dict[str, Any]:
+    """The new order of the axes of some keys; () for reversed. Every pattern has to fit one."""
+    patterns = _patterns(what, "transpose", transpose)
+    paths = {key: _path(key) for key in keys}
+    found: dict[str, Any] = {}
+    for pattern in patterns:
+        fitting = [key for key, path in paths.items() if fnmatchcase(path, pattern)]
+        if not fitting:
+            near = difflib.get_close_matches(pattern, paths.values(), n=3)
+            known = f"did you mean {' or '.join(near)}?" if near else f"such as {_some(paths)}"
+            raise EinkornError(MSG_UNUSED.format(what=what, pattern=pattern, known=known))
+        axes = transpose[pattern] if isinstance(transpose, Mapping) else ()
+        found.update((key, axes) for key in fitting if key not in found)
+    return {key: axes for key, axes in found.items() if axes is not None}
+
+
+def _some(paths: Mapping[str, str]) -> str:
+    return ", ".join(list(paths.values())[:8])
 
 
 def _transposed(what: str, path: str, array: Array, axes: Any) -> Array:

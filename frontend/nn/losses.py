@@ -13,6 +13,7 @@ from einkorn.functions import elementwise as ew
 from einkorn.functions import losses as fl
 from einkorn.functions import more_losses as ml
 from einkorn.functions.indexing import take
+from einkorn.functions.similarity import ssim_loss
 from einkorn.ir.errors import EinkornError, ShapeError
 from einkorn.nn.loss import Loss
 from einkorn.nn.settings import check_axis, check_flag, check_number
@@ -403,3 +404,38 @@ class WassersteinLoss(Loss):
                 "one shape; reshape one of them"
             )
         return ew.negative(ew.multiply(scores, target))
+
+
+class SSIMLoss(Loss):
+    """1 - the structural similarity of images (n, height, width, channels), one loss for each.
+
+    Args:
+        data_range: what lies between the least and the largest value that a pixel may have.
+        window, sigma: the side of the Gaussian window and its standard deviation, in pixels.
+        data_format: "NHWC" or "NCHW".
+
+    Source: Wang et al., 2004.
+    """
+
+    def __init__(
+        self,
+        data_range: float = 1.0,
+        window: int = 11,
+        sigma: float = 1.5,
+        data_format: str = "NHWC",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.data_range = check_number("SSIMLoss", "data_range", data_range)
+        self.window, self.sigma, self.data_format = window, sigma, data_format
+
+    def elementwise(self, y_pred: Any, y_true: Any) -> Tensor:
+        return ssim_loss(
+            y_pred,
+            _floats(y_true, y_pred),
+            data_range=self.data_range,
+            window=self.window,
+            sigma=self.sigma,
+            data_format=self.data_format,
+            reduction="none",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import weakref
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from einkorn.announcing import put
 from einkorn.collector import open_collector
 from einkorn.container import Container, as_mapping, check_structure, frozen
 from einkorn.convert import as_shape, check_dtype
@@ -19,23 +21,24 @@ from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
 from einkorn.leaf import Leaf, Parameter
 from einkorn.loading import write_all
-from einkorn.nn.building import PENDING, build, build_parts, once
+from einkorn.nn.building import BUILT, PENDING, build, build_parts, once
 from einkorn.nn.calling import OPTIONS, call_with, own_options
 from einkorn.nn.casting import cast
-from einkorn.nn.describing import Described
-from einkorn.nn.making import MADE, finish, give_up, leaf_in_forward, made_in_forward
+from einkorn.nn.describing import Described, children
+from einkorn.nn.making import MADE, finish, forget, give_up, leaf_in_forward, made_in_forward
 from einkorn.nn.saving import Saved
 from einkorn.nn.structure import (
     INTERNAL,
     PARENT,
     Structure,
     attributes_changed,
+    every_path,
     set_trainable,
 )
 from einkorn.random.generator import apart
 from einkorn.recording import Value, current_trace, no_grad
 from einkorn.running import Call, current_call
-from einkorn.tunable import Mode, Tunable, module_path
+from einkorn.tunable import Training, Tunable, module_path
 from einkorn.watched import (
     OBSERVED,
     Watched,
@@ -77,7 +80,7 @@ class _ModuleType(type):
 
         def _ek_create(cls, *args: Any, **kwargs: Any) -> Any:
             module = cls.__new__(cls, *args, **kwargs)
-            module.__dict__["training"] = True
+            put(module.__dict__, "training", True)
             if cls.build is not Module.build:
                 module.__dict__[PENDING] = True
             note_birth(module)
@@ -108,7 +111,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         training: True until `eval()`; layers such as Dropout read it.
     """
 
-    training = Mode()
+    training = Training()
 
     def __init__(self) -> None:
         """Nothing: there is no need to call it."""
@@ -133,6 +136,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
             buffers: the same for the buffers; what `forward` assigns to them is forgotten.
             capture: True, or patterns of paths such as "encoder/*": the call returns a pair, its
                 result and a dict of what the modules inside returned, by path in order of calls.
+                A second call of the same module is "act#2".
             expected: what modules inside should return, by path; an error names the first, in
                 order of calls, that differs by more than `atol` + `rtol` * |expected|.
         """
@@ -172,11 +176,25 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         """
         build_parts(self, inputs, named)
 
+    def unbuild(self) -> Module:
+        """Take away, here and inside, what was made for the first inputs; the next call makes it.
+
+        These are parameters that `build` and `forward` have made, and modules made in `forward`.
+        Parameters of sizes that were given stay. Make optimizers afterwards.
+        """
+        forget(self)
+        return self
+
     # -- attributes ----------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "__dict__":
+            super().__setattr__(name, value)
+            return
         state = self.__dict__
         old = state.get(name)
+        if isinstance(old, Leaf) and value is not old and value is getattr(self, name):
+            return  # its stand-in in a call with other values
         _check_name(type(self).__name__, name, value)
         _check_kept(type(self).__name__, name, old, value)
         if not is_same(old, value):
@@ -184,9 +202,10 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         object.__setattr__(self, name, value)
         if isinstance(value, _STRUCTURAL) or isinstance(old, _STRUCTURAL):
             attributes_changed()
-            if isinstance(value, Module):
-                vars(value).setdefault("_ek_name", name.lstrip("_") or name)
-                vars(value).setdefault(PARENT, weakref.ref(self))
+            if isinstance(value, Module) or isinstance(value, (list, tuple, dict)):
+                for key, module in children({name: value}):
+                    vars(module).setdefault("_ek_name", key or name)
+                    vars(module).setdefault(PARENT, weakref.ref(self))
         if OBSERVED in state and not _read_at_each_call(type(self), name, old, value):
             structure_changed()
 
@@ -195,7 +214,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         attributes_changed()
 
     def __getstate__(self) -> dict[str, Any]:
-        drop = INTERNAL - {"_ek_name", PENDING, MADE}
+        drop = INTERNAL - {"_ek_name", PENDING, BUILT, MADE}
         return {key: value for key, value in self.__dict__.items() if key not in drop}
 
     def _ek_found(self) -> Structure:
@@ -278,8 +297,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         Assigning a Container or dict copies its values into the parameters: all of them or, when
         one does not fit, none.
         """
-        values = self.__dict__.get("_ek_values")
-        return self._ek_built().v if values is None else values
+        return self._ek_built().v
 
     @v.setter
     def v(self, values: Mapping[str, Any]) -> None:
@@ -294,19 +312,20 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
 
     def parameters(self) -> list[Leaf]:
         """The parameters, each once."""
-        return self._ek_built().v.to_flat_list()
+        return self.v.to_flat_list()
 
     def named_parameters(self) -> Iterator[tuple[str, Leaf]]:
         """The path of each parameter, such as "hidden/w", and the parameter."""
-        return self._ek_built().v.flat_items()
+        return self.v.flat_items()
 
     def get_parameters(self, trainable: bool | None = None) -> Container:
         """The parameters; only the trainable or only the frozen ones when asked for."""
-        own = self._ek_built().v
+        shown = self.v
         if trainable is None:
-            return own
-        chosen = own.filter(lambda leaf: leaf.trainable is trainable)
-        return frozen(chosen, "parameters")
+            return shown
+        own = self._ek_built().v.flat_items()
+        paths = [path for path, leaf in own if leaf.trainable is trainable]
+        return frozen(shown.at_key_chains(paths), "parameters")
 
     def set_parameters(self, values: Mapping[str, Any]) -> None:
         """Copy values into the parameters that `values` names; the others stay as they are."""
@@ -325,7 +344,11 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         return (self._ek_found() if growing else self._ek_built()).targets
 
     def freeze(self, pattern: str = "*") -> Module:
-        """Stop training the parameters whose path matches a pattern such as "encoder/*"."""
+        """Stop training the parameters whose path matches a pattern such as "encoder/*".
+
+        They stay parameters: in `v` and files, but without gradients, and optimizers leave them
+        and their state as they are, weight decay included. Compiled steps notice.
+        """
         return self._ek_set_trainable(pattern, False)
 
     def unfreeze(self, pattern: str = "*") -> Module:
@@ -335,20 +358,22 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
     def _ek_set_trainable(self, pattern: str, on: bool) -> Module:
         if not isinstance(pattern, str):
             raise EinkornError(f'a pattern is text such as "encoder/*", got {pattern!r}')
-        chosen = [leaf for path, leaf in self.named_parameters() if fnmatchcase(path, pattern)]
+        named = list(every_path(self._ek_built().v))
+        chosen = {leaf: None for path, leaf in named if fnmatchcase(path, pattern)}
         if not chosen and pattern != "*":
-            raise EinkornError(
-                f"no parameter matches {pattern!r}; there are {', '.join(self.v.key_chains())}"
-            )
-        for leaf in chosen:
+            known = _near(pattern, [path for path, _ in named])
+            raise EinkornError(f"{type(self).__name__}: no parameter matches {pattern!r}; {known}")
+        floats = [leaf for leaf in chosen if leaf.dtype.is_inexact]
+        for leaf in floats or chosen:  # integers are never trained
             set_trainable(leaf, on)
         return self
 
     def update_parameter(self, name: str, value: Any) -> None:
         """Copy a value into the parameter or buffer at a path, such as "hidden/w"."""
-        found = self._ek_built()
+        found = self._ek_found()
         leaf = found.v.get(name, found.buffers.get(name))
         if not isinstance(leaf, Leaf):
+            found.check_built()  # in the first forward other parts may be unknown still
             known = ", ".join([*found.v.key_chains(), *found.buffers.key_chains()])
             raise EinkornError(
                 f"{type(self).__name__} has no parameter or buffer {name!r}; it has {known}"
@@ -388,6 +413,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
 
 
 _STRUCTURAL = (Leaf, Module, list, tuple, dict)
+_SHOWN = 8  # names in an error
 _NUMBERS = (Value, np.ndarray, np.generic, bool, int, float)
 _RESERVED = {name for name in dir(Module) if not name.startswith("__")} - {
     "training", "v", "forward", "extra_repr", "parent", "path", "root", "tree", "graph"
@@ -407,6 +433,17 @@ def _check_kept(owner: str, name: str, old: Any, new: Any) -> None:
     if isinstance(old, Leaf) and isinstance(new, _NUMBERS) and not isinstance(new, Leaf):
         leaf = type(old).__name__
         raise StateError(MSG_KEPT.format(owner=owner, name=name, leaf=leaf, kind=_kind_of(new)))
+
+
+def _near(pattern: str, known: list[str]) -> str:
+    """What a pattern without a match may have meant: paths, or all below a module."""
+    keys = [path.split("/") for path in known]
+    below = {"/".join(path[:depth]) + "/*" for path in keys for depth in range(1, len(path))}
+    near = difflib.get_close_matches(pattern, [*sorted(below), *known], n=3)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return f"there are {', '.join(known[:_SHOWN])}{more}" if known else "it has none"
 
 
 def _kind_of(value: Any) -> str:

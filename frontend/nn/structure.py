@@ -14,15 +14,13 @@ from einkorn.container import Container, frozen
 from einkorn.epochs import structure_epoch
 from einkorn.ir.errors import StateError
 from einkorn.leaf import Leaf, Parameter
-from einkorn.nn.building import PENDING, check_built
+from einkorn.nn.building import BUILT, PENDING, check_built
 from einkorn.nn.making import MADE
 from einkorn.watched import BIRTH, OBSERVED, contents, unchanged
 
 # Entries of a module's `__dict__` that are its own bookkeeping.
 PARENT = "_ek_parent"  # a weak reference to the module in which it was found first
-INTERNAL = frozenset(
-    {OBSERVED, BIRTH, PENDING, MADE, PARENT, "_ek_structure", "_ek_name", "_ek_values"}
-)
+INTERNAL = frozenset({OBSERVED, BIRTH, PENDING, BUILT, MADE, PARENT, "_ek_structure", "_ek_name"})
 
 MSG_KEY_TWICE = (
     "{owner}: {first!r} and {second!r} both become the key {key!r} (leading underscores and the "
@@ -177,6 +175,15 @@ class Structure:
 
 def _join(path: str, key: str) -> str:
     return f"{path}/{key}" if path else key
+
+
+def every_path(nest: Container, outer: tuple[Container, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The paths and ends of a Container, those under further names of shared ones included."""
+    for key, value in (*nest.items(), *nest._aliases.items()):
+        if not isinstance(value, Container):
+            yield key, value
+        elif not any(value is around for around in (*outer, nest)):
+            yield from ((f"{key}/{path}", end) for path, end in every_path(value, (*outer, nest)))
 
 
 def listed(items: Any) -> Iterator[tuple[str, Any]]:

@@ -1,141 +1,35 @@
-"""`Module.summary`: what each module returns, holds, computes and takes, as a table and as data."""
+"""`Module.summary`: what each module returns, holds, computes, and how long that takes."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 from einkorn.compile import Compiled
-from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, placeholder, substitute
+from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
 from einkorn.lowered import Lowered
 from einkorn.nn.building import outside
 from einkorn.nn.calling import captured
-from einkorn.nn.describing import children, own_leaves
-from einkorn.passes.tables import amount
+from einkorn.nn.describing import check_depth, children
+from einkorn.nn.summary_table import Summary, SummaryRow
+from einkorn.passes.autodiff import expand
 from einkorn.random.generator import default_generator
 from einkorn.recording import Value, no_grad
 from einkorn.tree import flatten
 
 CALLS, SECONDS = 5, 0.2  # of one measurement, at most
-WIDTH = 160  # of the printed table
-
-
-@dataclass(frozen=True, slots=True)
-class SummaryRow:
-    """One module.
-
-    Attributes:
-        path: where it is; "" for the whole.
-        layer: its class.
-        depth: how many modules it is inside of.
-        output: the shape and dtype of each tensor that it returns, in the first call.
-        calls: how often it is called.
-        parameters: how many numbers it trains or could train, those of modules inside included.
-        trainable: how many of them are trained.
-        bytes: what parameters and buffers take.
-        flops: operations of one call of the whole, those of modules inside included.
-        milliseconds: the time of one compiled call of the module alone; None where unknown.
-        shared: whether its parameters are counted in a row above.
-    """
-
-    path: str
-    layer: str
-    depth: int
-    output: tuple[str, ...]
-    calls: int
-    parameters: int
-    trainable: int
-    bytes: int
-    flops: int
-    milliseconds: float | None
-    shared: bool
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A row for each module, the whole first; prints as a table.
-
-    Attributes:
-        rows: the modules, in the order of their attributes.
-    """
-
-    rows: tuple[SummaryRow, ...]
-
-    def __getitem__(self, path: str) -> SummaryRow:
-        """The row of a module."""
-        for row in self.rows:
-            if row.path == path:
-                return row
-        raise EinkornError(
-            f"the summary has no module {path!r}; it has {', '.join(x.path for x in self.rows[1:])}"
-        )
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers the whole trains or could train."""
-        return self.rows[0].parameters
-
-    @property
-    def flops(self) -> int:
-        """Operations of one call of the whole."""
-        return self.rows[0].flops
-
-    def __rich__(self) -> Any:
-        from rich.table import Table  # loaded on first use: `import einkorn` stays quick
-
-        whole = self.rows[0]
-        table = Table(title=f"{whole.layer}: {whole.parameters:,} parameters", title_justify="left")
-        table.add_column("layer", no_wrap=True)
-        table.add_column("output", no_wrap=True)
-        for title in ("parameters", "bytes", "FLOPs", "ms"):
-            table.add_column(title, justify="right", no_wrap=True)
-        for row in self.rows:
-            table.add_row(*_cells(row))
-        return table
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=WIDTH, color_system=None, force_terminal=False)
-        with console.capture() as capture:
-            console.print(self)
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-    __repr__ = __str__
-
-
-def _cells(row: SummaryRow) -> tuple[str, ...]:
-    name = f"{row.path.rpartition('/')[2]}: {row.layer}" if row.depth else row.layer
-    times = f" x{row.calls}" if row.calls > 1 else ""
-    shown = row.output[:2]
-    more = ", ..." if len(row.output) > len(shown) else ""
-    count = f"{row.parameters:,}" if row.parameters else "-"
-    if row.shared:
-        count = "shared"
-    elif row.trainable < row.parameters:
-        count += f" ({row.trainable:,} trained)"
-    return (
-        "  " * row.depth + name + times,
-        ", ".join(shown) + more or "-",
-        count,
-        amount(row.bytes) if row.bytes and not row.shared else "-",
-        amount(row.flops) if row.flops else "-",
-        "-" if row.milliseconds is None else f"{row.milliseconds:.3f}",
-    )
 
 
 def summary(
     module: Any, inputs: tuple[Any, ...], named: dict[str, Any], depth: int | None, measure: bool
 ) -> Summary:
     """The summary of a module for a call with these inputs; see `Module.summary`."""
-    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int)):
-        raise EinkornError(f"summary: depth is a number of levels, got {depth!r}")
+    check_depth("summary", depth)
     outputs: dict[str, Any] = {}
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -145,49 +39,65 @@ def summary(
         return out
 
     with outside():
-        graph = Compiled(run, name=type(module).__name__.lower()).trace(*inputs, **named)
-        flops = _flops(graph)
+        step = Compiled(run, name=type(module).__name__.lower())
+        flops = _flops(expand(step.graph_of(inputs, named)))
         times = _times(module, inputs, named, depth) if measure else {}
-    seen: set[int] = set()
-    rows: list[SummaryRow] = []
-    for path, level, part in _modules(module, "", 0, depth):
+    return Summary(tuple(_rows(module, depth, outputs, flops, times)))
+
+
+def _rows(
+    module: Any,
+    depth: int | None,
+    outputs: dict[str, tuple[str, ...]],
+    flops: dict[str, int],
+    times: dict[str, float],
+) -> Generator[SummaryRow]:
+    found = module._ek_found()
+    parameters, buffers = (list(x.flat_items()) for x in (found.v, found.buffers))
+    for path, level, part, same_as in _modules(module, depth):
+        layer = type(part).__name__
+        if same_as is not None:
+            yield SummaryRow(path, layer, level, same_as=same_as)
+            continue
         calls = [key for key in outputs if _is_call(key, path)] if path else [""]
-        rows.append(
-            SummaryRow(
-                path,
-                type(part).__name__,
-                level,
-                outputs.get(path, ()),
-                len(calls) if path in outputs else 0,
-                sum(leaf.size for leaf in own_leaves(part)),
-                sum(leaf.size for leaf in own_leaves(part) if leaf.trainable),
-                _bytes(part),
-                sum(n for key, n in flops.items() if key == path or _is_below(key, path)),
-                times.get(path),
-                id(part) in seen,
-            )
+        own = [leaf for key, leaf in parameters if _is_below(key, path)]
+        others = [leaf for key, leaf in buffers if _is_below(key, path)]
+        yield SummaryRow(
+            path,
+            layer,
+            level,
+            outputs.get(path, ()),
+            len(calls) if path in outputs else 0,
+            sum(leaf.size for leaf in own),
+            sum(leaf.size for leaf in own if leaf.trainable),
+            sum(leaf._type.nbytes for leaf in (*own, *others)),
+            sum(n for key, n in flops.items() if key == path or _is_below(key, path)),
+            times.get(path),
         )
-        seen.add(id(part))
-    return Summary(tuple(rows))
 
 
 def _modules(
-    module: Any, path: str, level: int, depth: int | None, outer: tuple[int, ...] = ()
-) -> Generator[tuple[str, int, Any]]:
-    """A module and those inside with their paths and levels, under each path that leads to them."""
-    yield path, level, module
-    if depth is not None and level >= depth:
-        return
-    for name, child in children(module):
-        if id(child) not in (*outer, id(module)):
-            inner = f"{path}/{name}" if path else name
-            yield from _modules(child, inner, level + 1, depth, (*outer, id(module)))
+    module: Any, depth: int | None
+) -> Generator[tuple[str, int, Any, str | None], None, None]:
+    """A module and those inside: path, level, module, and the path where it came before."""
+    seen: dict[int, str] = {}
+    waiting: list[tuple[str, int, Any]] = [("", 0, module)]
+    while waiting:
+        path, level, part = waiting.pop()
+        yield path, level, part, seen.get(id(part))
+        if id(part) in seen or (depth is not None and level >= depth):
+            seen.setdefault(id(part), path)
+            continue
+        seen[id(part)] = path
+        inside = [
+            (f"{path}/{name}" if path else name, level + 1, child) for name, child in children(part)
+        ]
+        waiting.extend(reversed(inside))
 
 
 def _is_call(key: str, path: str) -> bool:
-    """Whether a captured output, "hidden" or "hidden_1", is of the module at a path."""
-    rest = key[len(path) :]
-    return key == path or (key.startswith(path) and rest[:1] == "_" and rest[1:].isdigit())
+    """Whether a captured output, "hidden" or "hidden#2", is of the module at a path."""
+    return key == path or key.startswith(f"{path}#")
 
 
 def _is_below(key: str, path: str) -> bool:
@@ -198,48 +108,41 @@ def _types_of(value: Any) -> tuple[str, ...]:
     return tuple(str(x._type) for x in flatten(value)[0] if isinstance(x, Value))
 
 
-def _bytes(module: Any) -> int:
-    found = module._ek_found()
-    leaves = [*found.v.to_flat_list(), *found.buffers.to_flat_list()]
-    return sum(leaf._type.nbytes for leaf in leaves)
-
-
 # -- operations ------------------------------------------------------------------------------------
 
 
 def _flops(graph: Graph) -> dict[str, int]:
     """The operations that each module does itself, by its path below the outermost one."""
-    groups: dict[str, list[Node]] = {}
+    owners: dict[Node, str] = {}
     for node in graph.nodes:
         origin = graph.origins.get(node)
         if origin is not None:
-            path = origin.module.partition("/")[2]
-            groups.setdefault(path, []).append(node)
-    return {path: _flops_of(graph, nodes) for path, nodes in groups.items()}
+            owners[node] = origin.module.partition("/")[2]
+        elif node.op is Op.PROJECT and node.inputs[0] in owners:  # a result of a loop
+            owners[node] = owners[node.inputs[0]]
+    paths = dict.fromkeys(owners.values())
+    return {path: _flops_of(graph, owners, path) for path in paths}
 
 
-def _flops_of(graph: Graph, nodes: Sequence[Node]) -> int:
-    """The operations of some nodes of a graph, by the cost model of the compiler."""
-    own = set(nodes)
-    known = {
-        node: placeholder(node.type)
-        for node in graph.nodes
-        if node not in own and node in graph.origins and isinstance(node.type, TensorType)
-    }
-    known.update((node, placeholder(node.tensor)) for node in graph.params)
+def _flops_of(graph: Graph, owners: dict[Node, str], path: str) -> int:
+    """The operations of one module's nodes, by the cost model of the compiler."""
+    own = {node for node, owner in owners.items() if owner == path}
+    others = [node for node in (*owners, *graph.params) if node not in own]
+    known = {node: placeholder(node.type) for node in others if isinstance(node.type, TensorType)}
     inside = {x for node in own for x in node.inputs}
     used = {x for node in graph.nodes if node not in own for x in node.inputs}
-    ends = {*graph.outputs, *(value for _, value in graph.updates)}
+    used.update(graph.outputs, (value for _, value in graph.updates))
     roots = [
         node
-        for node in nodes
-        if isinstance(node.type, TensorType)
-        and (node in used or node in ends or node not in inside)
+        for node in graph.nodes
+        if node in own
+        and isinstance(node.type, TensorType)
+        and (node in used or node not in inside)
     ]
     if not roots:
         return 0
-    made = substitute(roots, known)
-    part = Graph("part", tuple(known.values()), (), tuple(made))
+    inputs = tuple(known.values())
+    part = Graph("part", inputs, (), tuple(substitute(roots, known)))
     return Lowered(part, "llvm").cost.flops
 
 
@@ -254,8 +157,8 @@ def _times(
         _, collector = captured(module, inputs, named, inputs=True)
         given = {**(collector.inputs or {}), "": (inputs, named)}
         found: dict[str, float] = {}
-        for path, _, part in _modules(module, "", 0, depth):
-            if path in given:
+        for path, _, part, same_as in _modules(module, depth):
+            if path in given and same_as is None:
                 args, kwargs = given[path]
                 found[path] = _milliseconds(part, args, kwargs)
         return found
@@ -276,10 +179,11 @@ def _milliseconds(part: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> f
 
 @contextmanager
 def _unchanged(module: Any) -> Generator[None]:
-    """Within the block buffers and the global generator may change; then they are as before."""
+    """Within the block leaves and the global generator may change; then they are as before."""
     generator = default_generator()
     leaves = [generator.key, generator.draw, generator.draw_apart]
-    leaves += module._ek_found().buffers.to_flat_list()
+    found = module._ek_found()
+    leaves += [*found.v.to_flat_list(), *found.buffers.to_flat_list()]
     old = [(leaf, leaf.numpy().copy()) for leaf in leaves]
     try:
         yield

@@ -57,6 +57,11 @@ MSG_CHANGED = (
 )
 MSG_ACCUMULATE = "{name}: accumulate is a whole number of at least 1, got {found!r}"
 MSG_EMA = "{name}: ema is the decay of the average, a number, or an ek.optim.EMA, got {found!r}"
+MSG_PARAMS = (
+    "{name} moves parameters, and got none: {name}(model, ...) takes a Module, a Container, a leaf "
+    "or a list of leaves; ek.Model also takes a function, for parameters that do not exist yet: "
+    "optimizer=lambda module: ek.optim.{name}(module, ...)"
+)
 MSG_DECOUPLED = "{name} applies its weight decay in its own way; it has no mode decoupled"
 
 
@@ -72,12 +77,20 @@ class Options(TypedDict, total=False):
     ema: float | EMA | None
 
 
+def takes_params(init: Any) -> bool:
+    """Whether a constructor asks for parameters first; those of dialects have their own order."""
+    code = getattr(init, "__code__", None)
+    return code is not None and code.co_varnames[1 : code.co_argcount][:1] == ("params",)
+
+
 class _OptimizerType(type):
     """Notes the end of `__init__`: from then on an unknown public attribute is a typo."""
 
     if not TYPE_CHECKING:  # for a checker a call is that of the class's own __init__
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            if not args and "params" not in kwargs and takes_params(cls.__init__):
+                raise EinkornError(MSG_PARAMS.format(name=cls.__name__))
             optimizer = cls.__new__(cls, *args, **kwargs)
             note_birth(optimizer)
             optimizer.__init__(*args, **kwargs)

@@ -39,7 +39,7 @@ def made_groups(whole: Optimizer, groups: Any, paths: Iterable[str]) -> dict[str
 
 def _group(whole: Optimizer, pattern: str, settings: Mapping[str, Any]) -> Optimizer:
     """An optimizer of the same class that looks for what it does not have in `whole`."""
-    group: Any = object.__new__(type(whole))
+    group: Any = whole.__new__(type(whole))
     note_birth(group)
     vars(group).update(_whole=whole, _ek_complete=True)
     for setting, value in settings.items():

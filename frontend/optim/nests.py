@@ -51,7 +51,7 @@ def rebuilt(nest: Any, values: Any) -> Any:
         nest = nest.v
     if isinstance(nest, dict):
         items = ((key, rebuilt(value, values)) for key, value in nest.items())
-        return Container(items) if isinstance(nest, Container) else dict(items)
+        return type(nest)(items) if isinstance(nest, Container) else dict(items)
     if isinstance(nest, (list, tuple)):
         return type(nest)(rebuilt(value, values) for value in nest)
     return next(values)

@@ -32,7 +32,7 @@ class Schedule(Watched):
     """The base of schedules; a subclass defines `value`."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        schedule = object.__new__(cls)
+        schedule = super().__new__(cls)
         note_birth(schedule)
         return schedule
 

@@ -23,7 +23,16 @@ from einkorn.random.continuous import (
 from einkorn.random.counts import binomial, multinomial, poisson
 from einkorn.random.discrete import bernoulli, categorical, geometric, rademacher, randint
 from einkorn.random.gamma import beta, chisquare, dirichlet, gamma, loggamma, student_t
-from einkorn.random.generator import Generator, Key, default_generator, fold_in, key, seed, split
+from einkorn.random.generator import (
+    Generator,
+    Key,
+    default_generator,
+    fold_in,
+    key,
+    seed,
+    split,
+    use,
+)
 from einkorn.random.multivariate import multivariate_normal, orthogonal
 from einkorn.random.ordering import choice, permutation, shuffle
 
@@ -65,5 +74,6 @@ __all__ = [
     "student_t",
     "truncated_normal",
     "uniform",
+    "use",
     "weibull_min",
 ]

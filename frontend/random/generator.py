@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator as Yields
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any
 
 from einkorn.convert import as_int, shown
@@ -22,6 +22,7 @@ from einkorn.ir.types import TensorType
 from einkorn.leaf import Counter, Leaf
 from einkorn.recording import Value, apply, current_trace, scalar
 from einkorn.runtime.locks import LOCKS
+from einkorn.surroundings import Surroundings, surroundings
 from einkorn.tensor import Tensor
 
 Key = tuple[Any, Any]
@@ -51,6 +52,11 @@ class Generator:
             self.key.value = _u64(number)
             self.draw.value = _u64(0)
             self.draw_apart.value = _u64(APART)
+
+    def next_key(self) -> Key:
+        """A key that was never given before; the counter moves on by one, as by a draw."""
+        with self.drawing() as pair:
+            return _new_words(pair, SPLIT, 1)[0], _u64(0)
 
     @contextmanager
     def drawing(self) -> Yields[Key]:
@@ -89,15 +95,40 @@ def _word(what: str, number: Any) -> int:
 
 
 _global = Generator()
+_used: ContextVar[Generator] = ContextVar("einkorn_generator", default=_global)
+
+
+def put_in_use(generator: Generator) -> tuple[Token[Generator], Token[Surroundings]]:
+    """Let draws without a key come from this generator from here on; what undoes it."""
+    if not isinstance(generator, Generator):
+        raise DTypeError(f"use takes an ek.random.Generator, got {generator!r}")
+    number = 0 if generator is _global else generator.key.id
+    around = surroundings.get()._replace(generator=number)
+    return _used.set(generator), surroundings.set(around)
+
+
+@contextmanager
+def use(generator: Generator) -> Yields[None]:
+    """Within the block draws without a key come from this generator, those of layers, too.
+
+    It belongs to the thread or the asyncio task; a compiled function has a trace for each
+    generator.
+    """
+    used, around = put_in_use(generator)
+    try:
+        yield
+    finally:
+        _used.reset(used)
+        surroundings.reset(around)
 
 
 @contextmanager
 def drawing(what: str, key: Key | None) -> Yields[Key]:
-    """The key and counter of one draw, from the global generator without a key."""
+    """The key and counter of one draw, from the generator in use without a key."""
     if key is not None:
         yield checked(what, key)
         return
-    with _global.drawing() as pair:
+    with _used.get().drawing() as pair:
         yield pair
 
 
@@ -112,13 +143,13 @@ def checked(what: str, key: Any) -> Key:
 
 
 def seed(n: int) -> None:
-    """Start the global generator's stream that belongs to `n`."""
-    _global.seed(n)
+    """Start the stream that belongs to `n`, of the generator in use."""
+    _used.get().seed(n)
 
 
 def default_generator() -> Generator:
-    """The global generator."""
-    return _global
+    """The generator in use: the global one, unless a block of `use` is around."""
+    return _used.get()
 
 
 def key(n: int) -> Key:
@@ -151,9 +182,8 @@ def fold_in(key: Key, number: int) -> Key:
 
 
 def next_key() -> Key:
-    """A key of its own from the global generator, whose counter moves on by one."""
-    with _global.drawing() as pair:
-        return _new_words(pair, SPLIT, 1)[0], _u64(0)
+    """A key of its own from the generator in use, whose counter moves on by one."""
+    return _used.get().next_key()
 
 
 def inner_words(pair: Key, count: int = 1) -> list[Tensor]:

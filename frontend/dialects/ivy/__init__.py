@@ -9,10 +9,8 @@ import einkorn
 from einkorn import nn
 from einkorn.dialects.ivy.containers import Container
 from einkorn.dialects.ivy.functions import (
-    adam_update,
     array,
     execute_with_gradients,
-    gradient_descent_update,
     random_normal,
     random_uniform,
     reduce_max,
@@ -32,13 +30,25 @@ from einkorn.dialects.ivy.initializers import (
     Uniform,
     Zeros,
 )
-from einkorn.dialects.ivy.modules import Linear, Module, Sequential
-from einkorn.dialects.ivy.optimizers import SGD, Adam, Optimizer
+from einkorn.dialects.ivy.layers import Linear
+from einkorn.dialects.ivy.modules import Module, Sequential
+from einkorn.dialects.ivy.optimizers import LAMB, LARS, SGD, Adam, AdamW, Optimizer
+from einkorn.dialects.ivy.updates import (
+    adam_step,
+    adam_update,
+    gradient_descent_update,
+    lamb_update,
+    lars_update,
+    optimizer_update,
+)
 from einkorn.functions.linear_algebra import linear
 
 __all__ = [
+    "LAMB",
+    "LARS",
     "SGD",
     "Adam",
+    "AdamW",
     "Constant",
     "Container",
     "GlorotUniform",
@@ -52,11 +62,15 @@ __all__ = [
     "Sequential",
     "Uniform",
     "Zeros",
+    "adam_step",
     "adam_update",
     "array",
     "execute_with_gradients",
     "gradient_descent_update",
+    "lamb_update",
+    "lars_update",
     "linear",
+    "optimizer_update",
     "random_normal",
     "random_uniform",
     "reduce_max",

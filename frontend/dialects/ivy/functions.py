@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from einkorn import random
-from einkorn.container import as_mapping
 from einkorn.convert import check_device
 from einkorn.functions import statistical
 from einkorn.functions.creation import asarray
@@ -76,34 +75,3 @@ def _reduced(name: str) -> Callable[..., Tensor]:
 
 reduce_max, reduce_mean, reduce_min = _reduced("max"), _reduced("mean"), _reduced("min")
 reduce_prod, reduce_sum, reduce_var = _reduced("prod"), _reduced("sum"), _reduced("var")
-
-
-def gradient_descent_update(
-    v: Any, grads: Any, lr: Any, inplace: Any = None, stop_gradients: bool = True
-) -> Any:
-    """v - lr * grads."""
-    return as_mapping(v, "gradient_descent_update") - as_mapping(grads, "grads") * lr
-
-
-def adam_update(
-    v: Any,
-    grads: Any,
-    lr: Any,
-    mw: Any,
-    vw: Any,
-    step: Any,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-7,
-    inplace: Any = None,
-    stop_gradients: bool = True,
-) -> tuple[Any, Any, Any]:
-    """One step of Adam (Kingma & Ba, 2015) in the form with one corrected rate.
-
-    Returns:
-        (new v, new mw, new vw).
-    """
-    mw = mw * beta1 + grads * (1 - beta1)
-    vw = vw * beta2 + grads**2 * (1 - beta2)
-    rate = (1 - beta2**step) ** 0.5 / (1 - beta1**step + epsilon) * lr
-    return v - mw * rate / (vw**0.5 + epsilon), mw, vw

@@ -2,59 +2,85 @@
 
 from __future__ import annotations
 
-import inspect
+import os
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
+
 from einkorn import nn
+from einkorn.compile import compile
 from einkorn.convert import check_device
+from einkorn.dialects.ivy.building import Building, Given
 from einkorn.dialects.ivy.containers import Container
-from einkorn.dialects.ivy.initializers import GlorotUniform, Zeros
-from einkorn.functions.linear_algebra import linear
+from einkorn.dialects.ivy.tracking import Tracking
 from einkorn.ir.errors import EinkornError
 from einkorn.leaf import Leaf, Parameter
-from einkorn.tensor import Tensor
+from einkorn.nn.describing import children
+from einkorn.recording import no_grad
+
+MSG_ARGUMENTS = (
+    "{owner}: further arguments of Module.__init__ are those of _build, which {owner} does not "
+    "define; got {found}"
+)
 
 
-class Module(nn.Module):
+class State(Container):
+    """The parameters and buffers as Ivy nests them; called, what `state_dict` of einkorn gives."""
+
+    __slots__ = ("_module",)
+
+    def __call__(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Copies by their path, such as "hidden.w"."""
+        return nn.Module.state_dict(self._module)
+
+
+class Module(Tracking, Building, nn.Module):  # type: ignore[misc] # sub_mods is Ivy's
     """A module whose `__init__` is called last in that of a subclass, and makes its variables.
 
     Args:
-        dev: "cpu" or None; `device` is the same.
+        args: those of `_build`; or, as older programs have it, the device and `v`.
         v: values for the variables, in the structure of `self.v`.
+        buffers: values for buffers, by name; those that there are not are added.
+        build_mode: "on_init", "explicit" (by `build()`) or "on_call": at the first call, with its
+            arguments.
+        store_vars: whether the module keeps its variables; otherwise each call is given them.
         with_partial_v: whether `v` may lack some of them.
+        training: as it is after `train(training)`.
+        dtype: that of the variables: float32 by default, that of the first input for "on_call".
+        device: "cpu" or None; `dev` is the same.
+        kwargs: those of `_build`.
     """
 
     _ek_container: ClassVar[type[Container]] = Container
 
     def __init__(
         self,
-        dev: Any = None,
+        *args: Any,
         v: Mapping[str, Any] | None = None,
-        *,
-        device: Any = None,
-        dtype: Any = "float32",
-        training: bool = True,
+        buffers: Mapping[str, Any] | None = None,
+        build_mode: str = "on_init",
+        store_vars: bool = True,
         with_partial_v: bool = False,
+        training: bool = True,
+        dtype: Any = None,
+        device: Any = None,
+        dev: Any = None,
+        **kwargs: Any,
     ) -> None:
-        check_device(type(self).__name__, dev or device)
-        created = self._create_variables(*_arguments(self._create_variables, dev or device, dtype))
-        for name, value in created.items():
-            if name in self.__dict__:
-                raise EinkornError(
-                    f"{type(self).__name__}._create_variables: {name!r} is also the name of an "
-                    "attribute; rename one"
-                )
-            setattr(self, name, _as_variables(value))
-        if v is not None and with_partial_v:
-            self.set_parameters(v)
-        elif v is not None:
-            self.v = v
-        self.train(training)
+        place = _place([*args])
+        inner = args if place is None else ()
+        if place is not None:
+            dev, v = place[0] or dev, v if place[1] is None else place[1]
+        if (inner or kwargs) and type(self)._build is Building._build:
+            found = ", ".join([*map(repr, inner), *kwargs])
+            raise EinkornError(MSG_ARGUMENTS.format(owner=type(self).__name__, found=found))
+        given = Given(inner, kwargs, v, buffers, with_partial_v, training)
+        self._begin(given, build_mode, store_vars, device or dev, dtype)
 
-    def _create_variables(self, dev: Any) -> Mapping[str, Any]:
-        """The variables of this module alone, by name; none unless a subclass makes some."""
-        return {}
+    # -- calling -------------------------------------------------------------------------------
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         """What calling the module computes."""
@@ -64,56 +90,128 @@ class Module(nn.Module):
         """`_forward`, which is what subclasses define."""
         return self._forward(*args, **kwargs)
 
-
-def _arguments(method: Any, dev: Any, dtype: Any) -> list[Any]:
-    """What a `_create_variables` takes: the device, and a dtype when it names one."""
-    names = inspect.signature(method).parameters
-    return [dtype if name == "dtype" else dev for name in names]
-
-
-def _as_variables(value: Any) -> Any:
-    """Values, nested or not, as parameters."""
-    if isinstance(value, Mapping):
-        return {key: _as_variables(item) for key, item in value.items()}
-    return value if isinstance(value, Leaf) else Parameter(value)
-
-
-class Linear(Module):
-    """x @ w.T + b, with `w` of shape (output_channels, input_channels)."""
-
-    def __init__(
+    def __call__(
         self,
-        input_channels: int,
-        output_channels: int,
-        weight_initializer: Any = None,
-        bias_initializer: Any = None,
-        with_bias: bool = True,
-        dev: Any = None,
-        v: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._input_channels, self._output_channels = input_channels, output_channels
-        self._w_init = weight_initializer or GlorotUniform()
-        self._b_init = bias_initializer or Zeros()
-        self._with_bias = with_bias
-        Module.__init__(self, dev, v)
+        *args: Any,
+        with_grads: bool | None = None,
+        track_submod_rets: bool = False,
+        submod_depth: int | None = None,
+        submods_to_track: Any = None,
+        track_submod_call_order: bool = False,
+        expected_submod_rets: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run `_forward`.
 
-    def _create_variables(self, dev: Any) -> Mapping[str, Any]:
-        out, into = self._output_channels, self._input_channels
-        v = {"w": self._w_init.create_variables((out, into), dev, out, into)}
-        if self._with_bias:
-            v["b"] = self._b_init.create_variables((out,), dev, out, into)
-        return v
+        Args:
+            with_grads: False records nothing for gradients.
+            track_submod_rets: keep in `submod_rets` what the modules inside return, by path;
+                `track_submod_call_order` is the same.
+            submod_depth: of those at most so many levels inside.
+            submods_to_track: of these modules.
+            expected_submod_rets: what they should return, by path: arrays, or dicts of "val" and,
+                if wanted, "rtol" and "atol"; a MismatchError names the first that differs.
+            kwargs: those of `_forward`; and `v`, `buffers`, `capture` as `ek.nn.Module` has them.
+        """
+        if "v" not in kwargs or not isinstance(kwargs["v"], dict):
+            self._check_ready()
+        call = self.__dict__.get("_ek_call") or partial(nn.Module.__call__, self)
+        with no_grad() if with_grads is False else nullcontext():
+            if track_submod_rets or track_submod_call_order or expected_submod_rets is not None:
+                plain = partial(nn.Module.__call__, self, *args, **kwargs)
+                return self._with_rets(plain, expected_submod_rets, submod_depth, submods_to_track)
+            return call(*args, **kwargs)
 
-    def _forward(self, x: Any) -> Tensor:
-        return linear(x, self.v.w, self.v.b if self._with_bias else None)
+    def trace_graph(self, args: Any = None, kwargs: Any = None, **options: Any) -> None:
+        """Compile the calls of this module, from now on.
+
+        Args:
+            args: sample arguments for which it is compiled at once; otherwise at the next call.
+            kwargs: as `args`.
+            options: those of `ek.compile`.
+        """
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return nn.Module.__call__(self, *args, **kwargs)
+
+        call.__name__ = type(self).__name__
+        compiled = compile(call, **options)
+        if args or kwargs:
+            compiled.lower(*(args or ()), **(kwargs or {})).compile()
+        vars(self)["_ek_call"] = compiled
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = super().__getstate__()
+        return {key: own[key] for key in own.keys() - {"_ek_call", "_ek_rets"}}
+
+    # -- variables -----------------------------------------------------------------------------
+
+    def register_parameter(self, name: str, value: Any) -> None:
+        """Add a variable."""
+        self._ek_check_free(name, "parameter")
+        setattr(self, name, value if isinstance(value, Leaf) else Parameter(value))
+
+    def register_buffer(self, name: str, value: Any) -> None:
+        """Add state that is not trained."""
+        self.add_buffer(name, value)
+
+    def to_device(self, device: Any) -> Module:
+        """Nothing but a check, as there is one device."""
+        check_device("to_device", device)
+        return self
+
+    def save_weights(self, weights_path: str | os.PathLike[str]) -> None:
+        """Write the variables to a safetensors file, which `Container.load` reads."""
+        folder = os.path.dirname(os.fspath(weights_path))
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+        self.v.save(weights_path)
+
+    @property
+    def state_dict(self) -> State:  # type: ignore[override] # it can be called like the method
+        """Variables and buffers, nested; `state_dict()` gives copies by path, as einkorn's does."""
+        found = self._ek_built()
+        state = State((*found.v.flat_items(), *found.buffers.flat_items()))
+        object.__setattr__(state, "_module", self)
+        return state
+
+    @property
+    def module_dict(self) -> Container:
+        """The modules inside that have none inside themselves, nested by their paths."""
+        inner = self._ek_found().modules.items()
+        return Container((path, x) for path, x in inner if path and not list(children(x)))
+
+    def _extra_repr(self) -> str:
+        """What stands between the parentheses of the printed form."""
+        return ""
+
+    def extra_repr(self) -> str:
+        """`_extra_repr`, which is what subclasses define."""
+        return self._extra_repr()
 
 
-class Sequential(Module, nn.Sequential):
+def _place(args: list[Any]) -> tuple[Any, Any] | None:
+    """Positional arguments that are a device and variables; None for those of `_build`."""
+    if not args or len(args) > 2 or not (args[0] is None or isinstance(args[0], str)):
+        return None
+    v = args[1] if len(args) == 2 else None
+    return (args[0], v) if v is None or isinstance(v, Mapping) else None
+
+
+class Sequential(Module, nn.Sequential):  # type: ignore[misc] # sub_mods is Ivy's
     """Each module is called with the result of the one before."""
 
-    def __init__(self, *modules: nn.Module, dev: Any = None, v: Any = None) -> None:
+    def __init__(
+        self, *modules: nn.Module, dev: Any = None, v: Any = None, device: Any = None
+    ) -> None:
         nn.Sequential.__init__(self, *modules)
-        Module.__init__(self, dev, v)
+        Module.__init__(self, v=v, device=device or dev)
 
     def _forward(self, x: Any) -> Any:
         return nn.Sequential.forward(self, x)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """One module, or a Sequential that shares the modules of a slice."""
+        if isinstance(index, slice):
+            return Sequential(*self._submodules[index])
+        return nn.Sequential.__getitem__(self, index)

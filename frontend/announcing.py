@@ -1,0 +1,66 @@
+"""The `__dict__` of objects whose attributes traces read.
+
+`vars(model)["layer"] = other` and `model.__dict__.update(...)` pass by `__setattr__`; this dict
+tells compiled functions of them. Attribute access itself uses the dict from C, at no cost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from einkorn.epochs import structure_changed
+
+OWN = "_ek_"  # how the names of einkorn's bookkeeping begin
+
+
+class Announcing(dict[str, Any]):
+    """A dict whose methods announce that attributes change."""
+
+    __slots__ = ()
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        dict.__setitem__(self, name, value)
+        _announce(name)
+
+    def __delitem__(self, name: str) -> None:
+        dict.__delitem__(self, name)
+        _announce(name)
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def update(self, *args: Any, **named: Any) -> None:
+        found = dict(*args, **named)
+        dict.update(self, found)
+        for name in found:
+            _announce(name)
+
+    def __ior__(self, other: Any) -> Announcing:
+        self.update(other)
+        return self
+
+    def pop(self, name: str, *default: Any) -> Any:
+        found = dict.pop(self, name, *default)
+        _announce(name)
+        return found
+
+    def popitem(self) -> tuple[str, Any]:
+        found = dict.popitem(self)
+        _announce(found[0])
+        return found
+
+    def clear(self) -> None:
+        dict.clear(self)
+        structure_changed()
+
+
+def put(state: dict[str, Any], name: str, value: Any) -> None:
+    """Set an attribute for one that announces the change itself."""
+    dict.__setitem__(state, name, value)
+
+
+def _announce(name: str) -> None:
+    if not name.startswith(OWN):
+        structure_changed()
