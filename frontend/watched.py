@@ -109,7 +109,7 @@ def check_write(owner: Any, name: str) -> None:
 def _read(self: Any, name: str) -> Any:
     """`__getattribute__` of watched objects while their reads are seen somewhere."""
     trace = current_trace.get()
-    if name.startswith("__"):
+    if name.startswith("__") and name.endswith("__"):
         if trace is not None and name == "__dict__" and is_user_space(sys._getframe(1).f_globals):
             trace.seen.whole(self)
         return object.__getattribute__(self, name)
