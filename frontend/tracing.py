@@ -347,7 +347,11 @@ class Trace:
     def specialise(self, value: Value, what: str) -> Any:
         """The Python number that a scalar input stands for; the trace holds for it alone."""
         assert value._node is not None
-        bases = [node for node in toposort([value._node]) if node.op is Op.INPUT]
+        found = toposort([value._node])
+        for node in found:
+            if node.op is Op.SIZE:
+                raise node.attr("size").unknown(what)
+        bases = [node for node in found if node.op is Op.INPUT]
         for node in bases:
             if node not in self._numbers:
                 raise TraceError(

@@ -111,7 +111,7 @@ def check_write(owner: Any, name: str) -> None:
 
 def _read(self: Any, name: str) -> Any:
     """`__getattribute__` of watched objects while their reads are seen somewhere."""
-    if name.startswith("__"):
+    if name.startswith("__") and name.endswith("__"):
         return object.__getattribute__(self, name)
     trace = current_trace.get()
     if trace is not None:

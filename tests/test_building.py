@@ -11,7 +11,7 @@ import pytest
 from same_bits import assert_same_bits
 
 import einkorn as ek
-from einkorn.ir.errors import ShapeError, StateError
+from einkorn.ir.errors import ShapeError, StateError, TraceError
 
 nn = ek.nn
 
@@ -117,3 +117,41 @@ def test_copies_are_built_apart() -> None:
         twin(ek.ones((4,)))
         assert twin.w.shape == (4,)
     assert "w" not in vars(layer)
+
+
+class Makes(nn.Module):
+    """Everything that can depend on the first input, and a layer of a known size."""
+
+    def __init__(self) -> None:
+        self.lazy, self.known = nn.Linear(2), nn.Linear(2, 2)
+
+    def forward(self, x: Any) -> Any:
+        w = self.add_parameter("w", x.shape[-1:], initializer=ek.initializers.Ones)
+        return self.known(nn.Linear(2)(self.lazy(x * w)))
+
+
+def test_what_was_made_for_a_first_input_is_taken_away() -> None:
+    model = Makes()
+    step = ek.compile(lambda x: model(x))
+    fresh = list(model.named_modules())
+    known = model.known.w
+    assert step(ek.ones((4, 3))).shape == (4, 2)
+    for twin in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert twin.unbuild() is twin
+        assert [path for path, _ in twin.named_modules()] == [path for path, _ in fresh]
+        assert "w" not in vars(twin)
+        assert twin.lazy.in_features is None
+        with pytest.raises(StateError, match=r"lazy \(Linear\(\?, 2\)\) has none yet"):
+            twin.parameters()
+        assert twin(ek.ones((4, 5))).shape == (4, 2)
+        assert (twin.w.shape, twin.lazy.w.shape, twin.linear.w.shape) == ((5,), (2, 5), (2, 2))
+    assert model.known.w is known
+    assert_same_bits(step(ek.ones((4, 5))), model(ek.ones((4, 5))))
+    model.unbuild()
+    assert step(ek.ones((1, 7))).shape == (1, 2)
+    assert model.unbuild().unbuild().lazy.in_features is None
+    with pytest.raises(TraceError, match=r"Makes\.unbuild\(\) takes leaves away while compiled is"):
+        ek.compile(lambda x: model.unbuild()(x))(ek.ones((4, 3)))
+    with pytest.raises(ShapeError):
+        model(ek.asarray(1.0))
+    assert model(ek.ones((4, 6))).shape == (4, 2)

@@ -92,3 +92,15 @@ def test_vae(tmp_path: Path) -> None:
     assert len(losses) == 10
     assert float(losses[-1][0]) < float(losses[0][0]) - 2
     assert number(r"this autoencoder +([\d.]+)%", printed) >= 50
+
+
+def test_tabular(tmp_path: Path) -> None:
+    printed = quick("tabular", tmp_path)
+    score = r" +([\d.]+) ± [\d.]+"
+    rows = re.findall(rf"^([a-z ]+?) {score}{score}{score}  ", printed, re.MULTILINE)
+    least = {"breast cancer": 0.94, "wine": 0.92, "diabetes": 0.35}
+    assert [name for name, *_ in rows] == list(least)
+    for name, linear, boosting, ours in rows:
+        assert float(linear) > least[name]
+        assert float(ours) > least[name]
+        assert float(boosting) > least[name] - 0.05

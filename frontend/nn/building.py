@@ -25,6 +25,8 @@ from einkorn.tunable import module_path
 # The entry of a module's `__dict__` that says that `build` is still to be called.
 PENDING = "_ek_pending"
 RUNNING = "running"  # its value while it runs
+# The entry that says what `build` has set: each name, whether there was a value, and which.
+BUILT = "_ek_built_names"
 
 MSG_NOT_BUILT = (
     "the parameters of {owner} are asked for, but {path} has none yet: its sizes are those of the "
@@ -65,22 +67,40 @@ def build(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         state = module.__dict__
         if PENDING not in state:
             return
-        before = set(state)
+        before = dict(state)
         state[PENDING] = RUNNING
         try:
             module.build(*args, **kwargs)
         except BaseException:
             state[PENDING] = True
-            for name in set(state) - before:
+            for name in set(state) - set(before):
                 delattr(module, name)
             raise
-        if not state["training"] and state.keys() - before:
+        if not state["training"] and state.keys() - before.keys():
             module.eval()  # the modules that were made, too
         del state[PENDING]
+        state[BUILT] = tuple(
+            (name, name in before, before.get(name))
+            for name, value in state.items()
+            if not name.startswith("_ek_") and (name not in before or before[name] is not value)
+        )
         _, _, inner = module_path.get().partition("/")
         for name, value in state.items():
             if isinstance(value, Leaf) and not value.name:
                 value.name = f"{inner}/{name}".lstrip("/").replace("/", ".")
+
+
+def undo_build(module: Any) -> None:
+    """Take away what `build` has made; it is to be called again."""
+    state = module.__dict__
+    if BUILT not in state:
+        return
+    for name, was_there, value in state.pop(BUILT):
+        if was_there:
+            setattr(module, name, value)
+        elif name in state:
+            delattr(module, name)
+    state[PENDING] = True
 
 
 def once(own: Callable[..., None]) -> Callable[..., None]:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from einkorn.ir.dtypes import DType
-from einkorn.ir.errors import DTypeError, ShapeError, StateError
+from einkorn.ir.errors import DTypeError, ShapeError, StateError, TraceError
 from einkorn.ir.graph import Origin
-from einkorn.nn.building import outside
-from einkorn.recording import Value, user_origin
+from einkorn.nn.building import outside, undo_build
+from einkorn.recording import Value, current_trace, user_origin
 from einkorn.running import Call
 from einkorn.runtime.locks import LOCKS
 from einkorn.tree import tree_map
@@ -60,7 +60,12 @@ MSG_TWICE = (
 )
 MSG_CHANGED = (
     "{path}: forward asks for {name!r} as {new} at {here}, but it was made as {old} at {where}; "
-    "sizes that come from an input are those of the first call"
+    "sizes that come from an input are those of the first call, until model.unbuild()"
+)
+
+MSG_UNBUILD = (
+    "{owner}.unbuild() takes leaves away while {trace} is being traced, which a call would not "
+    "repeat; call it outside"
 )
 
 
@@ -225,6 +230,22 @@ def give_up(call: Call) -> None:
         for name in (*(row.name for row in table.rows), *table.leaves):
             delattr(call.module, name)
     turn.__exit__(None, None, None)
+
+
+def forget(module: Any) -> None:
+    """Take away what `forward` and `build` have made in a module and in those inside."""
+    trace = current_trace.get()
+    if trace is not None:
+        owner = type(module).__name__
+        raise TraceError(MSG_UNBUILD.format(owner=owner, trace=trace.name))
+    with LOCKS.tracing_turn():
+        for inner in module.modules():
+            state = inner.__dict__
+            table: Table = state.pop(MADE, None) or Table()
+            for name in (*(row.name for row in table.rows), *table.leaves):
+                if name in state:
+                    delattr(inner, name)
+            undo_build(inner)
 
 
 def snake_case(name: str) -> str:

@@ -21,11 +21,11 @@ from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
 from einkorn.leaf import Leaf, Parameter
 from einkorn.loading import write_all
-from einkorn.nn.building import PENDING, build, build_parts, once
+from einkorn.nn.building import BUILT, PENDING, build, build_parts, once
 from einkorn.nn.calling import OPTIONS, call_with, own_options
 from einkorn.nn.casting import cast
 from einkorn.nn.describing import Described, children
-from einkorn.nn.making import MADE, finish, give_up, leaf_in_forward, made_in_forward
+from einkorn.nn.making import MADE, finish, forget, give_up, leaf_in_forward, made_in_forward
 from einkorn.nn.saving import Saved
 from einkorn.nn.structure import (
     INTERNAL,
@@ -176,6 +176,15 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         """
         build_parts(self, inputs, named)
 
+    def unbuild(self) -> Module:
+        """Take away, here and inside, what was made for the first inputs; the next call makes it.
+
+        These are parameters that `build` and `forward` have made, and modules made in `forward`.
+        Parameters of sizes that were given stay. Make optimizers afterwards.
+        """
+        forget(self)
+        return self
+
     # -- attributes ----------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -205,7 +214,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         attributes_changed()
 
     def __getstate__(self) -> dict[str, Any]:
-        drop = INTERNAL - {"_ek_name", PENDING, MADE}
+        drop = INTERNAL - {"_ek_name", PENDING, BUILT, MADE}
         return {key: value for key, value in self.__dict__.items() if key not in drop}
 
     def _ek_found(self) -> Structure:

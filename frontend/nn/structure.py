@@ -14,13 +14,13 @@ from einkorn.container import Container, frozen
 from einkorn.epochs import structure_epoch
 from einkorn.ir.errors import StateError
 from einkorn.leaf import Leaf, Parameter
-from einkorn.nn.building import PENDING, check_built
+from einkorn.nn.building import BUILT, PENDING, check_built
 from einkorn.nn.making import MADE
 from einkorn.watched import BIRTH, OBSERVED, contents, unchanged
 
 # Entries of a module's `__dict__` that are its own bookkeeping.
 PARENT = "_ek_parent"  # a weak reference to the module in which it was found first
-INTERNAL = frozenset({OBSERVED, BIRTH, PENDING, MADE, PARENT, "_ek_structure", "_ek_name"})
+INTERNAL = frozenset({OBSERVED, BIRTH, PENDING, BUILT, MADE, PARENT, "_ek_structure", "_ek_name"})
 
 MSG_KEY_TWICE = (
     "{owner}: {first!r} and {second!r} both become the key {key!r} (leading underscores and the "

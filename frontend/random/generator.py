@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator as Yields
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any
 
 from einkorn.convert import as_int, shown
@@ -22,7 +22,7 @@ from einkorn.ir.types import TensorType
 from einkorn.leaf import Counter, Leaf
 from einkorn.recording import Value, apply, current_trace, scalar
 from einkorn.runtime.locks import LOCKS
-from einkorn.surroundings import surrounded, surroundings
+from einkorn.surroundings import Surroundings, surroundings
 from einkorn.tensor import Tensor
 
 Key = tuple[Any, Any]
@@ -52,6 +52,11 @@ class Generator:
             self.key.value = _u64(number)
             self.draw.value = _u64(0)
             self.draw_apart.value = _u64(APART)
+
+    def next_key(self) -> Key:
+        """A key that was never given before; the counter moves on by one, as by a draw."""
+        with self.drawing() as pair:
+            return _new_words(pair, SPLIT, 1)[0], _u64(0)
 
     @contextmanager
     def drawing(self) -> Yields[Key]:
@@ -93,6 +98,15 @@ _global = Generator()
 _used: ContextVar[Generator] = ContextVar("einkorn_generator", default=_global)
 
 
+def put_in_use(generator: Generator) -> tuple[Token[Generator], Token[Surroundings]]:
+    """Let draws without a key come from this generator from here on; what undoes it."""
+    if not isinstance(generator, Generator):
+        raise DTypeError(f"use takes an ek.random.Generator, got {generator!r}")
+    number = 0 if generator is _global else generator.key.id
+    around = surroundings.get()._replace(generator=number)
+    return _used.set(generator), surroundings.set(around)
+
+
 @contextmanager
 def use(generator: Generator) -> Yields[None]:
     """Within the block draws without a key come from this generator, those of layers, too.
@@ -100,15 +114,12 @@ def use(generator: Generator) -> Yields[None]:
     It belongs to the thread or the asyncio task; a compiled function has a trace for each
     generator.
     """
-    if not isinstance(generator, Generator):
-        raise DTypeError(f"use takes an ek.random.Generator, got {generator!r}")
-    token = _used.set(generator)
+    used, around = put_in_use(generator)
     try:
-        number = 0 if generator is _global else generator.key.id
-        with surrounded(surroundings.get()._replace(generator=number)):
-            yield
+        yield
     finally:
-        _used.reset(token)
+        _used.reset(used)
+        surroundings.reset(around)
 
 
 @contextmanager
@@ -172,8 +183,7 @@ def fold_in(key: Key, number: int) -> Key:
 
 def next_key() -> Key:
     """A key of its own from the generator in use, whose counter moves on by one."""
-    with _used.get().drawing() as pair:
-        return _new_words(pair, SPLIT, 1)[0], _u64(0)
+    return _used.get().next_key()
 
 
 def inner_words(pair: Key, count: int = 1) -> list[Tensor]:

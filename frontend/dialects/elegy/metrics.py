@@ -182,7 +182,7 @@ class Metric(metrics.Metric, Module):
     def add_parameter(self, name: str, *args: Any, **kwargs: Any) -> Parameter:
         """State of the metric, in `call` the same each time."""
         leaf = super().add_parameter(name, *args, **kwargs)
-        first = vars(self).setdefault("_first", SimpleNamespace())
+        first = vars(self).setdefault("_ek_start", SimpleNamespace())
         if not hasattr(first, name):
             with outside():
                 setattr(first, name, np.array(leaf.numpy()))
@@ -194,7 +194,7 @@ class Metric(metrics.Metric, Module):
 
     def reset(self) -> None:
         """Forget what was seen."""
-        for name, value in vars(vars(self).get("_first", SimpleNamespace())).items():
+        for name, value in vars(vars(self).get("_ek_start", SimpleNamespace())).items():
             getattr(self, name).value = value
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from einkorn import nn
 from einkorn.container import Container, as_mapping
+from einkorn.dialects.elegy.hooks import can_update
 from einkorn.dialects.elegy.narrowing import narrow
 from einkorn.dialects.elegy.transforms import Jitted
 from einkorn.ir.dtypes import float32
@@ -18,9 +20,24 @@ from einkorn.leaf import Leaf, Parameter
 from einkorn.loading import write_all
 from einkorn.nn.describing import children
 from einkorn.nn.making import snake_case
+from einkorn.nn.module import initial
 from einkorn.nn.structure import set_trainable
+from einkorn.running import current_call
 
 MSG_NO_CALL = "{name} has no call method: define  def call(self, x): ...  in the class"
+
+
+_NOTHING = SimpleNamespace()
+
+
+class _Fixed:
+    """An initializer that gives one value."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, shape: Any, dtype: Any) -> Any:
+        return self.value
 
 
 class _Name:
@@ -78,9 +95,9 @@ class Module(nn.Module):
     def jit(self) -> Jitted:
         """The compiled call."""
         state = vars(self)
-        if "_jit" not in state:
-            state["_jit"] = Jitted(self)
-        return state["_jit"]
+        if "_ek_jit" not in state:
+            state["_ek_jit"] = Jitted(self)
+        return state["_ek_jit"]
 
     @property
     def init_jit(self) -> Callable[..., None]:
@@ -88,18 +105,27 @@ class Module(nn.Module):
         return self.init
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in super().__getstate__().items() if key != "_jit"}
+        return {key: value for key, value in super().__getstate__().items() if key != "_ek_jit"}
 
     @property
     def initialized(self) -> bool:
-        return bool(vars(self).get("_initialized"))
+        return bool(vars(self).get("_ek_initialized"))
 
     def _made(self) -> None:
         state = vars(self)
-        if "_initialized" not in state:
-            state["_initialized"] = True
-            if state.get("_frozen"):  # what was made just now, too
+        if "_ek_initialized" not in state:
+            state["_ek_initialized"] = True
+            if state.get("_ek_frozen"):  # what was made just now, too
                 self.trainable = False
+
+    def reset(self) -> None:
+        """Take away what the first call made; parameters of `__init__` get first values anew."""
+        self.unbuild()
+        for module in self.modules():
+            state = vars(module)
+            state.pop("_ek_initialized", None)
+            for name, (initializer, shape, dtype) in vars(state.get("_ek_first", _NOTHING)).items():
+                getattr(module, name).value = initial(initializer, shape, dtype)
 
     # -- parameters ----------------------------------------------------------------------------
 
@@ -118,28 +144,34 @@ class Module(nn.Module):
             trainable: False for state, which `update_parameter` changes.
         """
         if not trainable:
-            vars(self)["_states"] = {*vars(self).get("_states", ()), name}
+            vars(self).setdefault("_ek_states", set[str]()).add(name)
         if not callable(initializer):
             value = narrow(np.asarray(initializer))
-            shape, initializer = value.shape, lambda _shape, _dtype: value
-        return super().add_parameter(
-            name,
-            tuple(shape),
-            self.dtype if dtype is None else dtype,
-            initializer,
-            trainable and self.trainable,
-        )
+            shape, initializer = value.shape, _Fixed(value)
+        kind = self.dtype if dtype is None else dtype
+        trains = trainable and self.trainable
+        leaf = super().add_parameter(name, tuple(shape), kind, initializer, trains)
+        call = current_call.get()
+        if call is None or call.module is not self:
+            first = vars(self).setdefault("_ek_first", SimpleNamespace())
+            setattr(first, name, (initializer, leaf.shape, leaf.dtype))
+        return leaf
+
+    def update_parameter(self, name: str, value: Any) -> None:
+        """Copy a value into a parameter, unless an `init_context` says that nothing is written."""
+        if can_update():
+            super().update_parameter(name, narrow(value))
 
     @property
     def trainable(self) -> bool:
-        return not vars(self).get("_frozen", False)
+        return not vars(self).get("_ek_frozen", False)
 
     @trainable.setter
     def trainable(self, on: bool) -> None:
         states: set[str] = set()
         for path, module in self.named_modules():
-            vars(module)["_frozen"] = not on
-            names = vars(module).get("_states", ())
+            vars(module)["_ek_frozen"] = not on
+            names = vars(module).get("_ek_states", ())
             states.update(f"{path}/{name}".lstrip("/") for name in names)
         for path, leaf in self._ek_found().v.flat_items():
             if path not in states:
