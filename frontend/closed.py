@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.captures import Capture
 from einkorn.convert import as_tensor, in_dtype, is_weak
 from einkorn.ir.dtypes import float64
 from einkorn.ir.errors import EinkornError, ShapeError, TraceError
@@ -34,7 +35,7 @@ from einkorn.recording import (
 from einkorn.runtime.evaluate import control
 from einkorn.runtime.locks import LOCKS
 from einkorn.tensor import Tensor
-from einkorn.tracing import Capture, Trace, tracing
+from einkorn.tracing import Trace, tracing
 from einkorn.tree import Structure, alike, describe, flatten, paths, unflatten
 
 MSG_GRAD = (
@@ -238,8 +239,7 @@ def close(
 
 def _key(capture: Capture) -> Any:
     if capture.kind == "setting":
-        owner, name = capture.source
-        return capture.kind, id(owner), name
+        return capture.kind, capture.source.key
     return capture.kind, id(capture.source)
 
 
@@ -247,10 +247,9 @@ def outer_value(capture: Capture) -> Value:
     """What a capture of a trace stands for around it."""
     outer = current_trace.get()
     if capture.kind == "setting":
-        owner, name = capture.source
-        number = owner.__dict__[name]
+        number = capture.source.value
         if outer is not None:
-            return outer.setting(owner, name, number)
+            return outer.setting(capture.source.held(), capture.source.name, number)
         return result(TensorType(float64, ()), np.asarray(number, np.float64))
     return capture.source.grad if capture.kind == "grad" else capture.source
 

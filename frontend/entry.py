@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from einkorn.arguments import Arguments
+from einkorn.attribute_writes import Written
 from einkorn.bound_call import Calls
 from einkorn.branches import Taken
+from einkorn.captures import Guard
 from einkorn.epochs import EPOCHS
 from einkorn.ir.errors import BoundsError, SizeError
 from einkorn.ir.program import Program
@@ -27,7 +29,7 @@ from einkorn.signature import signature_of
 from einkorn.step import Step
 from einkorn.surroundings import Surroundings
 from einkorn.tensor import Tensor
-from einkorn.tracing import Guard, Trace
+from einkorn.tracing import Trace
 from einkorn.tree import END, unflatten
 
 Array = np.ndarray[Any, Any]
@@ -50,14 +52,18 @@ class Returned:
     """What a traced function returned.
 
     Attributes:
-        tensors: the ends that are tensors of the trace.
-        plain: every end, with OUTPUT in the place of those.
+        tensors: the ends that are tensors of the trace, then those of attributes.
+        count: how many the ends have.
+        plain: every end, with OUTPUT in the place of tensors.
         structure: how the ends are nested.
+        writes: the attributes that it set.
     """
 
     tensors: list[Tensor]
+    count: int
     plain: list[Any]
     structure: Any
+    writes: list[Written]
 
 
 class Entry:
@@ -100,6 +106,7 @@ class Entry:
             trace.cleared_grads,
             len(outputs),
             self.graph.outputs[len(self.graph.outputs) - len(self.branches) :],
+            returned.writes,
         )
         self._lines = trace.lines or []
         self._printed = len(outputs) + len(with_grad)  # the first output that is printed
@@ -118,9 +125,9 @@ class Entry:
         self._checked = -1  # the epoch of settings in which those announced were seen to hold
         self._specialised = _specialised_arguments(trace, arguments)
         self._plain, self._structure = returned.plain, returned.structure
-        self._types = [node.tensor for node in self.graph.outputs[: len(outputs)]]
-        self._numbers = [k for k, x in enumerate(outputs) if x._weak]
-        self._is_one = returned.structure is END and len(outputs) == 1 and not self._numbers
+        self._types = [node.tensor for node in self.graph.outputs[: returned.count]]
+        self._numbers = [k for k, x in enumerate(outputs[: returned.count]) if x._weak]
+        self._is_one = returned.structure is END and returned.count == 1 and not self._numbers
         self._stateful = self._step.stateful
         tracked = [trace.tracks(x) for x in outputs]
         if self._padded is not None and any(tracked):

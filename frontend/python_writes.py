@@ -82,6 +82,10 @@ class PythonWrites:
         """Note what code writes to, for the lines in messages."""
         self._stores.extend(stores)
 
+    def sets_attribute(self, name: str) -> bool:
+        """Whether code sets attributes of this name, other than when it makes objects."""
+        return any(x.name == name and x.owner and not _makes(x.function) for x in self._stores)
+
     def keep(self, value: Any, label: str, depth: int = 0) -> None:
         """Note what a value holds, if code may write to it, and what the lists and dicts in it do.
 
@@ -114,7 +118,7 @@ class PythonWrites:
         found: list[Left] = []
         for owner in self._owners.values():
             for name, value in _changed(owner):
-                tensor = _traced_in(value, trace)
+                tensor = traced_in(value, trace)
                 if tensor is not None:
                     found.append(Left(owner, name, tensor))
         return found
@@ -164,6 +168,11 @@ class PythonWrites:
         self._stores.clear()
 
 
+def _makes(function: str) -> bool:
+    """Whether a function, given by its name, sets up new objects."""
+    return function.rpartition(".")[2] in ("__init__", "__new__", "__setstate__", "build")
+
+
 def _changed(owner: _Owner) -> Iterator[tuple[Any, Any]]:
     """The names and values of the entries that are others now; ABSENT for those that are gone."""
     now, before = entries_of(owner.value), owner.before
@@ -179,7 +188,7 @@ def _named(entries: Entries) -> Iterable[tuple[Any, Any]]:
     return enumerate(entries) if isinstance(entries, tuple) else list(entries.items())
 
 
-def _traced_in(value: Any, trace: Any) -> Value | None:
+def traced_in(value: Any, trace: Any) -> Value | None:
     """A tensor of a trace, or of one inside it, that a value is or holds."""
     seen: set[int] = set()
     stack: list[tuple[Any, int]] = [(value, 0)]

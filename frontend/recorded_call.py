@@ -72,8 +72,15 @@ class RecordedCalls:
             # Before the step writes: a recording keeps the values that the step saw.
             parents = tuple(self._param_records(arguments))
             arrays = self.calls.call(arguments, threads)
-        if arrays is None:
-            return None, []
+            if arrays is None:
+                return None, []
+            outputs = self._recorded(arrays, parents)
+            for written in self._step.writes:
+                written.attach([x._record for x in outputs])
+        return outputs, arrays
+
+    def _recorded(self, arrays: list[Array], parents: tuple[Record, ...]) -> list[Tensor]:
+        """The outputs, recorded as those of one call."""
         node = make_call(self._closed, [record.node for record in parents])
         residuals = dict(zip(self._residuals, arrays[len(self._step.graph.outputs) :]))
         known = {node.attr("id"): residuals}
@@ -86,7 +93,7 @@ class RecordedCalls:
                 if region is not None:
                     region.add(record)
             outputs.append(result(self._closed.outputs[k].tensor, array, record=record))
-        return outputs, arrays
+        return outputs
 
     def _param_records(self, arguments: Arguments) -> Iterable[Record]:
         region = current_region.get()

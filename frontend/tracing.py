@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.attribute_state import AttributeState
 from einkorn.branches import Branches
+from einkorn.captures import Attribute, Capture, Guard
 from einkorn.epochs import settings_changed
 from einkorn.ir.callbacks import Callback
 from einkorn.ir.dtypes import bool_, float64, int64
@@ -63,40 +65,6 @@ MSG_CONCRETE = (
 )
 
 
-@dataclass(eq=False, slots=True)
-class Capture:
-    """One value taken from outside: its node and what to bind at each call.
-
-    Attributes:
-        node: the `input` node that stands for it.
-        kind: "leaf", "setting" (an object and the name of its attribute), "value" (a tensor) or
-            "grad" (the gradient of a leaf).
-        source: the leaf, the (object, name) pair, or the tensor.
-        origin: the user's line that used a tensor.
-    """
-
-    node: Node
-    kind: str
-    source: Any
-    origin: Origin | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Guard:
-    """Something that must be as it was when the function was traced.
-
-    Attributes:
-        holds: whether it is.
-        reason: what it is, for people.
-        announced: whether `settings_changed` is called when it may have changed; it need not be
-            looked at in between.
-    """
-
-    holds: Callable[[], bool]
-    reason: str
-    announced: bool = False
-
-
 @dataclass(eq=False)
 class Trace:
     """A function being traced.
@@ -110,6 +78,8 @@ class Trace:
         specialised: the numbers among the inputs whose values the trace needed.
         lines: what `ek.print` prints; None where it cannot.
         token: what the last callback gave.
+        carries: whether attributes that the function writes are written by each call.
+        attributes: those it wrote, and those that are state.
         branches: how `if t:` is decided; None where it cannot be.
         reads: what was read by name, here and in the traces around; None when nobody asks.
         seen: what was seen of modules and leaves, here and in the traces around.
@@ -130,6 +100,9 @@ class Trace:
     branches: Branches | None = None
     lines: list[Any] | None = None
     token: Node | None = None
+    carries: bool = False
+    attributes: AttributeState = field(init=False)
+    _floats: set[Any] = field(default_factory=set[Any])
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
@@ -144,6 +117,7 @@ class Trace:
     def __post_init__(self) -> None:
         if self.outer is not None:
             self.reads, self.seen = self.outer.reads, self.outer.seen
+        self.attributes = AttributeState(self)
 
     # -- values --------------------------------------------------------------------------------
 
@@ -194,17 +168,18 @@ class Trace:
             if value in self._current:
                 return self._current[value]
             return self._capture("leaf", value, value, value._type, value.name or f"leaf{value.id}")
-        if value._trace is not None and not self._encloses(value._trace):
+        if value._trace is not None and not self.encloses(value._trace):
             raise escaped(value)
         if value._node is not None and value._trace is None:
             return value._node  # a constant
         return self._capture("value", id(value), value, value._type, f"value{len(self.captures)}")
 
-    def _encloses(self, other: Any) -> bool:
+    def encloses(self, other: Any) -> bool:
+        """Whether another trace is open around this one."""
         outer = self.outer
         while outer is not None and outer is not other:
             outer = outer.outer
-        return outer is not None and other.active
+        return other is not None and outer is not None and other.active
 
     def _capture(self, kind: str, key: Any, source: Any, type: TensorType, name: str) -> Node:
         found = self._by_key.get((kind, key))
@@ -312,15 +287,30 @@ class Trace:
         if type(value) is not float:
             self.guard(owner, name, value)
             return value
-        type_ = TensorType(float64, ())
-        label = f"{type(owner).__name__.lower()}.{name}"
-        node = self._capture("setting", (id(owner), name), (owner, name), type_, label)
-        if node not in self._numbers:
+        source = Attribute(owner, name, gone=_settings_gone)
+        number = self.number("setting", source, value)
+        if number._node not in self._floats:
+            self._floats.add(number._node)
+            label = self.names[number._node]
             self.guards.append(
-                Guard(lambda: type(owner.__dict__.get(name)) is float, f"{label} was a float", True)
+                Guard(lambda: type(source.value) is float, f"{label} was a float", True)
             )
+        return number
+
+    def number(self, kind: str, source: Attribute, value: Any) -> Tensor:
+        """The input that stands for an attribute which is a number, as a run-time scalar."""
+        label = f"{type(source.held()).__name__.lower()}.{source.name}"
+        type_ = number_type(value)
+        node = self._capture(kind, source.key, source, type_, label)
         self._numbers[node] = value
         return result(type_, node=node, trace=self, weak=True)
+
+    def tensor(self, source: Attribute, value: Tensor) -> Tensor:
+        """The input that stands for an attribute which is a tensor."""
+        label = f"{type(source.held()).__name__.lower()}.{source.name}"
+        node = self._capture("attribute", source.key, source, value._type, label)
+        tracks = value._tracked() is not None
+        return result(value._type, node=node, trace=self, tracks=tracks)
 
     def guard(self, owner: Any, name: str, value: Any) -> None:
         """Note that the trace holds for this value of an attribute only."""
@@ -385,6 +375,21 @@ class Trace:
             node = make(Op.RESHAPE, node, shape=())
         return self.branches.decide(node, user_origin())
 
+    def decide(self, condition: Value) -> bool | None:
+        """The outcome of a bool scalar that numbers alone decide; None where it cannot be checked.
+
+        A call in which it is otherwise uses another trace.
+        """
+        if self.branches is None or not self.active or self.token is not None:
+            return None  # (nothing may be called twice)
+        node = self.node_of(condition)
+        found = toposort([node])
+        if any(x.op is Op.INPUT and x not in self._numbers for x in found):
+            return None
+        known = {x: np.asarray(self._numbers[x]) for x in found if x.op is Op.INPUT}
+        expected = bool(evaluate([node], known)[0])
+        return self.branches.decide(node, user_origin(), expected)
+
     def assume_not(self, condition: Value) -> bool:
         """Whether a bool scalar holds; a call in which it is otherwise uses another trace."""
         assert self.branches is not None
@@ -412,8 +417,7 @@ class Trace:
         self.reasons.append(f"{what} needed the value of {self.names[node]}, at {user_origin()}")
         for capture in self.captures:
             if capture.node is node:
-                owner, name = capture.source
-                self.guard(owner, name, self._numbers[node])
+                self.guard(capture.source.held(), capture.source.name, self._numbers[node])
 
     # -- the end -------------------------------------------------------------------------------
 
