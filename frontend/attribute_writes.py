@@ -56,6 +56,16 @@ class Written:
         self.structure, self.ends = structure, ends
 
     @property
+    def positions(self) -> list[int]:
+        """Which outputs of the step it takes."""
+        return [x.position for x in self.ends if isinstance(x, Output)]
+
+    @property
+    def where(self) -> str:
+        """The line that set it, for messages."""
+        return "" if self.origin is None else f", at {self.origin}"
+
+    @property
     def owner(self) -> Any:
         """The object; None when it is gone."""
         return self._held()

@@ -17,6 +17,7 @@ from einkorn.captures import Guard
 from einkorn.epochs import EPOCHS
 from einkorn.ir.errors import BoundsError, SizeError
 from einkorn.ir.program import Program
+from einkorn.ir.sizes import Size
 from einkorn.ir.types import TensorType
 from einkorn.padded_arguments import PaddedArguments
 from einkorn.passes.padding import Padded, pad
@@ -45,6 +46,11 @@ MSG_TRACKED = (
 
 ELSEWHERE: Any = object()  # a call's branches go another way than the trace
 OUTPUT: Any = object()  # stands for an output tensor among the ends of what a function returned
+
+MSG_KEPT = (
+    "{label} was set while {name} was being traced{where}, to a tensor with an axis that varies in "
+    "buckets; keep what has one size, such as a mean over that axis, or return it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,8 @@ class Entry:
         tracked = [trace.tracks(x) for x in outputs]
         if self._padded is not None and any(tracked):
             raise SizeError(MSG_TRACKED.format(name=self.graph.name))
+        if self._padded is not None:
+            _check_kept(self.graph.name, returned.writes, self._padded.outputs)
         self._recorded = RecordedCalls(self._step, tracked, backend) if any(tracked) else None
         self._calls = self._recorded.calls if self._recorded else calls_of(self._step, backend)
         quick = self._recorded is None and isinstance(self._calls, Calls) and not self._padded
@@ -284,6 +292,15 @@ class Entry:
         found = iter(tensors)
         ends = [next(found) if x is OUTPUT else x for x in self._plain]
         return unflatten(self._structure, ends)
+
+
+def _check_kept(name: str, writes: Sequence[Written], types: Sequence[TensorType]) -> None:
+    """SizeError when an attribute would keep the padding of a call."""
+    for written in writes:
+        for k in written.positions:
+            if any(isinstance(n, Size) for n in types[k].shape):
+                text = MSG_KEPT.format(name=name, label=written.label, where=written.where)
+                raise SizeError(text)
 
 
 def _always() -> bool:

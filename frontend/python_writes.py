@@ -39,7 +39,7 @@ MSG_LEFT = (
     "{trace} puts a traced {kind} into {place}{where}. A compiled call runs only the tensor "
     "operations that were recorded, so this would happen once, not at each call. Return the {kind} "
     "and store it outside; or keep it in a leaf, made once with ek.tensor(..., trainable=False) "
-    "and written with leaf.value = ..."
+    "and written with leaf.value = ..., or in an attribute of an ek.nn.Module"
 )
 
 _LEAVES = (*PLAIN, np.ndarray, np.generic)

@@ -102,7 +102,6 @@ class Trace:
     token: Node | None = None
     carries: bool = False
     attributes: AttributeState = field(init=False)
-    _floats: set[Any] = field(default_factory=set[Any])
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
@@ -289,12 +288,10 @@ class Trace:
             return value
         source = Attribute(owner, name, gone=_settings_gone)
         number = self.number("setting", source, value)
-        if number._node not in self._floats:
-            self._floats.add(number._node)
-            label = self.names[number._node]
-            self.guards.append(
-                Guard(lambda: type(source.value) is float, f"{label} was a float", True)
-            )
+        if ("float", source.key) not in self._guarded:
+            self._guarded.add(("float", source.key))
+            reason = f"{type(owner).__name__.lower()}.{name} was a float"
+            self.guards.append(Guard(lambda: type(source.value) is float, reason, True))
         return number
 
     def number(self, kind: str, source: Attribute, value: Any) -> Tensor:

@@ -9,191 +9,26 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from attribute_models import (
+    CLASSES,
+    ENOUGH,
+    Averages,
+    Counts,
+    Every,
+    Parts,
+    Remembers,
+    X,
+    assert_same_attributes,
+    attributes,
+)
 from compile_checks import assert_same_nest, traces
 
 import einkorn as ek
 from einkorn import nn
-
-X = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
-
-
-@dataclass
-class Pair:
-    """A dataclass as the value of an attribute."""
-
-    mean: Any
-    count: int
-
-
-def attributes(model: nn.Module) -> dict[str, Any]:
-    """All that a model holds, by path, bookkeeping aside."""
-    return {
-        f"{path}.{name}": value.numpy().copy() if isinstance(value, ek.nn.Parameter) else value
-        for path, module in model.named_modules()
-        for name, value in vars(module).items()
-        if not name.startswith("_ek_") and not _holds_modules(value)
-    }
-
-
-def _holds_modules(value: Any) -> bool:
-    return any(isinstance(end, nn.Module) for end in ek.tree_leaves(value))
-
-
-def assert_same_attributes(got: nn.Module, want: nn.Module) -> None:
-    a, b = attributes(got), attributes(want)
-    assert a.keys() == b.keys()
-    for name in a:
-        assert type(a[name]) is type(b[name]), name
-        assert_same_nest(a[name], b[name])
-
-
-class Counts(nn.Module):
-    def __init__(self) -> None:
-        self.steps = 0
-
-    def forward(self, x: Any) -> Any:
-        self.steps += 1
-        return x * self.steps
-
-
-class Averages(nn.Module):
-    def __init__(self) -> None:
-        self.mean, self.seen = 0.0, 0
-
-    def forward(self, x: Any) -> Any:
-        self.seen = self.seen + x.shape[0]
-        self.mean = 0.9 * self.mean + 0.1 * 3.5 - 1
-        return x * self.mean + self.seen / 3
-
-
-class Keeps(nn.Module):
-    def __init__(self) -> None:
-        self.last: Any = None
-        self.text, self.flag = "none", False
-
-    def forward(self, x: Any) -> Any:
-        self.last = x * 2
-        self.text, self.flag = "some", True
-        return self.last.sum()
-
-
-class Remembers(nn.Module):
-    def __init__(self) -> None:
-        self.h: Any = ek.asarray(np.zeros((3, 4), np.float32))
-
-    def forward(self, x: Any) -> Any:
-        self.h = 0.5 * self.h + x
-        return self.h.sum()
-
-
-class Starts(nn.Module):
-    def __init__(self) -> None:
-        self.h: Any = None
-
-    def forward(self, x: Any) -> Any:
-        if self.h is None:
-            self.h = ek.zeros_like(x)
-        self.h = self.h * self.h + x
-        return self.h
-
-
-class Nests(nn.Module):
-    def __init__(self) -> None:
-        self.pair: Any = (ek.asarray(X), 1)
-        self.rows: Any = [ek.asarray(X), {"a": ek.asarray(X[0])}]
-        self.named: Any = {}
-        self.both: Any = None
-
-    def forward(self, x: Any) -> Any:
-        self.pair = (self.pair[0] + x, self.pair[1])
-        self.rows = [self.rows[0] * 2, {"a": self.rows[1]["a"] - 1}]
-        self.named = {"x": x, "n": 3, "y": [x + 1, None]}
-        self.both = Pair(x.mean(), 7)
-        return self.pair[0].sum() + self.rows[1]["a"].sum() + self.named["y"][0]
-
-
-class Grows(nn.Module):
-    def __init__(self) -> None:
-        self.cache: Any = ek.asarray(X[:0])
-
-    def forward(self, x: Any) -> Any:
-        self.cache = ek.concat([self.cache, x])
-        return self.cache.mean(axis=0)
-
-
-class Alternates(nn.Module):
-    def __init__(self) -> None:
-        self.turn = "a"
-
-    def forward(self, x: Any) -> Any:
-        self.turn = "b" if self.turn == "a" else "a"
-        return x * (2 if self.turn == "a" else 3)
-
-
-class Every(nn.Module):
-    def __init__(self) -> None:
-        self.steps, self.late = 0, 0.0
-
-    def forward(self, x: Any) -> Any:
-        self.steps += 1
-        if self.steps % 3 == 0:
-            self.late = self.late + 1.0
-            return x * self.late
-        return x - self.steps // 2 if self.late > 1 else x
-
-
-class Parts(nn.Module):
-    def __init__(self) -> None:
-        self.one, self.two, self.rows = Counts(), Counts(), [Counts(), Remembers()]
-
-    def forward(self, x: Any) -> Any:
-        x = self.two(self.one(self.one(x)))
-        self.total = self.one.steps + self.two.steps
-        for row in self.rows:
-            x = x + row(x)
-        return x * self.total
-
-
-class Property(nn.Module):
-    def __init__(self) -> None:
-        self._n = 0
-
-    @property
-    def n(self) -> int:
-        return self._n
-
-    @n.setter
-    def n(self, value: int) -> None:
-        self._n = value
-
-    def forward(self, x: Any) -> Any:
-        self.n += 2
-        return x * self.n
-
-
-class Twice(nn.Module):
-    def __init__(self) -> None:
-        self.a, self.b = 1, 2
-
-    def forward(self, x: Any) -> Any:
-        self.a, self.b = self.b, self.a
-        self.a += 1
-        self.sum = self.a + self.b
-        self.sum = self.sum * 2
-        return x * self.sum
-
-
-CLASSES = [
-    Counts, Averages, Keeps, Remembers, Starts, Nests, Grows, Alternates, Every, Parts, Property,
-    Twice,
-]  # fmt: skip
-# How many traces are enough, whatever the number of calls.
-ENOUGH = {Starts: 2, Keeps: 1, Grows: 6, Alternates: 2, Every: 6}
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -486,6 +321,25 @@ def test_calls_of_many_threads_count_each() -> None:
     assert_same_nest(net.h, ones * 200)
 
 
+def test_what_a_step_in_buckets_writes() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.rows, self.mean = 0, ek.asarray(np.zeros(4, np.float32))
+
+        def forward(self, x: Any) -> Any:
+            self.rows += x.shape[0]
+            self.mean = 0.5 * self.mean + 0.5 * x.mean(axis=0)
+            return x - self.mean
+
+    net, twin = Net(), Net()
+    step = ek.compile(lambda x: net(x), buckets={"x": {0: "pow2"}}, on_retrace="allow")
+    for n in (16, 11, 9, 14):
+        x = np.ones((n, 4), np.float32) * n
+        assert_same_nest(step(x), twin(ek.asarray(x)))
+        assert_same_attributes(net, twin)
+    assert traces(step) == 1
+
+
 def test_other_functions_see_what_was_written() -> None:
     model = Counts()
     step = ek.compile(model)
@@ -627,97 +481,3 @@ def test_random_programs_of_attributes(seed: int) -> None:
     for k in range(6):
         assert_same_nest(step(X + k), twin(ek.asarray(X + k)))
         assert_same_attributes(net, twin)
-
-
-# -- what is refused -------------------------------------------------------------------------------
-
-
-def in_a_map(model: Any, x: Any) -> Any:
-    return ek.vmap(lambda row: model(row))(x)
-
-
-def in_a_branch(model: Any, x: Any) -> Any:
-    return ek.cond(x.sum() > 0, lambda: model(x), lambda: x)
-
-
-def in_a_loop(model: Any, x: Any) -> Any:
-    return ek.fori_loop(0, 3, lambda k, h: model(h), x)
-
-
-def in_a_scan(model: Any, x: Any) -> Any:
-    return ek.scan(lambda h, row: (h, model(row)), 0.0, x)[1]
-
-
-@pytest.mark.parametrize("kind", [Counts, Keeps, Remembers])
-@pytest.mark.parametrize("where", [in_a_map, in_a_branch, in_a_loop, in_a_scan])
-def test_functions_that_are_recorded_once_write_nothing(where: Any, kind: Any) -> None:
-    model = kind()
-    before = attributes(model)
-    for step in (ek.compile(where), where):
-        with pytest.raises(ek.TraceError, match=r"was set, at test_attribute_writes\.py:\d+, in"):
-            step(model, ek.asarray(X))
-    assert_same_nest(attributes(model), before)
-
-
-def test_a_loop_that_only_reads_is_fine() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            self.n, self.h = 0, ek.asarray(X)
-
-        def forward(self, x: Any) -> Any:
-            self.n += 1
-            self.h = self.h + 1
-            return ek.fori_loop(0, 3, lambda k, y: y * self.n + self.h, x)
-
-    net, twin = Net(), Net()
-    step = ek.compile(net, on_retrace="error")
-    for _ in range(3):
-        assert_same_nest(step(X), twin(ek.asarray(X)))
-
-
-STRUCTURE: dict[str, Callable[[Any, Any], Any]] = {
-    "a leaf": lambda net, x: setattr(net, "w", ek.Parameter(X)),
-    "a module": lambda net, x: setattr(net, "part", nn.ReLU()),
-    "a module as it is": lambda net, x: setattr(net, "other", net.part),
-    "no module": lambda net, x: setattr(net, "part", None),
-    "a list of modules": lambda net, x: setattr(net, "rows", [net.part]),
-    "a leaf in a dict": lambda net, x: setattr(net, "named", {"w": net.v}),
-}
-
-
-@pytest.mark.parametrize("name", STRUCTURE)
-def test_the_structure_of_a_model_is_not_changed_by_a_step(name: str) -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            self.part, self.rows = nn.Linear(4, 4), [nn.Tanh()]
-
-    net = Net()
-    before = dict(vars(net))
-    with pytest.raises(ek.TraceError, match=r"Net\.\w+ was set while .* at test_attribute_writes"):
-        ek.compile(lambda x: (STRUCTURE[name](net, x), x)[1])(X)
-    names = {key for key in vars(net) if not key.startswith("_ek_")}
-    assert names == {key for key in before if not key.startswith("_ek_")}
-    assert net.part is before["part"]
-
-
-def test_an_attribute_is_not_deleted_by_a_step() -> None:
-    model = Counts()
-    with pytest.raises(ek.TraceError, match=r"Counts\.steps was deleted while .*writes\.py:\d"):
-        ek.compile(lambda x: (delattr(model, "steps"), x)[1])(X)
-    assert model.steps == 0
-
-
-def test_a_tensor_in_an_object_is_refused() -> None:
-    class Box:
-        def __init__(self, x: Any) -> None:
-            self.x = x
-
-    class Net(nn.Module):
-        def forward(self, x: Any) -> Any:
-            self.box = Box(x * 2)
-            return x
-
-    net = Net()
-    with pytest.raises(ek.TraceError, match=r"Net\.box was set .* of type Box that holds a traced"):
-        ek.compile(net)(X)
-    assert not hasattr(net, "box")

@@ -36,8 +36,9 @@ def home_of(numbers: tuple[Any, ...]) -> Any:
     """The trace that reads an attribute on which one of some numbers depends; None if none does."""
     for x in numbers:
         trace = x._trace if isinstance(x, Value) else None
-        is_open = trace is not None and trace.active and trace.branches is not None
-        if is_open and trace.attributes.depends(x):
+        if trace is None or not trace.active or trace.branches is None:
+            continue
+        if trace.attributes.depends(x):
             return trace
     return None
 
