@@ -197,6 +197,7 @@ from einkorn.ir.errors import (
     IRError,
     LinAlgError,
     ShapeError,
+    SizeError,
     StateError,
     TraceError,
 )
@@ -256,6 +257,7 @@ __all__ = [
     "RetraceWarning",
     "ShapeDtype",
     "ShapeError",
+    "SizeError",
     "StateError",
     "Tensor",
     "TraceError",

@@ -178,7 +178,7 @@ class Arguments:
             if isinstance(kind, TensorType):
                 yield value if value is not None else result(kind, end)
 
-    def _labels(self, names: Sequence[str]) -> list[str]:
+    def labels(self, names: Sequence[str]) -> list[str]:
         """A name for each end: its parameter's, and the way to it in a nested argument."""
         labels: list[str] = []
         for side, key, *rest in paths(self.structure):
@@ -205,7 +205,7 @@ class Arguments:
             names: the names of the positional parameters, for printed IR.
         """
         replaced: list[Any] = []
-        rows = zip(self._labels(names), self.ends, self.kinds, self.values)
+        rows = zip(self.labels(names), self.ends, self.kinds, self.values)
         for label, end, kind, value in rows:
             if isinstance(kind, TensorType):
                 tracks = value is not None and _is_tracked(trace, value)

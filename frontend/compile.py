@@ -11,6 +11,7 @@ from collections.abc import (
     Callable,
     ItemsView,
     Iterator,
+    Mapping,
     Sequence,
     Set,
     ValuesView,
@@ -26,16 +27,23 @@ import numpy as np
 
 from einkorn.arguments import Arguments, read_arguments
 from einkorn.branches import Branches
+from einkorn.buckets import as_buckets
 from einkorn.closed import outer_value
 from einkorn.collector import current_collector, handing_over
 from einkorn.entry import ELSEWHERE, OUTPUT, Entry, Mode, Returned
 from einkorn.explanation import Explanation
+from einkorn.ir.dtypes import int64
 from einkorn.ir.errors import EinkornError, TraceError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, make_call, project
+from einkorn.ir.sizes import Size
 from einkorn.leaf import Leaf
+from einkorn.lengths import sized_number
 from einkorn.lowered import Lowered
+from einkorn.padded_arguments import PaddedArguments
 from einkorn.passes.autodiff import expand
+from einkorn.passes.padding import pad
+from einkorn.passes.padding.fixed import Fixed
 from einkorn.python_reads import PythonReads
 from einkorn.recording import (
     Value,
@@ -81,6 +89,7 @@ class Compiled:
         name: str | None = None,
         strict: bool = False,
         policy: Policy = Policy(),  # noqa: B008 # frozen
+        buckets: Any = None,
     ) -> None:
         if not callable(fn) or inspect.isclass(fn):
             raise EinkornError(f"ek.compile needs a function or a Module, got {fn!r}")
@@ -103,8 +112,9 @@ class Compiled:
                 f"{name or _name_of(fn)}({', '.join(self._parameters)})"
             )
         self._name = name or _name_of(fn)
+        self._buckets = as_buckets(buckets, self._name, self._parameters)
         self._is_method = False  # whether the first argument is an object, not data
-        self._traces = Traces(self._name, policy.checked())
+        self._traces = Traces(self._name, policy.checked(), self._parameters)
         with LOCKS.programs:
             _alive.add(self)
         functools.update_wrapper(self, fn, updated=())
@@ -146,7 +156,7 @@ class Compiled:
                 out = entry.run(words, threads)
                 if out is not ELSEWHERE:
                     return out
-        return self._call(self._read(args, kwargs), mode, threads)
+        return self._call(self._padded(self._read(args, kwargs)), mode, threads)
 
     # -- tracing -------------------------------------------------------------------------------
 
@@ -167,6 +177,11 @@ class Compiled:
         if self._is_method and args and is_plain_dataclass(args[0]):
             static |= {0}
         return read_arguments(self._name, args, kwargs, static)
+
+    def _padded(self, arguments: Arguments) -> Arguments:
+        """The arguments with the axes padded that were declared to vary."""
+        buckets = self._buckets
+        return arguments if buckets is None else buckets.pad(arguments, self._parameters)
 
     def _call(self, arguments: Arguments, mode: Mode, threads: int) -> Any:
         """Run the trace whose guards hold and whose branches go the same way, or a new one."""
@@ -223,6 +238,7 @@ class Compiled:
                 args, kwargs = arguments.traced(trace, self._parameters)
                 returned = self._alone(*args, **kwargs)
                 ends, structure = flatten(returned)
+                ends = [sized_number(x, int64, True) if isinstance(x, Size) else x for x in ends]
                 _check_returned(self._name, ends)
                 outputs = [x for x in ends if _is_output(x)]
                 for x in outputs:
@@ -282,8 +298,10 @@ class Compiled:
         Args:
             branches: how `if t:` on tensors goes, in order.
         """
-        trace, returned = self._run_traced(self._read(args, kwargs), branches=branches)
-        return trace.finish(returned.tensors)[0]
+        arguments = self._padded(self._read(args, kwargs))
+        trace, returned = self._run_traced(arguments, branches=branches)
+        graph = trace.finish(returned.tensors)[0]
+        return pad(graph).graph if isinstance(arguments, PaddedArguments) else graph
 
     def graph_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
         """The graph of a call whose branches go as the values of the arguments say."""
@@ -313,7 +331,10 @@ class Compiled:
 def _value_now(trace: Trace, arguments: Arguments, node: Node) -> Any:
     """The value of a node of a trace for the arguments of a call and the state as it is."""
     captures = [capture.node for capture in trace.captures]
-    graph = expand(Graph(trace.name, tuple(trace.inputs), tuple(captures), (node,)))
+    graph = Graph(trace.name, tuple(trace.inputs), tuple(captures), (node,))
+    if isinstance(arguments, PaddedArguments):  # of which those that the caller passed are known
+        graph, arguments = Fixed(arguments.lengths).graph(graph), arguments.given
+    graph = expand(graph)
     with LOCKS.state:
         values = [*input_values(arguments), *map(captured_value, trace.captures)]
         known = dict(zip(graph.params, [value._eager() for value in values]))
@@ -386,6 +407,7 @@ def compile(
     strict: bool = False,
     on_retrace: str | None = None,
     max_traces: int = MAX_TRACES,
+    buckets: Mapping[str, Mapping[int, Any]] | None = None,
 ) -> Any:
     """Compile a function, a Module or a method into one native call; use it as a decorator.
 
@@ -404,6 +426,9 @@ def compile(
             "error". By default a RetraceWarning comes after the eighth time, and when one number
             is the reason for the second time.
         max_traces: how many traces are kept; the one unused for longest makes room for another.
+        buckets: the axes whose size varies from call to call, such as {"x": {0: "pow2"}}: they are
+            padded to the next of some sizes, and one trace serves all sizes up to there, with the
+            bits of a call without padding. See docs/buckets.md.
     """
     if backend not in BACKENDS:
         raise EinkornError(f"there is no backend {backend!r}; use one of {', '.join(BACKENDS)}")
@@ -414,6 +439,7 @@ def compile(
         "name": name,
         "strict": strict,
         "policy": Policy(on_retrace, max_traces),
+        "buckets": buckets,
     }
     if fn is None:
         return lambda fn: Compiled(fn, **options)

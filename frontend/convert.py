@@ -14,9 +14,11 @@ import numpy as np
 
 from einkorn.ir.dtypes import DType, as_dtype, bool_, complex64, float32, int64, promote
 from einkorn.ir.errors import DTypeError, ShapeError
+from einkorn.ir.node import constant
 from einkorn.ir.numpy_rules import cast as cast_values
 from einkorn.ir.ops import Op
 from einkorn.ir.shape_rules import MAX_RANK
+from einkorn.ir.sizes import Size
 from einkorn.ir.types import TensorType
 from einkorn.recording import Value, apply, current_trace, result, scalar
 
@@ -146,12 +148,12 @@ def weak_dtype(number: bool | int | float | complex) -> DType:
 
 def is_known(x: object) -> bool:
     """Whether `x` is a real Python number itself, not what stands for one when a step runs."""
-    return isinstance(x, (bool, int, float)) and not isinstance(x, Value)
+    return isinstance(x, (bool, int, float)) and not isinstance(x, (Value, Size))
 
 
 def is_weak(x: object) -> bool:
-    """Whether `x` is a Python number, or a run-time scalar that stands for one."""
-    return type(x) in _SCALARS or (isinstance(x, Value) and x._weak)
+    """Whether `x` is a Python number, or a run-time scalar or size that stands for one."""
+    return type(x) in _SCALARS or (isinstance(x, Value) and x._weak) or isinstance(x, Size)
 
 
 def as_tensor(x: Any, what: str) -> Tensor:
@@ -160,7 +162,7 @@ def as_tensor(x: Any, what: str) -> Tensor:
         if x._weak:
             return in_dtype(what, x, float32 if x._type.dtype.is_float else int64)
         return x  # type: ignore[return-value] # every Value that users hold is a Tensor
-    if type(x) in _SCALARS:
+    if type(x) in _SCALARS or isinstance(x, Size):
         return in_dtype(what, x, weak_dtype(x))
     # A recording must not see what the caller writes into x later; a compiled step must.
     array = to_array(x, what=what, copy=current_trace.get() is None)
@@ -230,6 +232,10 @@ def in_dtype(what: str, x: Any, dtype: DType) -> Tensor:
     """One operand as a Tensor of `dtype`; a Python number must fit it."""
     if dtype.is_integer and isinstance(x, Value) and x._weak and x._type.dtype is not dtype:
         x = concrete(x, what)  # the number decides whether it fits
+    if isinstance(x, Size):
+        _check_fits(what, x, dtype)
+        node = constant(dtype, x)
+        return result(node.tensor, node=node)
     if type(x) in _SCALARS:
         _check_fits(what, x, dtype)
         return _scalar(dtype, x)
@@ -303,7 +309,8 @@ def as_shape(what: str, shape: Any) -> tuple[int, ...]:
     listed = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     if len(listed) > MAX_RANK:
         raise ShapeError(f"{what}: a tensor has at most {MAX_RANK} axes, got {len(listed)}")
-    sizes = tuple(as_int(what, n, "a shape is made of integers") for n in listed)
+    rule = "a shape is made of integers"
+    sizes = tuple(n if isinstance(n, Size) else as_int(what, n, rule) for n in listed)
     if any(n.bit_length() > 63 for n in sizes):
         shape = ", ".join(map(shown, sizes))
         raise ShapeError(f"{what}: the shape ({shape}) is too large for any machine")

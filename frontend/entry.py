@@ -13,8 +13,11 @@ from einkorn.arguments import Arguments
 from einkorn.bound_call import Calls
 from einkorn.branches import Taken
 from einkorn.epochs import EPOCHS
+from einkorn.ir.errors import BoundsError, SizeError
 from einkorn.ir.program import Program
 from einkorn.ir.types import TensorType
+from einkorn.padded_arguments import PaddedArguments
+from einkorn.passes.padding import Padded, pad
 from einkorn.printing import show_lines
 from einkorn.python_places import Place
 from einkorn.recorded_call import RecordedCalls, calls_of
@@ -24,13 +27,19 @@ from einkorn.signature import signature_of
 from einkorn.step import Step
 from einkorn.surroundings import Surroundings
 from einkorn.tensor import Tensor
-from einkorn.tracing import Trace
+from einkorn.tracing import Guard, Trace
 from einkorn.tree import END, unflatten
 
 Array = np.ndarray[Any, Any]
 # Whether a gradient is being taken around a call, whether it records, what is collected of what
 # hooks add and modules return, and what blocks around it decide.
 Mode = tuple[bool, bool, int, Surroundings]
+
+MSG_TRACKED = (
+    "{name} returns values that depend on trainable leaves, and its call is recorded for backward; "
+    "with buckets a recorded call is not padded. Take gradients inside of it (ek.value_and_grad), "
+    "or call it under `with ek.no_grad():`"
+)
 
 ELSEWHERE: Any = object()  # a call's branches go another way than the trace
 OUTPUT: Any = object()  # stands for an output tensor among the ends of what a function returned
@@ -56,7 +65,6 @@ class Entry:
 
     Attributes:
         graph: what was traced.
-        epoch: the structure of modules for which it was made.
         calls: how often it was called.
         why: why it was made, for people.
         reasons: why numbers are part of it.
@@ -75,27 +83,34 @@ class Entry:
     ) -> None:
         outputs = returned.tensors
         self.graph, updated, with_grad = trace.finish(outputs)
+        self._padded: Padded | None = None
+        kinds = arguments.kinds
+        if isinstance(arguments, PaddedArguments):
+            self._padded = pad(self.graph)
+            self.graph, kinds = self._padded.graph, arguments.of_call().kinds
+        self.branches: tuple[Taken, ...] = (
+            () if trace.branches is None else tuple(trace.branches.taken)
+        )
         self._step = Step(
             self.graph,
-            arguments.kinds,
+            kinds,
             trace.captures,
             updated,
             with_grad,
             trace.cleared_grads,
             len(outputs),
-            () if trace.branches is None else tuple(x.check for x in trace.branches.taken),
+            self.graph.outputs[len(self.graph.outputs) - len(self.branches) :],
         )
         self._lines = trace.lines or []
         self._printed = len(outputs) + len(with_grad)  # the first output that is printed
-        self.branches: tuple[Taken, ...] = (
-            () if trace.branches is None else tuple(trace.branches.taken)
-        )
         self._mode, self.why, self.reasons = mode, why, trace.reasons
         self.constants = constants
-        self.epoch, self.calls = EPOCHS.structure, 0
-        self._guards = trace.guards
-        self._announced = [guard for guard in trace.guards if guard.announced]
-        self._others = [guard for guard in trace.guards if not guard.announced]
+        self.calls, self._epoch = 0, EPOCHS.structure
+        self._seen = trace.seen.conditions(x.source for x in trace.captures if x.kind == "leaf")
+        polled = [Guard(*x.polled) for x in self._seen if x.polled is not None]
+        self._guards = [*trace.guards, *polled]
+        self._announced = [guard for guard in self._guards if guard.announced]
+        self._others = [guard for guard in self._guards if not guard.announced]
         self._reads = trace.reads
         if self._reads is not None:
             self._reads.finish([x.source for x in trace.captures if x.kind == "value"])
@@ -108,9 +123,11 @@ class Entry:
         self._is_one = returned.structure is END and len(outputs) == 1 and not self._numbers
         self._stateful = self._step.stateful
         tracked = [trace.tracks(x) for x in outputs]
+        if self._padded is not None and any(tracked):
+            raise SizeError(MSG_TRACKED.format(name=self.graph.name))
         self._recorded = RecordedCalls(self._step, tracked, backend) if any(tracked) else None
         self._calls = self._recorded.calls if self._recorded else calls_of(self._step, backend)
-        quick = self._recorded is None and isinstance(self._calls, Calls)
+        quick = self._recorded is None and isinstance(self._calls, Calls) and not self._padded
         self._signature = signature_of(arguments, self._specialised) if quick else None
 
     # -- guards --------------------------------------------------------------------------------
@@ -131,9 +148,11 @@ class Entry:
         return self._guards_hold()
 
     def _guards_hold(self) -> bool:
-        if self.epoch != EPOCHS.structure:
-            return False
-        settings = EPOCHS.settings
+        structure, settings = EPOCHS.structure, EPOCHS.settings
+        if self._epoch != structure:
+            if not all([condition.holds() for condition in self._seen]):
+                return False
+            self._epoch = structure
         if self._checked != settings:
             if not all([guard.holds() for guard in self._announced]):
                 return False
@@ -145,12 +164,11 @@ class Entry:
 
     def why_not(self, arguments: Arguments) -> str:
         """Why this trace cannot be used, for people."""
-        if self.epoch != EPOCHS.structure:
-            return "a module that was traced has changed"
         for k, value in self._specialised.items():
             if repr(arguments.ends[k]) != repr(value):
                 return f"the number {value} became {arguments.ends[k]}: {'; '.join(self.reasons)}"
-        failed = [guard.reason for guard in self._guards if not guard.holds()]
+        failed = [condition.why_not() for condition in self._seen if not condition.holds()]
+        failed += [guard.reason for guard in self._guards if not guard.holds()]
         failed += [place.why_not() for place in self._places if not place.holds()]
         return "; ".join(failed) or "the arguments differ"
 
@@ -159,20 +177,27 @@ class Entry:
         return [x.label for x in self._places if x.is_number and not x.holds()]
 
     @property
-    def is_gone(self) -> bool:
-        """Whether an object that it was made for is gone, so that it can never be used again."""
-        return any(place.is_gone for place in self._places)
+    def is_spent(self) -> bool:
+        """Whether an object that it was made for is gone, or was exchanged for another one."""
+        if any(place.is_gone for place in self._places):
+            return True
+        if self._epoch == EPOCHS.structure:
+            return False
+        return any(not x.holds() and not x.may_return for x in self._seen)
 
     def needs(self) -> Iterable[Any]:
-        """The objects that it was made for and does not keep alive; see `is_gone`."""
+        """The objects that it was made for and does not keep alive; see `is_spent`."""
         held = [x for place in self._places for x in (place.owner, place.value)]
         found = [x() for x in held if type(x) is weakref.ref]
         return [x for x in found if x is not None]
 
     def conditions(self) -> Iterable[str]:
         """What has to be as it was, for people."""
+        if self._padded is not None:
+            yield from (f"{x.name} is from {x.low} to {x.high}" for x in self._padded.lengths)
         yield from map(str, self.branches)
-        yield from (guard.reason for guard in self._guards)
+        yield from dict.fromkeys(guard.reason for guard in self._guards)
+        yield from (text for condition in self._seen for text in condition.shown())
         yield from (place.describe() for place in self._places)
 
     @property
@@ -203,7 +228,7 @@ class Entry:
                 arrays = calls.run(words, threads)
         else:
             arrays = calls.run(words, threads)
-        return ELSEWHERE if arrays is None else self._wrapped(arrays)
+        return ELSEWHERE if arrays is None else self._wrapped(arrays, self._types)
 
     def call(self, arguments: Arguments, threads: int) -> Any:
         """The same for arguments of any kind, on at most `threads` threads."""
@@ -213,9 +238,25 @@ class Entry:
                 return ELSEWHERE
             self._count(arrays)
             return self._rebuilt(tensors)
+        if self._padded is not None:
+            return self._call_padded(arguments, threads)
         with self._step.lock():
             arrays = self._calls.call(arguments, threads)
-        return ELSEWHERE if arrays is None else self._wrapped(arrays)
+        return ELSEWHERE if arrays is None else self._wrapped(arrays, self._types)
+
+    def _call_padded(self, arguments: Any, threads: int) -> Any:
+        """The same for arguments that were padded for this trace."""
+        assert self._padded is not None
+        try:
+            with self._step.lock():
+                arrays = self._calls.call(arguments.of_call(), threads)
+        except BoundsError as error:
+            error.add_note(arguments.describe_lengths())
+            raise
+        if arrays is None:
+            return ELSEWHERE
+        types = [arguments.at(type) for type in self._padded.outputs[: len(self._types)]]
+        return self._wrapped(arguments.cut(arrays, self._padded.outputs), types)
 
     def _count(self, arrays: list[Array]) -> None:
         """Note that a call succeeded, and print what it prints."""
@@ -223,11 +264,11 @@ class Entry:
         if self._lines:
             show_lines(self._lines, arrays[self._printed :])
 
-    def _wrapped(self, arrays: list[Array]) -> Any:
+    def _wrapped(self, arrays: list[Array], types: list[TensorType]) -> Any:
         self._count(arrays)
         if self._is_one:
-            return result(self._types[0], arrays[0])
-        return self._rebuilt([result(type, array) for type, array in zip(self._types, arrays)])
+            return result(types[0], arrays[0])
+        return self._rebuilt([result(type, array) for type, array in zip(types, arrays)])
 
     def _rebuilt(self, tensors: list[Any]) -> Any:
         """What the function returned, with these tensors."""

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.ir.dtypes import int64
 from einkorn.ir.errors import TraceError
+from einkorn.ir.sizes import Size
+from einkorn.lengths import sized_number
 from einkorn.number import Number
 from einkorn.recording import current_trace, result, user_origin
 from einkorn.tensor import Tensor
@@ -67,8 +70,8 @@ def print(*values: Any, sep: str = " ", end: str = "\n", file: Any = None) -> No
         end: behind them.
         file: an open text file; standard output by default.
     """
-    line = Line(values, sep, end, file)
     trace = current_trace.get()
+    line = Line(tuple(map(_printable, values)), sep, end, file)
     if trace is None:
         line.show()
     elif trace.lines is None:
@@ -77,11 +80,15 @@ def print(*values: Any, sep: str = " ", end: str = "\n", file: Any = None) -> No
         trace.lines.append(line)
 
 
+def _printable(value: Any) -> Any:
+    """What stands for a value in a line: a number for a size that is known when a step runs."""
+    return sized_number(value, int64, weak=True) if isinstance(value, Size) else value
+
+
 def show_lines(lines: Sequence[Line], arrays: Sequence[np.ndarray[Any, Any]]) -> None:
     """Print the lines of a step, whose tensors have these values."""
     found = iter(arrays)
     for line in lines:
-        tensors = [
-            result(x._type, np.asarray(next(found)).copy(), weak=x._weak) for x in line.tensors
-        ]
+        rows = [(x, np.asarray(next(found)).copy()) for x in line.tensors]
+        tensors = [result(x._type.with_shape(a.shape), a, weak=x._weak) for x, a in rows]
         line.with_tensors(tensors).show()

@@ -17,9 +17,10 @@ from einkorn.arguments import Arguments, is_gone, objects_of
 from einkorn.branches import MAX_BRANCHES, too_many
 from einkorn.convert import as_choice, as_int
 from einkorn.entry import Entry
-from einkorn.epochs import structure_epoch
 from einkorn.explanation import Explanation, TraceReport
 from einkorn.ir.errors import EinkornError, TraceError
+from einkorn.ir.sizes import has_size
+from einkorn.ir.types import TensorType
 from einkorn.recording import user_frame
 
 POLICIES = ("allow", "warn", "error")
@@ -34,6 +35,7 @@ MSG_MANY = (
     "reasons: {reasons}. Pass what changes as an argument (numbers and arrays among arguments do "
     "not lead to new traces), keep shapes equal, or say @ek.compile(on_retrace='allow')"
 )
+MSG_VARYING = " (ek.compile(buckets={option}) makes one trace for many sizes)"
 MSG_NUMBER = (
     "{name} was traced again because {label} is another number for the second time; pass it as an "
     "argument of {name}, where a new value never leads to a new trace"
@@ -83,9 +85,9 @@ class Traces:
         quick: the traces used lately for calls with flat arguments.
     """
 
-    def __init__(self, name: str, policy: Policy) -> None:
+    def __init__(self, name: str, policy: Policy, parameters: Sequence[str] = ()) -> None:
         self.quick: tuple[Entry, ...] = ()
-        self._name, self._policy = name, policy
+        self._name, self._policy, self._parameters = name, policy, parameters
         self._by_kind: dict[Any, dict[Entry, None]] = {}  # the newest at the end
         self._used: dict[Entry, Any] = {}  # each with its key, the one used last at the end
         self._seconds: dict[Entry, tuple[float, float]] = {}
@@ -124,7 +126,7 @@ class Traces:
         elif not entries and any(known[0] == key[0] for known in list(self._by_kind)):
             why = AROUND
         elif not entries:
-            why = f"new kinds of arguments: {arguments.describe()}"
+            why = f"new kinds of arguments: {arguments.describe()}{self._varying(arguments)}"
         else:
             why = entries[0].why_not(arguments)
         if self._policy.on_retrace == "error":
@@ -132,6 +134,18 @@ class Traces:
         self._reasons.append(why)
         self._warn(why, entries)
         return why
+
+    def _varying(self, arguments: Arguments) -> str:
+        """The axes that alone differ from those of a trace, and what makes one trace of both."""
+        labels = arguments.labels(self._parameters)
+        for key in list(self._by_kind):
+            (structure, kinds, _), *_ = key
+            if structure == arguments.structure:
+                axes = varying_axes(kinds, arguments.kinds)
+                if axes:
+                    option = {labels[k]: dict.fromkeys(found, "pow2") for k, found in axes.items()}
+                    return MSG_VARYING.format(option=option)
+        return ""
 
     def _warn(self, why: str, entries: Sequence[Entry]) -> None:
         policy, retraces = self._policy.on_retrace, self._made
@@ -162,7 +176,7 @@ class Traces:
         self.quick = ()
         self._made += 1
         for old in list(self._used):
-            if old.is_gone or old.epoch != structure_epoch() or is_gone(self._used.get(old)):
+            if old.is_spent or is_gone(self._used.get(old)):
                 self._drop(old)
         while len(oldest := list(self._used)) >= self._policy.max_traces:
             self._drop(oldest[0])
@@ -210,6 +224,22 @@ class Traces:
             None if program is None else len(program.kernels),
             None if program is None else program.arena_bytes,
         )
+
+
+def varying_axes(old: Sequence[Any], new: Sequence[Any]) -> dict[int, list[int]]:
+    """The axes of arguments, by position, that differ where nothing else does; none otherwise."""
+    found: dict[int, list[int]] = {}
+    for k, (before, now) in enumerate(zip(old, new)):
+        if before == now:
+            continue
+        arrays = isinstance(before, TensorType) and isinstance(now, TensorType)
+        if not arrays or before.dtype is not now.dtype or before.rank != now.rank:
+            return {}
+        if has_size((before.shape, now.shape)):  # which are declared to vary
+            return {}
+        rows = enumerate(zip(before.shape, now.shape))
+        found[k] = [axis for axis, (a, b) in rows if a != b]
+    return found
 
 
 def _dropping(traces: Traces, entry: Entry) -> Callable[[Any], None]:

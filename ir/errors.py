@@ -73,6 +73,10 @@ class TraceError(EinkornError):
     """Code under `@ek.compile` asked for something that only exists when the step runs."""
 
 
+class SizeError(TraceError):
+    """A trace that serves many sizes asked for the number that one of them is."""
+
+
 class StateError(EinkornError):
     """A leaf, module or recording was used in a way that its state forbids."""
 

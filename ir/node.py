@@ -20,6 +20,7 @@ import numpy as np
 from einkorn.ir.dtypes import DType
 from einkorn.ir.errors import EinkornError
 from einkorn.ir.ops import OPS, Op
+from einkorn.ir.sizes import Size
 from einkorn.ir.types import TensorType, TupleType, Type
 
 
@@ -101,7 +102,12 @@ def alias(node: Node) -> Node:
 
 
 def constant(dtype: DType, value: Any) -> Node:
-    """A scalar constant, keyed by its bits: -0.0 and 0.0, 1 and True are different constants."""
+    """A scalar constant, keyed by its bits: -0.0 and 0.0, 1 and True are different constants.
+
+    What stands for a size that is known when a step runs is no constant, but the op `size`.
+    """
+    if isinstance(value, Size):
+        return make(Op.SIZE, size=value, dtype=dtype)
     raw = np.asarray(value).astype(dtype.numpy).tobytes()
     return make(Op.CONST, bits=int.from_bytes(raw, "little"), dtype=dtype)
 

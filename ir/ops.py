@@ -109,6 +109,7 @@ class Op(Enum):
     INPUT = auto()
     CONST = auto()
     IOTA = auto()
+    SIZE = auto()
     RANDOM_BITS = auto()
     # Elementwise, one operand.
     NEG = auto()
@@ -270,6 +271,7 @@ OPS: dict[Op, OpDef] = {
     Op.INPUT: OpDef(shape.source),
     Op.CONST: OpDef(shape.const, ref.const, exact=True),
     Op.IOTA: OpDef(shape.iota, ref.iota, exact=True),
+    Op.SIZE: OpDef(shape.size),
     Op.RANDOM_BITS: OpDef(shape.random_bits, ref.random_bits),
     Op.NEG: _exact(np.negative),
     Op.ABS: _exact(np.abs, shape.magnitude),

@@ -13,6 +13,7 @@ import numpy as np
 
 from einkorn.ir.dtypes import DType, bool_, int64, uint32, uint64
 from einkorn.ir.errors import BoundsError, DTypeError, IRError, ShapeError
+from einkorn.ir.sizes import Size, has_size
 from einkorn.ir.types import TensorType, TupleType, Type
 
 Axes = tuple[int, ...]
@@ -35,7 +36,7 @@ def sized(type: TensorType) -> TensorType:
 def common_shape(*types: TensorType) -> Axes | None:
     """The shape to which types broadcast, None when there is none; ShapeError when too large."""
     try:
-        shape = np.broadcast_shapes(*(type.shape for type in types))
+        shape = broadcast_shapes(*(type.shape for type in types))
     except ValueError:
         columns = zip_longest(*(reversed(type.shape) for type in types), fillvalue=1)
         if any(len(set(column) - {1}) > 1 for column in columns):
@@ -46,6 +47,19 @@ def common_shape(*types: TensorType) -> Axes | None:
         for type in types:
             sized(type.with_shape(shape))
     return shape
+
+
+def broadcast_shapes(*shapes: Axes) -> Axes:
+    """The shape to which shapes broadcast; ValueError when there is none."""
+    if not any(map(has_size, shapes)):
+        return np.broadcast_shapes(*shapes)
+    common: list[int] = []
+    for column in zip_longest(*map(reversed, shapes), fillvalue=1):
+        large = [n for n in column if n != 1]
+        if any(n != large[0] for n in large[1:]):
+            raise ValueError("shapes do not broadcast")
+        common.append(large[0] if large else 1)
+    return tuple(reversed(common))
 
 
 def _kinds(type: TensorType, kinds: str, wanted: str) -> TensorType:
@@ -188,6 +202,11 @@ def iota(size: int, dtype: DType) -> TensorType:
     if dtype.kind in "bc" or size < 0:
         raise DTypeError(f"needs a size of at least 0 and a real dtype, got {size} and {dtype}")
     return sized(TensorType(dtype, (size,)))
+
+
+def size(size: Size, dtype: DType) -> TensorType:
+    """A number that a call brings; passes/padding puts what computes it in its place."""
+    return TensorType(dtype, ())
 
 
 def random_bits(key: TensorType, counter: TensorType, shape: Axes) -> TensorType:

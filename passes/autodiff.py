@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from einkorn.ir.errors import IRError
+from einkorn.ir.errors import IRError, SizeError
 from einkorn.ir.graph import Graph, Origin, map_graphs
 from einkorn.ir.node import Node, make, placeholder, project, remake, substitute, toposort
 from einkorn.ir.ops import CONTROL, Op
@@ -28,6 +28,7 @@ from einkorn.passes.control_vjp import Backward, Tools, control_contributions
 from einkorn.passes.forward import Forward
 from einkorn.passes.gradients import gradient_rule
 from einkorn.passes.gradients.host import host_contributions
+from einkorn.passes.gradients.rule import Contributions
 from einkorn.passes.joins import total
 from einkorn.passes.scan_variants import share_scans
 
@@ -113,12 +114,22 @@ class _Sweep:
             self.results.setdefault(node.inputs[0], {})[node.attr("index")] = cotangent
             return
         else:
-            parts = gradient_rule(node)(node, cotangent)
+            parts = self._by_rule(node, cotangent)
         sent = [part if x in self.active else None for x, part in zip(node.inputs, parts)]
         self.trail.follow([part for part in sent if part is not None], node)
         for operand, part in zip(reversed(node.inputs), reversed(sent)):
             if part is not None:
                 self.inbox.setdefault(operand, []).append(part)
+
+    def _by_rule(self, node: Node, cotangent: Node) -> Contributions:
+        """The contributions by the rule of an op; a rule may ask for what `buckets` leaves open."""
+        try:
+            return gradient_rule(node)(node, cotangent)
+        except SizeError as error:
+            origin = (self.trail.origins or {}).get(node)
+            at = f" at {origin}" if origin else ""
+            error.args = (f"the gradient of {node.op.name.lower()}{at}: {error}",)
+            raise
 
 
 def vjp(

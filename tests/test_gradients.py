@@ -74,6 +74,7 @@ def test_every_differentiable_op_is_sampled() -> None:
 def test_samples_cover_every_op_under_different_names() -> None:
     assert {s.op for s in SAMPLES} == set(Op) - {
         Op.INPUT,
+        Op.SIZE,
         Op.CALLBACK,
         Op.PROJECT,
         Op.GRAD,

@@ -36,6 +36,7 @@ MACHINE = Machine(lanes=8, registers=16)  # one for all, so that the page is one
 SOURCE = "bound at a call"
 WITHOUT_KERNEL = {  # ops that no sample shows on a target, and why
     Op.INPUT: SOURCE,
+    Op.SIZE: "padding comes before",
     Op.CALLBACK: "`HostCall`",
     Op.PROJECT: "names a result of another op",
     Op.GRAD: "expanded before",
@@ -44,6 +45,7 @@ WITHOUT_KERNEL = {  # ops that no sample shows on a target, and why
 }
 WITHOUT_REFERENCE = {
     Op.INPUT: SOURCE,
+    Op.SIZE: "padding comes before",
     Op.PROJECT: "an element of a tuple",
     Op.GRAD: "expanded before",
     Op.CALL: "evaluates the called graph",

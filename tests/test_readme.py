@@ -48,6 +48,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 TRACES = (ROOT / "docs" / "traces.md").read_text(encoding="utf-8")
 OPTIMIZERS = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+BUCKETS = (ROOT / "docs" / "buckets.md").read_text(encoding="utf-8")
 PYGRAD = (ROOT / "docs" / "dialect_pygrad.md").read_text(encoding="utf-8")
 ELEGY = (ROOT / "docs" / "dialect_elegy.md").read_text(encoding="utf-8")
 MODULES = (ROOT / "docs" / "modules.md").read_text(encoding="utf-8")
@@ -60,6 +61,7 @@ SHOWN = {
     "linalg": LINALG,
     "optimizers": OPTIMIZERS,
     "pygrad": PYGRAD,
+    "buckets": BUCKETS,
     "elegy": ELEGY,
 }
 

@@ -64,5 +64,5 @@ def test_threads_and_split_points_change_no_bit() -> None:
 
 
 def test_every_op_but_regions_is_sampled() -> None:
-    regions = {Op.INPUT, Op.CALLBACK, Op.PROJECT, Op.GRAD, Op.CALL, *CONTROL}
+    regions = {Op.INPUT, Op.SIZE, Op.CALLBACK, Op.PROJECT, Op.GRAD, Op.CALL, *CONTROL}
     assert {sample.op for sample in SAMPLES} == set(OPS) - regions

@@ -40,6 +40,7 @@ from einkorn.host import host_op
 from einkorn.ir.dtypes import DType, as_dtype, complex64, float32, float64, int64
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.ops import Op
+from einkorn.ir.sizes import Size
 from einkorn.ir.types import TensorType
 from einkorn.recording import Value, apply, result, scalar
 
@@ -168,7 +169,9 @@ def arange(
     check_device("arange", device)
     if stop is None:
         start, stop = 0, start
-    first, last, gap = (_number("arange", x) for x in (start, stop, step))
+    first, last, gap = (
+        x if isinstance(x, Size) else _number("arange", x) for x in (start, stop, step)
+    )
     if gap == 0:
         raise ShapeError("arange: the step must not be 0")
     whole = all(isinstance(x, int) for x in (first, last, gap))

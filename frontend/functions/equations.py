@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from einkorn.autocast import single_precision
 from einkorn.convert import as_flag, as_int, as_tensor, normal_axis
 from einkorn.functions.creation import eye, tril, triu
@@ -17,6 +15,7 @@ from einkorn.functions.manipulation import common_shape, concat, cut, spread_to,
 from einkorn.functions.statistical import sum
 from einkorn.host import host_op, host_ops
 from einkorn.ir.errors import ShapeError
+from einkorn.ir.shape_rules import broadcast_shapes
 
 if TYPE_CHECKING:
     from einkorn.tensor import Tensor
@@ -81,7 +80,7 @@ def _solved(what: str, a: Tensor, b: Tensor) -> Tensor:
 def _batch(what: str, a: Tensor, b: Tensor) -> tuple[int, ...]:
     """The common shape of the axes before the last two."""
     try:
-        return np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        return broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
         raise ShapeError(
             f"{what}: the axes before the last two of {a._type} and {b._type} do not broadcast"

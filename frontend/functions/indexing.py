@@ -37,6 +37,7 @@ from einkorn.functions.selection import Selection, resolve
 from einkorn.ir.dtypes import int64, uint64
 from einkorn.ir.errors import BoundsError, DTypeError, ShapeError
 from einkorn.ir.ops import Op
+from einkorn.ir.shape_rules import broadcast_shapes
 from einkorn.recording import Value, apply, current_trace
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
         raise ShapeError(f"{what}: {places._type} must have as many axes as {tensor._type}")
     rows, columns = (moveaxis(t, axis, -1) for t in (tensor, places))
     try:
-        outer = np.broadcast_shapes(rows.shape[:-1], columns.shape[:-1])
+        outer = broadcast_shapes(rows.shape[:-1], columns.shape[:-1])
     except ValueError:
         raise ShapeError(
             f"{what}: {places._type} must agree with {tensor._type} in every axis but {axis}, or "

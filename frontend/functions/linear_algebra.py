@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from einkorn.autocast import low_precision
 from einkorn.convert import as_int, as_tensor, meet, normal_axis
 from einkorn.functions.elementwise import add, multiply
@@ -16,6 +14,7 @@ from einkorn.functions.manipulation import common_shape, moveaxis, reorder, spre
 from einkorn.ir.dtypes import bool_
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.ops import Op
+from einkorn.ir.shape_rules import broadcast_shapes
 from einkorn.recording import apply
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def _matrices(a: Tensor, b: Tensor) -> Tensor:
 def _batch(a: Tensor, b: Tensor) -> tuple[int, ...]:
     """The common shape of the axes before the last two."""
     try:
-        return np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        return broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
         raise ShapeError(
             f"matmul: the batch axes of {a._type} and {b._type} (all but the last two) do not "

@@ -18,6 +18,7 @@ from einkorn.functions import elementwise as ew
 from einkorn.functions import linear_algebra as la
 from einkorn.ir.dtypes import float64, int64
 from einkorn.ir.ops import Op
+from einkorn.ir.sizes import Size
 from einkorn.recording import Value, apply, apply_elementwise, as_number, current_trace
 
 Function = Callable[..., Any]
@@ -126,7 +127,7 @@ def _below_zero(x: Any) -> Any:
 def _is_int64(number: Any) -> bool:
     if isinstance(number, Value):
         return number._type.dtype is int64
-    return type(number) is int and INT_MIN <= number <= INT_MAX
+    return isinstance(number, Size) or (type(number) is int and INT_MIN <= number <= INT_MAX)
 
 
 def _is_float(number: Any) -> bool:

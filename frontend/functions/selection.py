@@ -17,6 +17,7 @@ import numpy as np
 from einkorn.convert import shown, to_array
 from einkorn.ir.dtypes import bool_
 from einkorn.ir.errors import BoundsError, DTypeError, ShapeError, TraceError
+from einkorn.ir.sizes import Size
 from einkorn.ir.types import TensorType
 from einkorn.recording import Value, current_trace
 
@@ -182,6 +183,8 @@ def _entry(item: Any) -> Any:
     """None, ..., a slice, an int, a Tensor of integers, or a NumPy array of integers or bool."""
     if item is None or item is Ellipsis or isinstance(item, slice):
         return item
+    if isinstance(item, Size):
+        return item
     if isinstance(item, Value):
         return _tensor_entry(item)
     if isinstance(item, (list, tuple, range, np.ndarray)):
@@ -241,11 +244,13 @@ def _integer(type: TensorType, axis: int, place: int) -> int:
             f"index: {shown(place)} is out of range for axis {axis} of {type}, which has {size} "
             "elements"
         )
-    return place % size
+    return place + size if place < 0 else place
 
 
 def _bounds(item: slice, size: int) -> tuple[int, int, int]:
     """The first and last bound with 0 <= start <= stop <= size, and the signed step."""
+    if any(isinstance(x, Size) for x in (size, item.start, item.stop, item.step)):
+        return _sized_bounds(item, size)
     try:
         places = range(size)[item]
     except TypeError:
@@ -256,3 +261,22 @@ def _bounds(item: slice, size: int) -> tuple[int, int, int]:
         return 0, 0, places.step
     low, high = min(places[0], places[-1]), max(places[0], places[-1])
     return low, high + 1, places.step
+
+
+def _sized_bounds(item: slice, size: int) -> tuple[int, int, int]:
+    """The same where a size is known when the step runs: decided for all of its values."""
+    step = 1 if item.step is None else operator.index(item.step)
+    if step < 0 and (item.start is not None or item.stop is not None):
+        raise size.unknown(f"a slice with step {step}")  # type: ignore[attr-defined]
+    start = 0 if item.start is None else _clamped(item.start, size)
+    stop = size if item.stop is None else _clamped(item.stop, size)
+    return (start, stop, step) if start < stop else (0, 0, step)
+
+
+def _clamped(place: Any, size: int) -> int:
+    """A bound of a slice, counted from the start and inside of the axis."""
+    place = place if isinstance(place, Size) else operator.index(place)
+    place = place + size if place < 0 else place
+    if place < 0:
+        return 0
+    return place if place < size else size

@@ -240,8 +240,9 @@ def _variance(what: str, x: Tensor, axis: Axis, correction: float, keepdims: boo
     wide = _accumulating(x)
     centred = subtract(wide, _mean(wide, axes, keepdims=True))
     squares = _reduce(Op.SUM, multiply(centred, centred), axes, keepdims)
-    left = _count(x, axes) - correction
-    return divide(squares, left if left > 0 else 0)
+    count = _count(x, axes)
+    whole = int(correction) if float(correction).is_integer() else correction
+    return divide(squares, count - whole if count > correction else 0)
 
 
 # -- largest and smallest --------------------------------------------------------------------------

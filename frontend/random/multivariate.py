@@ -17,6 +17,7 @@ from einkorn.functions.statistical import max as largest
 from einkorn.functions.statistical import sum as total
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import ShapeError
+from einkorn.ir.shape_rules import broadcast_shapes
 from einkorn.random.generator import Key, drawing
 from einkorn.random.parameters import (
     check_spreads,
@@ -68,7 +69,7 @@ def multivariate_normal(
 
 def _joint(what: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     try:
-        return np.broadcast_shapes(*shapes)
+        return broadcast_shapes(*shapes)
     except ValueError:
         raise ShapeError(
             f"{what}: the first axes of mean and cov, {shapes[0]} and {shapes[1]}, do not broadcast"

@@ -14,6 +14,7 @@ import numpy as np
 
 from einkorn.ir.node import Node, alias, constant, make, project
 from einkorn.ir.ops import Op
+from einkorn.ir.sizes import has_size
 from einkorn.ir.types import TensorType
 from einkorn.passes.autodiff import jvp, vjp
 from einkorn.recording import (
@@ -45,6 +46,8 @@ def zeros(type: TensorType) -> Tensor:
 
 def _filled(type: TensorType, value: int) -> Tensor:
     node = spread(constant(type.dtype, value), type.shape)
+    if has_size(type.shape):
+        return result(type, node=node)
     return result(type, np.full(type.shape, value, type.dtype.numpy), node=node)
 
 

@@ -26,6 +26,7 @@ NOT_BATCHED: dict[Op, str] = {
     Op.INPUT: _SOURCE,
     Op.CONST: _SOURCE,
     Op.IOTA: _SOURCE,
+    Op.SIZE: _SOURCE,
     Op.CHECK: "it belongs to a whole step, not to an example",
     Op.CALLBACK: "it belongs to a whole step, not to an example",
     Op.GRAD: "expand-autodiff comes before",

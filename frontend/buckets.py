@@ -1,0 +1,165 @@
+"""`ek.compile(buckets=...)`: which axes of which arguments vary from call to call, and how far.
+
+    buckets={"x": {0: "pow2"}, "y": {0: "pow2"}}
+
+A parameter is named as in printed IR: "x"; "batch" for every array in a nested argument, "batch.x"
+or "batch.0" for one. Each axis has sizes: "pow2"; a number, for its multiples; or the sizes
+themselves. In a call an axis is padded to the next of them, and one trace serves all sizes from
+one to the next. Sizes up to EXACT, whose sums have another order, and those beyond the last have
+traces of their own, without padding.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, cast
+
+from einkorn.arguments import Arguments
+from einkorn.convert import as_int
+from einkorn.ir.errors import EinkornError, ShapeError
+from einkorn.ir.sizes import Length, size_of
+from einkorn.ir.types import TensorType
+from einkorn.lengths import RunTimeSize
+from einkorn.padded_arguments import PaddedArguments
+
+EXACT = 4  # the order of sums depends on whether an axis has 1 element, and on whether it has 4
+
+MSG_FORM = (
+    "compile: buckets is like {{'x': {{0: 'pow2'}}}}: for each argument the axes that vary, and "
+    "for each of them 'pow2', a number, for its multiples, or the sizes to pad to; got {got!r}"
+)
+MSG_NAME = "compile: buckets names {name!r}, but {function} has the parameters {known}"
+MSG_ARRAY = "{function}: buckets names {name}, which is {what} and no array with an axis {axis}"
+
+Sizes = str | int | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """What was declared.
+
+    Attributes:
+        axes: for each named argument its axes, and the sizes of each.
+    """
+
+    axes: Mapping[str, Mapping[int, Sizes]]
+
+    def pad(self, arguments: Arguments, names: Sequence[str]) -> Arguments:
+        """The arguments of a call, padded; as they are when no axis needs it.
+
+        Equal sizes of one call are one length of its trace, and different ones are different.
+        """
+        if arguments.tracked:
+            return arguments
+        found: dict[int, tuple[str, int, int]] = {}
+        places: dict[int, set[int]] = {}
+        labels = arguments.labels(names)
+        for name, axes in self.axes.items():
+            for k, label in enumerate(labels):
+                if label == name or label.startswith(f"{name}."):
+                    axes_of_end = self._varying(arguments, k, label, axes, found)
+                    places.setdefault(k, set()).update(axes_of_end)
+        lengths = {n: Length(*row) for n, row in found.items() if row[1] < row[2]}
+        sizes = {n: size_of(length, RunTimeSize) for n, length in lengths.items()}
+        kinds = list(arguments.kinds)
+        for k, axes in places.items():
+            if not axes:
+                continue
+            rows = enumerate(kinds[k].shape)
+            shape = [sizes.get(n, n) if axis in axes else n for axis, n in rows]
+            kinds[k] = TensorType(kinds[k].dtype, tuple(shape))
+        if not lengths:
+            return arguments
+        return PaddedArguments.of(arguments, kinds, {x: n for n, x in lengths.items()})
+
+    def _varying(
+        self,
+        arguments: Arguments,
+        position: int,
+        label: str,
+        axes: Mapping[int, Sizes],
+        found: dict[int, tuple[str, int, int]],
+    ) -> Iterable[int]:
+        """The axes of one argument to pad; notes the range of each size."""
+        kind = arguments.kinds[position]
+        if not isinstance(kind, TensorType):
+            if arguments.ends[position] is None:
+                return
+            what = f"{type(arguments.ends[position]).__name__}"
+            raise self._no_array(arguments.name, label, what, next(iter(axes)))
+        for axis, sizes in axes.items():
+            if not -kind.rank <= axis < kind.rank:
+                raise self._no_array(arguments.name, label, str(kind), axis)
+            n = kind.shape[axis]
+            bounds = bucket(sizes, n)
+            if bounds is not None:
+                axis %= kind.rank
+                name, low, high = found.get(n, (f"{label}.shape[{axis}]", *bounds))
+                found[n] = name, max(low, bounds[0]), min(high, bounds[1])
+                yield axis
+
+    @staticmethod
+    def _no_array(function: str, name: str, what: str, axis: int) -> EinkornError:
+        return ShapeError(MSG_ARRAY.format(function=function, name=name, what=what, axis=axis))
+
+
+def bucket(sizes: Sizes, n: int) -> tuple[int, int] | None:
+    """The least and the largest size that share the trace of `n`; None: it has one of its own."""
+    if n <= EXACT:
+        return None
+    if isinstance(sizes, tuple):
+        place = bisect_left(sizes, n)
+        if place == len(sizes):
+            return None
+        low, high = sizes[place - 1] + 1 if place else 1, sizes[place]
+    elif isinstance(sizes, str):
+        high = 1 << (n - 1).bit_length()
+        low = high // 2 + 1
+    else:
+        high = -(-n // sizes) * sizes
+        low = high - sizes + 1
+    low = max(low, EXACT + 1)
+    return (low, high) if low < high else None
+
+
+def as_buckets(option: Any, function: str, parameters: Sequence[str]) -> Buckets | None:
+    """The option as it is used; EinkornError for what makes no sense.
+
+    Args:
+        function: for messages.
+        parameters: the names that there are; none when they are not known.
+    """
+    if option is None:
+        return None
+    if not isinstance(option, Mapping):
+        raise EinkornError(MSG_FORM.format(got=option))
+    axes: dict[str, dict[int, Sizes]] = {}
+    for name, rows in cast("Mapping[Any, Any]", option).items():
+        if not isinstance(name, str) or not isinstance(rows, Mapping) or not rows:
+            raise EinkornError(MSG_FORM.format(got=option))
+        if parameters and name.partition(".")[0] not in parameters:
+            known = ", ".join(parameters)
+            raise EinkornError(MSG_NAME.format(name=name, function=function, known=known))
+        named = cast("Mapping[Any, Any]", rows).items()
+        axes[name] = {as_int("compile", k, "an axis is an integer"): _sizes(x) for k, x in named}
+    return Buckets(axes)
+
+
+def _sizes(spec: Any) -> Sizes:
+    """The sizes of one axis."""
+    if isinstance(spec, str):
+        if spec == "pow2":
+            return spec
+    elif isinstance(spec, (list, tuple)):
+        listed = tuple(as_int("compile", n, "a size is an integer") for n in cast("Any", spec))
+        if listed and listed[0] > 0 and all(a < b for a, b in pairwise(listed)):
+            return listed
+    elif not isinstance(spec, (bool, float)) and as_int("compile", spec, "sizes are integers") > 0:
+        return as_int("compile", spec)
+    raise EinkornError(
+        f"compile: the sizes of a bucket are 'pow2', a number of at least 1, or increasing sizes, "
+        f"got {spec!r}"
+    )

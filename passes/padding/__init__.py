@@ -1,0 +1,122 @@
+"""Pass: a graph with sizes that calls bring becomes one of padded arrays, with the same bits.
+
+Its inputs are as long as the padding of their axes, and one int64 for each length follows them.
+Results hold in front, along each axis, what the graph would give for arrays of that length; what is
+behind is anything. The pass goes first to expand-autodiff, so that derivatives are padded like any
+other node, and must come before every stage that looks at sizes. Never changes a true element: an
+op for which that cannot be shown is refused, with the user's line.
+
+`RULES` and `REFUSED` together list every op.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from einkorn.ir.dtypes import int64
+from einkorn.ir.graph import Graph, Origin
+from einkorn.ir.host import complex_numbers
+from einkorn.ir.host_calls import is_host_node
+from einkorn.ir.node import Node, placeholder, toposort
+from einkorn.ir.ops import OPS, Op
+from einkorn.ir.sizes import Length
+from einkorn.ir.types import TensorType
+from einkorn.passes.autodiff import expand
+from einkorn.passes.padding import indexing, movement, reductions
+from einkorn.passes.padding.context import Padding, Rule, padded, same, sizes_in, type_of
+
+_LOOP = "the steps of loops and branches of a graph take arrays of one size"
+_HOST = (
+    "a function on the host, or one of complex numbers, sees the padding, and NumPy's order of "
+    "operations may depend on the shape"
+)
+
+REFUSED: dict[Op, str] = {
+    Op.CALLBACK: "a Python function would see the padding",
+    Op.COND: _LOOP,
+    Op.WHILE: _LOOP,
+    Op.SCAN: _LOOP,
+    Op.PROJECT: _LOOP,
+    Op.GRAD: "expand-autodiff comes before",
+    Op.CALL: "expand-autodiff comes before",
+    Op.INPUT: "an input is padded where the graph is called",
+    Op.CONST: "a constant has no axes",
+    Op.CHECK: "a condition has no axes",
+}
+
+
+def _on_host(pad: Padding, node: Node, operands: tuple[Node, ...]) -> Node:
+    """Each element of the functions of complex numbers comes from one; no other is padded."""
+    if node.attr("function") not in complex_numbers.FUNCTIONS:
+        raise pad.refused(node, f"{node.attr('function')}: {_HOST}")
+    return same(pad, node, operands)
+
+
+def _alone(rule: Rule) -> Rule:
+    """A rule for the ops of kernels; what NumPy computes may have an order of its own."""
+
+    def checked(pad: Padding, node: Node, operands: tuple[Node, ...]) -> Node:
+        if is_host_node(node):
+            raise pad.refused(node, _HOST)
+        return rule(pad, node, operands)
+
+    return checked
+
+
+RULES: dict[Op, Rule] = {
+    **{op: same for op, row in OPS.items() if row.elementwise},
+    **movement.RULES,
+    **{op: _alone(rule) for op, rule in (reductions.RULES | indexing.RULES).items()},
+    Op.HOST: _on_host,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """A padded graph, and what its arrays stand for.
+
+    Attributes:
+        graph: its inputs are those of the original, then the lengths.
+        lengths: what the last inputs are.
+        outputs: the types of the outputs without padding.
+    """
+
+    graph: Graph
+    lengths: tuple[Length, ...]
+    outputs: tuple[TensorType, ...]
+
+
+def pad(graph: Graph) -> Padded:
+    """The padded graph of one whose inputs have sizes; SizeError for what cannot be padded.
+
+    Args:
+        graph: a traced graph; `grad` and `call` in it are expanded first.
+    """
+    flat = expand(graph)
+    found = {x for node in graph.inputs for size in sizes_in(node.type) for x in size.lengths}
+    lengths = tuple(sorted(found))
+    scalars = {length: placeholder(TensorType(int64, ())) for length in lengths}
+    padding = Padding(RULES, REFUSED, scalars, flat.origins)
+    env = padding.env
+    env.update({x: placeholder(type_of(x)) if sizes_in(x.type) else x for x in flat.params})
+    origins: dict[Node, Origin] = {}
+    known = set(env.values())
+    for node in flat.nodes:
+        made = padding.visit(node)
+        if node in flat.origins:
+            for inner in toposort([made], into=lambda inner: inner not in known):
+                origins.setdefault(inner, flat.origins[node])
+        known.update(toposort([made], into=lambda inner: inner not in known))
+    names = {env[x]: name for x, name in flat.names.items() if x in env}
+    names.update({node: length.name for length, node in scalars.items()})
+    results = flat.with_results([env[node] for node in flat.results])
+    changed = replace(
+        results,
+        inputs=(*(env[x] for x in flat.inputs), *scalars.values()),
+        names=names,
+        origins=origins,
+    )
+    return Padded(changed, lengths, tuple(node.tensor for node in flat.outputs))
+
+
+__all__ = ["REFUSED", "RULES", "Padded", "pad", "padded"]
