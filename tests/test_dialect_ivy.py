@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from same_bits import assert_same_bits
 
 import einkorn as ek
 from einkorn.dialects import ivy
@@ -163,7 +164,44 @@ def test_old_reductions_keep_one_axis() -> None:
     assert ivy.reduce_sum(x, 0).tolist() == [4.0, 6.0]
     assert ivy.mean(x).shape == ()
     assert not hasattr(ivy, "no_such_name")
-    with pytest.raises(EinkornError, match="fan_mode"):
-        ivy.Uniform(1, "fan_all", 1, 1)
-    with pytest.raises(EinkornError, match="needs fan_in"):
-        ivy.GlorotUniform().create_variables((2, 2))
+
+
+def test_initializers_are_those_of_einkorn_with_names_of_ivy() -> None:
+    ek.random.seed(2)
+    limits = {
+        ivy.GlorotUniform(): (6 / 20) ** 0.5,
+        ivy.FirstLayerSiren(): 1 / 5,
+        ivy.Siren(w0=10): (6 / 5) ** 0.5 / 10,
+        ivy.Uniform(3, "fan_avg", 2, 0.5): 0.5 * (3 / 10) ** 2,
+    }
+    for initializer, limit in limits.items():
+        values = initializer.create_variables((400, 30), "cpu", 15, 5).numpy()
+        assert 0.99 * limit < np.abs(values).max() < limit
+        assert abs(values.mean()) < 0.02 * limit
+    normal = ivy.KaimingNormal(mean=1.0, fan_mode="fan_out")
+    values = normal.create_variables((300, 300), None, 8, 5, 1.0, "float64").numpy()
+    assert values.dtype == np.float64
+    np.testing.assert_allclose([values.mean(), values.std()], [1.0, 8**-0.5], rtol=0.02)
+    seeded = ivy.RandomNormal(2.0, 0.5, seed=3)
+    first, second = (seeded.create_variables((300, 300), device="cpu") for _ in range(2))
+    assert_same_bits(first, second)
+    np.testing.assert_allclose([first.numpy().mean(), first.numpy().std()], [2, 0.5], rtol=0.02)
+    assert ivy.Ones().create_variables([2], fan_in=None).tolist() == [1.0, 1.0]
+    # fans that are not given are those of the shape, as for the layers of einkorn
+    assert np.abs(ivy.GlorotUniform()((30, 70)).numpy()).max() <= (6 / 100) ** 0.5
+    assert ek.nn.Linear(2, 2, weight_initializer=ivy.Ones()).w.tolist() == [[1.0] * 2] * 2
+    for wrong in (lambda: ivy.Uniform(1, "fan_all", 1, 1), lambda: ivy.KaimingNormal(0, "fan_all")):
+        with pytest.raises(EinkornError, match="fan_in"):
+            wrong()
+    with pytest.raises(EinkornError, match="device 'gpu' is not available"):
+        ivy.Zeros().create_variables((2,), "gpu")
+
+
+class Halves(ivy.Initializer):
+    def create_variables(self, var_shape: Any, dev: Any, *fans: Any, **more: Any) -> Any:
+        return ek.full(var_shape, 0.5)
+
+
+def test_an_initializer_of_ones_own_fills_layers() -> None:
+    assert ivy.Linear(2, 1, weight_initializer=Halves()).v.w.tolist() == [[0.5, 0.5]]
+    assert ek.nn.Linear(2, 1, weight_initializer=Halves()).w.tolist() == [[0.5, 0.5]]

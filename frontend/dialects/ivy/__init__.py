@@ -8,9 +8,9 @@ from typing import Any
 import einkorn
 from einkorn import nn
 from einkorn.dialects.ivy.containers import Container
+from einkorn.dialects.ivy.flow import for_loop, if_else, try_except, while_loop
 from einkorn.dialects.ivy.functions import (
     array,
-    execute_with_gradients,
     random_normal,
     random_uniform,
     reduce_max,
@@ -20,13 +20,25 @@ from einkorn.dialects.ivy.functions import (
     reduce_sum,
     reduce_var,
 )
+from einkorn.dialects.ivy.gradients import (
+    execute_with_gradients,
+    grad,
+    is_variable,
+    jac,
+    requires_gradient,
+    stop_gradient,
+    value_and_grad,
+    variable,
+)
 from einkorn.dialects.ivy.initializers import (
     Constant,
+    FirstLayerSiren,
     GlorotUniform,
     Initializer,
     KaimingNormal,
     Ones,
     RandomNormal,
+    Siren,
     Uniform,
     Zeros,
 )
@@ -51,6 +63,7 @@ __all__ = [
     "AdamW",
     "Constant",
     "Container",
+    "FirstLayerSiren",
     "GlorotUniform",
     "Initializer",
     "KaimingNormal",
@@ -60,13 +73,19 @@ __all__ = [
     "Optimizer",
     "RandomNormal",
     "Sequential",
+    "Siren",
     "Uniform",
     "Zeros",
     "adam_step",
     "adam_update",
     "array",
     "execute_with_gradients",
+    "for_loop",
+    "grad",
     "gradient_descent_update",
+    "if_else",
+    "is_variable",
+    "jac",
     "lamb_update",
     "lars_update",
     "linear",
@@ -79,6 +98,12 @@ __all__ = [
     "reduce_prod",
     "reduce_sum",
     "reduce_var",
+    "requires_gradient",
+    "stop_gradient",
+    "try_except",
+    "value_and_grad",
+    "variable",
+    "while_loop",
 ]
 
 

@@ -11,7 +11,6 @@ from einkorn.functions import statistical
 from einkorn.functions.creation import asarray
 from einkorn.functions.manipulation import reshape
 from einkorn.tensor import Tensor
-from einkorn.transforms.gradients import value_and_grad
 
 
 def array(values: Any, dtype: Any = None, dev: Any = None, device: Any = None) -> Tensor:
@@ -44,21 +43,6 @@ def random_normal(
     """Normal numbers."""
     check_device("random_normal", dev or device)
     return random.normal(shape, mean, std, dtype=dtype)
-
-
-def execute_with_gradients(func: Callable[[Any], Any], xs: Any) -> tuple[Any, ...]:
-    """What `func(xs)` returns, and the gradient of it, or of the first of it, by `xs`.
-
-    Returns:
-        (loss, grads), or (loss, *others, grads) when `func` returns a tuple.
-    """
-
-    def with_rest(x: Any) -> tuple[Any, tuple[Any, ...]]:
-        out = func(x)
-        return (out[0], out[1:]) if isinstance(out, tuple) else (out, ())
-
-    (loss, rest), grads = value_and_grad(with_rest, has_aux=True)(xs)
-    return (loss, *rest, grads)
 
 
 def _reduced(name: str) -> Callable[..., Tensor]:
