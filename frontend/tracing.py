@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from einkorn.branches import Branches
+from einkorn.captures import Capture, Guard
 from einkorn.epochs import settings_changed
 from einkorn.ir.callbacks import Callback
 from einkorn.ir.dtypes import bool_, float64, int64
@@ -61,40 +62,6 @@ MSG_CONCRETE = (
     "assign it to a leaf, to see its value after the call; or run the function under "
     "`with ek.eager():`."
 )
-
-
-@dataclass(eq=False, slots=True)
-class Capture:
-    """One value taken from outside: its node and what to bind at each call.
-
-    Attributes:
-        node: the `input` node that stands for it.
-        kind: "leaf", "setting" (an object and the name of its attribute), "value" (a tensor) or
-            "grad" (the gradient of a leaf).
-        source: the leaf, the (object, name) pair, or the tensor.
-        origin: the user's line that used a tensor.
-    """
-
-    node: Node
-    kind: str
-    source: Any
-    origin: Origin | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Guard:
-    """Something that must be as it was when the function was traced.
-
-    Attributes:
-        holds: whether it is.
-        reason: what it is, for people.
-        announced: whether `settings_changed` is called when it may have changed; it need not be
-            looked at in between.
-    """
-
-    holds: Callable[[], bool]
-    reason: str
-    announced: bool = False
 
 
 @dataclass(eq=False)
