@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from einkorn.epochs import structure_changed
+from einkorn.epochs import modules_changed, settings_changed, structure_changed
 
 OWN = "_ek_"  # how the names of einkorn's bookkeeping begin
 
@@ -53,7 +53,7 @@ class Announcing(dict[str, Any]):
 
     def clear(self) -> None:
         dict.clear(self)
-        structure_changed()
+        _announce("")
 
 
 def put(state: dict[str, Any], name: str, value: Any) -> None:
@@ -63,4 +63,6 @@ def put(state: dict[str, Any], name: str, value: Any) -> None:
 
 def _announce(name: str) -> None:
     if not name.startswith(OWN):
+        modules_changed()
         structure_changed()
+        settings_changed()

@@ -156,7 +156,8 @@ class Compiled:
                 out = entry.run(words, threads)
                 if out is not ELSEWHERE:
                     return out
-        return self._call(self._padded(self._read(args, kwargs)), mode, threads)
+        call = partial(self._call, mode=mode, threads=threads)
+        return self._fitted(self._read(args, kwargs), call)
 
     # -- tracing -------------------------------------------------------------------------------
 
@@ -178,10 +179,10 @@ class Compiled:
             static |= {0}
         return read_arguments(self._name, args, kwargs, static)
 
-    def _padded(self, arguments: Arguments) -> Arguments:
-        """The arguments with the axes padded that were declared to vary."""
+    def _fitted(self, arguments: Arguments, use: Callable[[Arguments], Any]) -> Any:
+        """What `use` gives for arguments with the axes padded that were declared to vary."""
         buckets = self._buckets
-        return arguments if buckets is None else buckets.pad(arguments, self._parameters)
+        return use(arguments) if buckets is None else buckets.run(arguments, self._parameters, use)
 
     def _call(self, arguments: Arguments, mode: Mode, threads: int) -> Any:
         """Run the trace whose guards hold and whose branches go the same way, or a new one."""
@@ -298,7 +299,10 @@ class Compiled:
         Args:
             branches: how `if t:` on tensors goes, in order.
         """
-        arguments = self._padded(self._read(args, kwargs))
+        graph = partial(self._graph, branches=branches)
+        return self._fitted(self._read(args, kwargs), graph)
+
+    def _graph(self, arguments: Arguments, branches: Sequence[bool]) -> Graph:
         trace, returned = self._run_traced(arguments, branches=branches)
         graph = trace.finish(returned.tensors)[0]
         return pad(graph).graph if isinstance(arguments, PaddedArguments) else graph

@@ -27,7 +27,7 @@ from einkorn.signature import signature_of
 from einkorn.step import Step
 from einkorn.surroundings import Surroundings
 from einkorn.tensor import Tensor
-from einkorn.tracing import Trace
+from einkorn.tracing import Guard, Trace
 from einkorn.tree import END, unflatten
 
 Array = np.ndarray[Any, Any]
@@ -65,7 +65,6 @@ class Entry:
 
     Attributes:
         graph: what was traced.
-        epoch: the structure of modules for which it was made.
         calls: how often it was called.
         why: why it was made, for people.
         reasons: why numbers are part of it.
@@ -106,10 +105,12 @@ class Entry:
         self._printed = len(outputs) + len(with_grad)  # the first output that is printed
         self._mode, self.why, self.reasons = mode, why, trace.reasons
         self.constants = constants
-        self.epoch, self.calls = EPOCHS.structure, 0
-        self._guards = trace.guards
-        self._announced = [guard for guard in trace.guards if guard.announced]
-        self._others = [guard for guard in trace.guards if not guard.announced]
+        self.calls, self._epoch = 0, EPOCHS.structure
+        self._seen = trace.seen.conditions(x.source for x in trace.captures if x.kind == "leaf")
+        polled = [Guard(*x.polled) for x in self._seen if x.polled is not None]
+        self._guards = [*trace.guards, *polled]
+        self._announced = [guard for guard in self._guards if guard.announced]
+        self._others = [guard for guard in self._guards if not guard.announced]
         self._reads = trace.reads
         if self._reads is not None:
             self._reads.finish([x.source for x in trace.captures if x.kind == "value"])
@@ -147,9 +148,11 @@ class Entry:
         return self._guards_hold()
 
     def _guards_hold(self) -> bool:
-        if self.epoch != EPOCHS.structure:
-            return False
-        settings = EPOCHS.settings
+        structure, settings = EPOCHS.structure, EPOCHS.settings
+        if self._epoch != structure:
+            if not all([condition.holds() for condition in self._seen]):
+                return False
+            self._epoch = structure
         if self._checked != settings:
             if not all([guard.holds() for guard in self._announced]):
                 return False
@@ -161,12 +164,11 @@ class Entry:
 
     def why_not(self, arguments: Arguments) -> str:
         """Why this trace cannot be used, for people."""
-        if self.epoch != EPOCHS.structure:
-            return "a module that was traced has changed"
         for k, value in self._specialised.items():
             if repr(arguments.ends[k]) != repr(value):
                 return f"the number {value} became {arguments.ends[k]}: {'; '.join(self.reasons)}"
-        failed = [guard.reason for guard in self._guards if not guard.holds()]
+        failed = [condition.why_not() for condition in self._seen if not condition.holds()]
+        failed += [guard.reason for guard in self._guards if not guard.holds()]
         failed += [place.why_not() for place in self._places if not place.holds()]
         return "; ".join(failed) or "the arguments differ"
 
@@ -175,12 +177,16 @@ class Entry:
         return [x.label for x in self._places if x.is_number and not x.holds()]
 
     @property
-    def is_gone(self) -> bool:
-        """Whether an object that it was made for is gone, so that it can never be used again."""
-        return any(place.is_gone for place in self._places)
+    def is_spent(self) -> bool:
+        """Whether an object that it was made for is gone, or was exchanged for another one."""
+        if any(place.is_gone for place in self._places):
+            return True
+        if self._epoch == EPOCHS.structure:
+            return False
+        return any(not x.holds() and not x.may_return for x in self._seen)
 
     def needs(self) -> Iterable[Any]:
-        """The objects that it was made for and does not keep alive; see `is_gone`."""
+        """The objects that it was made for and does not keep alive; see `is_spent`."""
         held = [x for place in self._places for x in (place.owner, place.value)]
         found = [x() for x in held if type(x) is weakref.ref]
         return [x for x in found if x is not None]
@@ -190,7 +196,8 @@ class Entry:
         if self._padded is not None:
             yield from (f"{x.name} is from {x.low} to {x.high}" for x in self._padded.lengths)
         yield from map(str, self.branches)
-        yield from (guard.reason for guard in self._guards)
+        yield from dict.fromkeys(guard.reason for guard in self._guards)
+        yield from (text for condition in self._seen for text in condition.shown())
         yield from (place.describe() for place in self._places)
 
     @property

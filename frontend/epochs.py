@@ -11,29 +11,31 @@ class Epochs:
     """Numbers that are other ones after each change.
 
     Attributes:
-        structure: of a module, optimizer or leaf that traces read; they are made anew.
+        structure: of something that traces saw in a module, optimizer or leaf; each trace then
+            looks whether what it saw is as it was (`einkorn.seen`).
+        modules: of what any module holds, and of which leaves are trained.
         settings: of a setting or mode that is not a float before and after.
     """
 
-    __slots__ = ("settings", "structure")
+    __slots__ = ("modules", "settings", "structure")
 
     def __init__(self) -> None:
-        self.settings = self.structure = 0
+        self.modules = self.settings = self.structure = 0
 
 
 EPOCHS = Epochs()
 
 
 def structure_changed() -> None:
-    """Tell compiled functions that a module they read was changed: they look at it again."""
+    """Tell compiled functions that something they saw may be different: they look at it again."""
     EPOCHS.structure = next(_numbers)
+
+
+def modules_changed() -> None:
+    """Note that what a module holds was changed, or which leaves are trained."""
+    EPOCHS.modules = next(_numbers)
 
 
 def settings_changed() -> None:
     """Tell compiled functions that a setting or mode was changed: they check those they read."""
     EPOCHS.settings = next(_numbers)
-
-
-def structure_epoch() -> int:
-    """A number that changes whenever a module that was traced is changed."""
-    return EPOCHS.structure

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from einkorn.convert import as_tensor, is_known, to_array
-from einkorn.epochs import structure_changed
+from einkorn.epochs import modules_changed, structure_changed
 from einkorn.ir.dtypes import as_dtype
 from einkorn.ir.errors import DTypeError, ShapeError, StateError, TraceError
 from einkorn.ir.node import placeholder
@@ -241,6 +241,9 @@ class Leaf(Tensor):
 
     @property
     def trainable(self) -> bool:
+        trace = current_trace.get()
+        if trace is not None:
+            trace.seen.leaf(self)
         return self._trainable
 
     @trainable.setter
@@ -256,6 +259,7 @@ class Leaf(Tensor):
                 raise TraceError(MSG_TRAINABLE.format(name=name, trace=trace.name))
             self._trainable = on
             self._record = self._own = None
+            modules_changed()
             structure_changed()
 
     @property

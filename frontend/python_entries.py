@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from types import CellType, MemberDescriptorType, ModuleType
 from typing import Any
 
-from einkorn.python_places import ABSENT
+from einkorn.same import ABSENT
 from einkorn.user_code import is_user_module, is_users
 
 SEQUENCES = (list, set, deque)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
-from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from einkorn.watched import contents, is_same, unchanged
-
-PLAIN = (bool, int, float, complex, str, bytes, type(None))
-NESTS = (list, tuple, dict, set, frozenset, deque, MappingProxyType)
-ABSENT = object()
-MOST_ITEMS = 4096  # items of a list or dict that are looked into
-MOST_NESTED = 8  # levels of nests in an object that are looked into
+from einkorn.same import ABSENT, PLAIN, contents, same, shown, target, unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,37 +139,3 @@ def content(array: Any) -> Any:
     if isinstance(array, np.ndarray):
         return array.shape, array.dtype, array.tobytes()
     return bytes(memoryview(array))
-
-
-def same(now: Any, then: Any) -> bool:
-    """Whether two values that are not one object are equal for a trace: type and bits."""
-    if type(now) is not type(then):
-        return False
-    if type(now) is tuple and len(now) == len(then):
-        return all(a is b or same(a, b) for a, b in zip(now, then))
-    if isinstance(now, np.generic):
-        return now.dtype == then.dtype and now.tobytes() == then.tobytes()
-    return is_same(now, then)
-
-
-def held(value: Any) -> Any:
-    """A weak reference to an object, or itself where it has none or belongs to the program."""
-    if isinstance(value, (*PLAIN, *NESTS, np.ndarray, ModuleType, type, ContextVar)):
-        return value  # (an array that has weak references cannot be resized)
-    try:
-        return weakref.ref(value)
-    except TypeError:
-        return value
-
-
-def target(value: Any) -> Any:
-    """What is held."""
-    return value() if type(value) is weakref.ref else value
-
-
-def shown(value: Any) -> str:
-    """A value, for people."""
-    if isinstance(value, (*PLAIN, np.generic, tuple)):
-        return repr(value)
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    return name if isinstance(name, str) else f"a {type(value).__name__}"

@@ -38,16 +38,7 @@ import numpy as np
 from einkorn.code_names import CodeReads, Read, reads_of
 from einkorn.python_effects import Effects
 from einkorn.python_entries import is_filled
-from einkorn.python_places import (
-    MOST_ITEMS,
-    MOST_NESTED,
-    NESTS,
-    Place,
-    checker,
-    content,
-    held,
-    target,
-)
+from einkorn.python_places import Place, checker, content
 from einkorn.python_scope import (
     ENVIRONMENT,
     OPAQUE,
@@ -60,6 +51,8 @@ from einkorn.python_scope import (
     wrapped,
 )
 from einkorn.python_writes import Left, PythonWrites
+from einkorn.recording import current_trace
+from einkorn.same import MOST_ITEMS, MOST_NESTED, NESTS, contents, held, target
 from einkorn.user_code import (
     is_user_file,
     is_user_function,
@@ -67,7 +60,7 @@ from einkorn.user_code import (
     is_user_space,
     is_users,
 )
-from einkorn.watched import Watched, contents
+from einkorn.watched import Watched, made_in
 
 _DEFAULTS = ("__code__", "__defaults__", "__kwdefaults__")
 _WHOLE = frozenset({"vars", "__dict__", "asdict", "astuple", "replace", "copy", "deepcopy", "dir"})
@@ -377,7 +370,9 @@ class PythonReads:
     # -- places --------------------------------------------------------------------------------
 
     def note(self, place: Place) -> None:
-        """Make a place a condition, once."""
+        """Make a place a condition, once; not one of a module that the trace makes itself."""
+        if any(_is_made_here(target(x)) for x in (place.owner, self._through)):
+            return
         key = (place.kind, id(target(place.owner)), place.name)
         known = self._known.get(key)
         if known is None or (known.through is not None and self._through is None):
@@ -406,6 +401,11 @@ class PythonReads:
     def check(self) -> Callable[[], bool]:
         """One function that says whether every place is as it was."""
         return checker(self.places)
+
+
+def _is_made_here(value: Any) -> bool:
+    """Whether a module was made in the trace: it is gone when only the collector has seen to it."""
+    return isinstance(value, Watched) and made_in(vars(value), current_trace.get())
 
 
 def _look_label() -> None:

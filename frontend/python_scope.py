@@ -15,10 +15,11 @@ import numpy as np
 from einkorn.code_names import ITEM, PUTS, CodeReads, Read
 from einkorn.container import Container
 from einkorn.ir.graph import Origin
-from einkorn.python_places import ABSENT, MOST_ITEMS, NESTS, PLAIN, Place, content, held
+from einkorn.python_places import Place, content
 from einkorn.recording import Value
+from einkorn.same import ABSENT, MOST_ITEMS, NESTS, PLAIN, contents, held
 from einkorn.user_code import is_user_module, is_users
-from einkorn.watched import Watched, contents
+from einkorn.watched import Watched
 
 if TYPE_CHECKING:
     from einkorn.python_reads import PythonReads

@@ -30,10 +30,10 @@ from einkorn.python_entries import (
     put,
     refill,
 )
-from einkorn.python_places import ABSENT, MOST_ITEMS, MOST_NESTED, NESTS, PLAIN
 from einkorn.recording import Value
+from einkorn.same import ABSENT, MOST_ITEMS, MOST_NESTED, NESTS, PLAIN, contents
 from einkorn.user_code import is_users
-from einkorn.watched import Watched, contents
+from einkorn.watched import Watched
 
 MSG_LEFT = (
     "{trace} puts a traced {kind} into {place}{where}. A compiled call runs only the tensor "

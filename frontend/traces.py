@@ -17,7 +17,6 @@ from einkorn.arguments import Arguments, is_gone, objects_of
 from einkorn.branches import MAX_BRANCHES, too_many
 from einkorn.convert import as_choice, as_int
 from einkorn.entry import Entry
-from einkorn.epochs import structure_epoch
 from einkorn.explanation import Explanation, TraceReport
 from einkorn.ir.errors import EinkornError, TraceError
 from einkorn.ir.sizes import has_size
@@ -177,7 +176,7 @@ class Traces:
         self.quick = ()
         self._made += 1
         for old in list(self._used):
-            if old.is_gone or old.epoch != structure_epoch() or is_gone(self._used.get(old)):
+            if old.is_spent or is_gone(self._used.get(old)):
                 self._drop(old)
         while len(oldest := list(self._used)) >= self._policy.max_traces:
             self._drop(oldest[0])

@@ -37,6 +37,7 @@ from einkorn.recording import (
     user_origin,
 )
 from einkorn.runtime.evaluate import evaluate
+from einkorn.seen import Seen
 from einkorn.tensor import Tensor
 from einkorn.tunable import Tunable, module_path
 from einkorn.watched import reads_watched
@@ -111,6 +112,7 @@ class Trace:
         token: what the last callback gave.
         branches: how `if t:` is decided; None where it cannot be.
         reads: what was read by name, here and in the traces around; None when nobody asks.
+        seen: what was seen of modules and leaves, here and in the traces around.
     """
 
     name: str
@@ -124,6 +126,7 @@ class Trace:
     names: dict[Node, str] = field(default_factory=dict[Node, str])
     origins: dict[Node, Origin] = field(default_factory=dict[Node, Origin])
     reads: PythonReads | None = None
+    seen: Seen = field(default_factory=Seen)
     branches: Branches | None = None
     lines: list[Any] | None = None
     token: Node | None = None
@@ -140,7 +143,7 @@ class Trace:
 
     def __post_init__(self) -> None:
         if self.outer is not None:
-            self.reads = self.outer.reads
+            self.reads, self.seen = self.outer.reads, self.outer.seen
 
     # -- values --------------------------------------------------------------------------------
 

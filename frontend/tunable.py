@@ -42,6 +42,8 @@ class Tunable:
         try:
             value = instance.__dict__[self.name]
         except KeyError:
+            if (trace := current_trace.get()) is not None:
+                trace.seen.attribute(instance, self.name)  # a group of an optimizer has it later
             raise AttributeError(f"{type(instance).__name__} has no {self.name} yet") from None
         trace = current_trace.get()
         if trace is None or made_in(instance.__dict__, trace):

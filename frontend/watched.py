@@ -1,30 +1,32 @@
 """`Watched`: objects whose attributes traces read, so that a later change leads to a new trace.
 
-While something is traced, reading an attribute marks the object as observed, and a list, tuple or
-dict that was read becomes a guard: its items have to be the same at each call. A call with other
+While something is traced, an attribute that is read becomes a condition of the trace, and so do the
+items of a list, tuple or dict: they have to be the same at each call. A call with other
 values lets attributes show stand-ins, in its own context only. At other times a read costs nothing
 more, because the hook exists only while a trace or such a call is open.
 """
 
 from __future__ import annotations
 
-import operator
+import sys
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from einkorn.announcing import Announcing
 from einkorn.container import Container
-from einkorn.epochs import structure_changed
+from einkorn.epochs import modules_changed, structure_changed
 from einkorn.ir.errors import TraceError
 from einkorn.recording import current_trace
 from einkorn.runtime.locks import LOCKS
+from einkorn.same import contents, is_same, unchanged
+from einkorn.seen import is_observed
+from einkorn.user_code import is_user_space
 
-# Entries of an object's `__dict__` that are bookkeeping. `_ek_birth`: the trace it was made in.
-OBSERVED, BIRTH = "_ek_observed", "_ek_birth"
+# The entry of an object's `__dict__` with the trace it was made in.
+BIRTH = "_ek_birth"
 
 MSG_WRITE = (
     "{owner}.{name} was set while {trace} was being traced; a compiled call would not repeat this "
@@ -32,7 +34,6 @@ MSG_WRITE = (
     "__init__, and self.{name}.value = ... here; or return the value and set it outside"
 )
 
-_PLAIN = (bool, int, float, str, bytes, type(None))
 # Values that attributes show in place of their own: by the id of the object, then by name.
 _stand_ins: ContextVar[Mapping[int, Mapping[str, Any]] | None] = ContextVar(
     "einkorn_stand_ins", default=None
@@ -58,25 +59,21 @@ class Watched:
         if name == "__dict__":
             check_write(self, name)
             object.__setattr__(self, name, Announcing(value))
+            modules_changed()
             structure_changed()
         elif _decides_itself(type(self), name):
             object.__setattr__(self, name, value)
         elif name not in state or not is_same(state[name], value):
             check_write(self, name)
             object.__setattr__(self, name, value)
-            if OBSERVED in state:
+            if is_observed(state, name):
                 structure_changed()
 
     def __delattr__(self, name: str) -> None:
         check_write(self, name)
         object.__delattr__(self, name)
-        if OBSERVED in self.__dict__:
+        if is_observed(self.__dict__, name):
             structure_changed()
-
-
-def is_same(a: Any, b: Any) -> bool:
-    """Whether a trace that read `a` would read the same from `b`."""
-    return a is b or (type(a) is type(b) and isinstance(a, _PLAIN) and repr(a) == repr(b))
 
 
 def note_birth(new: Any) -> None:
@@ -111,9 +108,11 @@ def check_write(owner: Any, name: str) -> None:
 
 def _read(self: Any, name: str) -> Any:
     """`__getattribute__` of watched objects while their reads are seen somewhere."""
-    if name.startswith("__") and name.endswith("__"):
-        return object.__getattribute__(self, name)
     trace = current_trace.get()
+    if name.startswith("__") and name.endswith("__"):
+        if trace is not None and name == "__dict__" and is_user_space(sys._getframe(1).f_globals):
+            trace.seen.whole(self)
+        return object.__getattribute__(self, name)
     if trace is not None:
         _note_read(self, name, trace)
     found = _stand_ins.get()
@@ -124,9 +123,9 @@ def _read(self: Any, name: str) -> Any:
 
 def _note_read(owner: Any, name: str, trace: Any) -> None:
     state = object.__getattribute__(owner, "__dict__")
-    if made_in(state, trace):
+    if made_in(state, trace) or _decides_itself(type(owner), name):
         return
-    state[OBSERVED] = True
+    trace.seen.attribute(owner, name)
     value = state.get(name)
     if isinstance(value, (list, tuple, dict)):
         guard_items(trace, f"{type(owner).__name__}.{name}", value)
@@ -192,18 +191,3 @@ def _nests(nest: Any, seen: set[int]) -> Iterator[Any]:
     for item in nest.values() if isinstance(nest, dict) else nest:
         if isinstance(item, (list, tuple, dict)):
             yield from _nests(item, seen)
-
-
-def contents(nest: Any) -> tuple[Any, ...]:
-    """The items of a list or tuple, the keys and values of a dict."""
-    if isinstance(nest, (dict, MappingProxyType)):
-        return (*nest, *nest.values())
-    return tuple(nest)
-
-
-def unchanged(nest: Any, items: tuple[Any, ...]) -> bool:
-    """Whether a nest holds these items still."""
-    now = contents(nest)
-    if len(now) != len(items):
-        return False
-    return all(map(operator.is_, now, items)) or all(map(is_same, now, items))

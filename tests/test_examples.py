@@ -104,3 +104,14 @@ def test_tabular(tmp_path: Path) -> None:
         assert float(linear) > least[name]
         assert float(ours) > least[name]
         assert float(boosting) > least[name] - 0.05
+
+
+def test_gan(tmp_path: Path) -> None:
+    printed = quick("gan", tmp_path)
+    told_apart = [float(x) for x in re.findall(r"told apart ([\d.]+)%", printed)]
+    assert len(told_apart) == 11
+    assert told_apart[0] == 100
+    assert 50 <= told_apart[-1] < 98
+    counts = [int(x) for x in printed.split("from 0 to 9:")[1].split("\n")[0].split()]
+    assert sum(counts) == 599
+    assert sum(count > 10 for count in counts) >= 8, "the generator makes few of the digits"

@@ -12,10 +12,11 @@ import pytest
 import einkorn as ek
 from einkorn import nn
 from einkorn.container import Container
-from einkorn.epochs import structure_epoch
+from einkorn.epochs import EPOCHS
 from einkorn.initializers import Ones
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
 from einkorn.leaf import Leaf, Parameter, tensor
+from einkorn.seen import STRUCTURE, observe
 from einkorn.transforms.gradients import value_and_grad
 from einkorn.tunable import module_path
 
@@ -254,21 +255,24 @@ def test_train_and_eval_reach_every_module() -> None:
 
 def test_an_observed_module_reports_changes() -> None:
     model = MLP()
-    model.__dict__["_ek_observed"] = True
+    observe(model, "scale")
+    observe(model, STRUCTURE)
     for change in (
         lambda: setattr(model, "scale", 2.0),
         lambda: setattr(model, "out", nn.Linear(4, 2)),
         lambda: delattr(model, "scale"),
+        lambda: model.freeze("hidden/*"),
     ):
-        epoch = structure_epoch()
+        epoch = EPOCHS.structure
         change()
-        assert structure_epoch() != epoch
+        assert epoch != EPOCHS.structure
+    epoch = EPOCHS.structure
+    model.other = 1.0  # nobody asked for it
     layer = nn.Dropout(0.5)
-    layer.__dict__["_ek_observed"] = True
-    epoch = structure_epoch()
+    observe(layer, STRUCTURE)
     layer.rate = 0.25
     layer.training = False  # a guard of its own: both traces are kept
-    assert structure_epoch() == epoch
+    assert epoch == EPOCHS.structure
 
 
 def test_compiled_functions_see_changes() -> None:

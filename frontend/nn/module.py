@@ -15,7 +15,7 @@ from einkorn.announcing import put
 from einkorn.collector import open_collector
 from einkorn.container import Container, as_mapping, check_structure, frozen
 from einkorn.convert import as_shape, check_dtype
-from einkorn.epochs import structure_changed
+from einkorn.epochs import modules_changed, structure_changed
 from einkorn.initializers import Zeros, as_initializer
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError, ShapeError, StateError
@@ -30,21 +30,20 @@ from einkorn.nn.saving import Saved
 from einkorn.nn.structure import (
     INTERNAL,
     PARENT,
+    Outline,
     Structure,
-    attributes_changed,
     every_path,
     set_trainable,
 )
 from einkorn.random.generator import apart
 from einkorn.recording import Value, current_trace, no_grad
 from einkorn.running import Call, current_call
-from einkorn.tunable import Training, Tunable, module_path
+from einkorn.same import is_same
+from einkorn.seen import STRUCTURE, is_observed, observe
+from einkorn.tunable import Training, module_path
 from einkorn.watched import (
-    OBSERVED,
     Watched,
     check_write,
-    holds_items,
-    is_same,
     made_in,
     note_birth,
 )
@@ -192,7 +191,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
             super().__setattr__(name, value)
             return
         state = self.__dict__
-        old = state.get(name)
+        is_known, old = name in state, state.get(name)
         if isinstance(old, Leaf) and value is not old and value is getattr(self, name):
             return  # its stand-in in a call with other values
         _check_name(type(self).__name__, name, value)
@@ -200,18 +199,26 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         if not is_same(old, value):
             check_write(self, name)
         object.__setattr__(self, name, value)
-        if isinstance(value, _STRUCTURAL) or isinstance(old, _STRUCTURAL):
-            attributes_changed()
+        is_structural = isinstance(value, _STRUCTURAL) or isinstance(old, _STRUCTURAL)
+        if is_structural:
+            modules_changed()
             if isinstance(value, Module) or isinstance(value, (list, tuple, dict)):
                 for key, module in children({name: value}):
                     vars(module).setdefault("_ek_name", key or name)
                     vars(module).setdefault(PARENT, weakref.ref(self))
-        if OBSERVED in state and not _read_at_each_call(type(self), name, old, value):
+        if is_known and is_same(old, value):
+            return
+        if is_observed(state, name) or (is_structural and is_observed(state, STRUCTURE)):
             structure_changed()
 
     def __delattr__(self, name: str) -> None:
+        state = self.__dict__
+        is_structural = isinstance(state.get(name), _STRUCTURAL)
         super().__delattr__(name)
-        attributes_changed()
+        if is_structural:
+            modules_changed()
+            if is_observed(state, STRUCTURE):
+                structure_changed()
 
     def __getstate__(self) -> dict[str, Any]:
         drop = INTERNAL - {"_ek_name", PENDING, BUILT, MADE}
@@ -225,10 +232,8 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         trace = current_trace.get()
         if trace is not None and not made_in(vars(self), trace):
             for module in structure.modules.values():
-                module.__dict__[OBSERVED] = True
-            if structure.nests:
-                reason = f"the lists and dicts of {type(self).__name__}"
-                trace.guard_call(id(structure.nests), holds_items(structure.nests), reason)
+                observe(module, STRUCTURE)
+            trace.seen.structure(self, Outline)
         return structure
 
     def _ek_built(self) -> Structure:
@@ -452,11 +457,6 @@ def _kind_of(value: Any) -> str:
 
 def _is_module(value: Any) -> bool:
     return isinstance(value, Module)
-
-
-def _read_at_each_call(owner: type, name: str, old: Any, new: Any) -> bool:
-    """Whether compiled functions read or guard this at each call, so that they need no notice."""
-    return is_same(old, new) or isinstance(getattr(owner, name, None), Tunable)
 
 
 def initial(initializer: Any, shape: Any, dtype: Any) -> Any:

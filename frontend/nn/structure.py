@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType, MethodType
 from typing import Any
 
 from einkorn.container import Container, frozen
-from einkorn.epochs import structure_epoch
+from einkorn.epochs import EPOCHS
 from einkorn.ir.errors import StateError
 from einkorn.leaf import Leaf, Parameter
 from einkorn.nn.building import BUILT, PENDING, check_built
 from einkorn.nn.making import MADE
-from einkorn.watched import BIRTH, OBSERVED, contents, unchanged
+from einkorn.same import contents, unchanged
+from einkorn.seen import OBSERVED
+from einkorn.watched import BIRTH
 
 # Entries of a module's `__dict__` that are its own bookkeeping.
 PARENT = "_ek_parent"  # a weak reference to the module in which it was found first
 INTERNAL = frozenset({OBSERVED, BIRTH, PENDING, BUILT, MADE, PARENT, "_ek_structure", "_ek_name"})
+
+# The types of most attributes: asking first for these is quick.
+_HOLDS_NOTHING = frozenset({int, float, bool, str, bytes, type(None), FunctionType, MethodType})
 
 MSG_KEY_TWICE = (
     "{owner}: {first!r} and {second!r} both become the key {key!r} (leading underscores and the "
@@ -31,20 +37,13 @@ MSG_KEY_TEXT = (
     "'/' or '.'; use another key"
 )
 
-# Counts changes to modules' attributes; a structure that was found before the last one is old.
-_version = [0]
 # Leaves of no Parameter class that freeze() made untrainable: they remain parameters.
 _kept: set[int] = set()
 
 
-def attributes_changed() -> None:
-    """Note that an attribute that may hold leaves or modules was set or deleted."""
-    _version[0] += 1
-
-
 def is_parameter(leaf: Leaf) -> bool:
     """Whether a leaf belongs to `model.v`; the others are buffers."""
-    return isinstance(leaf, Parameter) or leaf._trainable or leaf.id in _kept
+    return leaf._trainable or isinstance(leaf, Parameter) or leaf.id in _kept
 
 
 def set_trainable(leaf: Leaf, on: bool) -> None:
@@ -78,7 +77,7 @@ class Structure:
         frozen(self.v, "parameters")
         frozen(self.buffers, "buffers")
         self.pending = any(PENDING in module.__dict__ for module in self.modules.values())
-        self._stamp = (_version[0], structure_epoch())
+        self._stamp = EPOCHS.modules
         for path, leaf in (*self.v.flat_items(), *self.buffers.flat_items()):
             leaf.name = leaf.name or path.replace("/", ".")
 
@@ -98,17 +97,22 @@ class Structure:
 
     def current(self) -> bool:
         """Whether nothing was changed since."""
-        if self._stamp != (_version[0], structure_epoch()):
+        if self._stamp != EPOCHS.modules:
             return False
         return all(unchanged(nest, items) for nest, items in self.nests)
 
     def _enter(self, holder: Any, path: str, local: str, v: Container, buffers: Container) -> None:
         names: dict[str, Any] = {}
         for raw, value in self._items(holder):
-            if not isinstance(value, (Leaf, list, tuple, dict)) and not self._is_module(value):
+            kind = type(value)
+            if kind in _HOLDS_NOTHING:
                 continue
             key = str(raw).lstrip("_") or str(raw)
-            if not self._visit(value, key, path, local, v, buffers):
+            if Leaf in kind.__mro__:  # what isinstance finds, too, but later
+                self._add(value, key, v if is_parameter(value) else buffers)
+            elif not isinstance(value, (list, tuple, dict)) and not self._is_module(value):
+                continue
+            elif not self._visit(value, key, path, local, v, buffers):
                 continue
             owner = path or type(holder).__name__
             if not key or "/" in key or "." in key:
@@ -133,18 +137,17 @@ class Structure:
         ordered = isinstance(holder, dict) and self._kind.alphabetical_keys
         yield from sorted(items, key=lambda item: str(item[0])) if ordered else items
 
+    def _add(self, leaf: Leaf, key: str, home: Container) -> None:
+        if id(leaf) in self._seen:
+            home._aliases[key] = leaf
+        else:
+            dict.__setitem__(home, key, leaf)
+            self._seen[id(leaf)] = leaf
+
     def _visit(
         self, value: Any, key: str, path: str, local: str, v: Container, buffers: Container
     ) -> bool:
-        """Add what one item holds; whether it holds anything."""
-        if isinstance(value, Leaf):
-            home = v if is_parameter(value) else buffers
-            if id(value) in self._seen:
-                home._aliases[key] = value
-            else:
-                dict.__setitem__(home, key, value)
-                self._seen[id(value)] = value
-            return True
+        """Add what a module or nest holds; whether it holds anything."""
         if id(value) in self._seen:
             inner_v, inner_buffers = self._seen[id(value)]
             v._aliases[key], buffers._aliases[key] = inner_v, inner_buffers
@@ -171,6 +174,63 @@ class Structure:
 
     def _holds(self, value: Any, *inner: Container) -> bool:
         return self._is_module(value) or any(x or x._aliases for x in inner)
+
+
+class Outline:
+    """The leaves and modules inside of a module, as a condition of a trace: the same ones."""
+
+    def __init__(self, root: Any) -> None:
+        self._root, self._kind = weakref.ref(root), type(root).__name__
+        found: Structure = root._ek_found()
+        self._nests = found.nests
+        self._rows = [(path, weakref.ref(x), mark) for path, x, mark in _marked(found)]
+
+    def holds(self) -> bool:
+        root = self._root()
+        if root is None:
+            return False
+        found: Structure = root._ek_found()
+        now = list(_marked(found))
+        if not self._holds_the_same(now) or [x[2] for x in now] != [x[2] for x in self._rows]:
+            return False
+        self._nests = found.nests
+        return True
+
+    def _holds_the_same(self, now: list[tuple[str, Any, str]]) -> bool:
+        """Whether the same modules and leaves are there, frozen or not."""
+        pairs = zip(self._rows, now)
+        found = (ref() is x and path == place for (path, ref, _), (place, x, _) in pairs)
+        return len(now) == len(self._rows) and all(found)
+
+    def is_filled_as_before(self) -> bool:
+        """Whether the lists and dicts, which announce nothing, hold what they held."""
+        return all([unchanged(nest, items) for nest, items in self._nests])
+
+    def why_not(self) -> str:
+        return f"the parameters or modules in {self._kind} are others"
+
+    def shown(self) -> Iterable[str]:
+        return ()
+
+    @property
+    def polled(self) -> tuple[Callable[[], bool], str] | None:
+        if not self._nests:
+            return None
+        return self.is_filled_as_before, f"the lists and dicts of {self._kind}"
+
+    @property
+    def may_return(self) -> bool:
+        """Whether they are only frozen, or trained, for now."""
+        root = self._root()
+        return root is not None and self._holds_the_same(list(_marked(root._ek_found())))
+
+
+def _marked(found: Structure) -> Iterator[tuple[str, Any, str]]:
+    """Every module and leaf of a structure by its path, and what it is there."""
+    yield from ((path, module, "module") for path, module in found.modules.items())
+    for path, leaf in found.v.flat_items():
+        yield path, leaf, "trained" if leaf._trainable else "frozen"
+    yield from ((path, leaf, "buffer") for path, leaf in found.buffers.flat_items())
 
 
 def _join(path: str, key: str) -> str:

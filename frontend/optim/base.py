@@ -367,7 +367,7 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         return Container(self._matched_now(self._current_params(), grads).items())
 
     def _matched_now(self, params: Mapping[str, Leaf], grads: Any) -> dict[str, Tensor]:
-        trainable = [path for path, leaf in params.items() if leaf._trainable]
+        trainable = [path for path, leaf in params.items() if leaf.trainable]
         if grads is not None:
             return self._matched(params, as_container(grads), trainable)
         own = {path: params[path].grad for path in trainable}

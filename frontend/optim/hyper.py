@@ -8,6 +8,7 @@ from typing import Any
 from einkorn.epochs import structure_changed
 from einkorn.ir.errors import EinkornError, ShapeError
 from einkorn.recording import Value
+from einkorn.seen import is_observed
 from einkorn.tunable import Tunable, is_number
 
 
@@ -39,8 +40,7 @@ class Hyper(Tunable):
         old = instance.__dict__.get(self.name)
         super().__set__(instance, new)
         # A group of an optimizer that had none of its own read that of the whole.
-        inherited = old is None and "_whole" in instance.__dict__
-        if inherited or (old is not None and not type(old) is type(new) is float):
+        if old is None and is_observed(instance.__dict__, self.name):
             structure_changed()
 
     def checked(self, instance: Any, value: Any) -> Any:

@@ -205,7 +205,7 @@ class Targets:
 
         A trainable leaf stays itself: as argument and as capture it has one gradient.
         """
-        if isinstance(x, Leaf) and x._trainable:
+        if isinstance(x, Leaf) and x.trainable:
             self._add(x)
             return x
         tensor = as_tensor(x, self._what)
@@ -235,7 +235,7 @@ class Targets:
                 f"cannot differentiate by {value._type}: it is not floating-point; cast it with "
                 ".astype('float32')"
             )
-        if isinstance(value, Leaf) and not value._trainable:
+        if isinstance(value, Leaf) and not value.trainable:
             raise EinkornError(
                 f"leaf {value.name or value.id} is not trainable; set leaf.trainable = True"
             )

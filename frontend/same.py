@@ -1,0 +1,72 @@
+"""When a value is for a trace the one that it saw, and how it is kept in mind."""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections import deque
+from contextvars import ContextVar
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import numpy as np
+
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+NESTS = (list, tuple, dict, set, frozenset, deque, MappingProxyType)
+ABSENT = object()
+MOST_ITEMS = 4096  # items of a list or dict that are looked into
+MOST_NESTED = 8  # levels of nests in an object that are looked into
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Whether a trace that read `a` would read the same from `b`."""
+    return a is b or (type(a) is type(b) and isinstance(a, PLAIN) and repr(a) == repr(b))
+
+
+def same(now: Any, then: Any) -> bool:
+    """Whether two values that are not one object are equal for a trace: type and bits."""
+    if type(now) is not type(then):
+        return False
+    if type(now) is tuple and len(now) == len(then):
+        return all(a is b or same(a, b) for a, b in zip(now, then))
+    if isinstance(now, np.generic):
+        return now.dtype == then.dtype and now.tobytes() == then.tobytes()
+    return is_same(now, then)
+
+
+def held(value: Any) -> Any:
+    """A weak reference to an object, or itself where it has none or belongs to the program."""
+    if isinstance(value, (*PLAIN, *NESTS, np.ndarray, ModuleType, type, ContextVar)):
+        return value  # (an array that has weak references cannot be resized)
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return value
+
+
+def target(value: Any) -> Any:
+    """What is held."""
+    return value() if type(value) is weakref.ref else value
+
+
+def shown(value: Any) -> str:
+    """A value, for people."""
+    if isinstance(value, (*PLAIN, np.generic, tuple)):
+        return repr(value)
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    return name if isinstance(name, str) else f"a {type(value).__name__}"
+
+
+def contents(nest: Any) -> tuple[Any, ...]:
+    """The items of a list or tuple, the keys and values of a dict."""
+    if isinstance(nest, (dict, MappingProxyType)):
+        return (*nest, *nest.values())
+    return tuple(nest)
+
+
+def unchanged(nest: Any, items: tuple[Any, ...]) -> bool:
+    """Whether a nest holds these items still."""
+    now = contents(nest)
+    if len(now) != len(items):
+        return False
+    return all(map(operator.is_, now, items)) or all(map(is_same, now, items))
