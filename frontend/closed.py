@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.captures import Capture
 from einkorn.convert import as_tensor, in_dtype, is_weak
 from einkorn.ir.dtypes import float64
 from einkorn.ir.errors import EinkornError, ShapeError, TraceError
@@ -34,7 +35,7 @@ from einkorn.recording import (
 from einkorn.runtime.evaluate import control
 from einkorn.runtime.locks import LOCKS
 from einkorn.tensor import Tensor
-from einkorn.tracing import Capture, Trace, tracing
+from einkorn.tracing import Trace, tracing
 from einkorn.tree import Structure, alike, describe, flatten, paths, unflatten
 
 MSG_GRAD = (

@@ -72,6 +72,11 @@ MSG_STRICT = (
     "compute them with ek functions"
 )
 
+MSG_LEAF = (
+    "{name} returned {leaf}, a leaf that it makes itself, but a compiled call makes no objects; "
+    "return its value, leaf.value, or make the leaf outside"
+)
+
 BACKENDS = ("llvm", "reference")
 _alive: WeakSet[Any] = WeakSet()  # every compiled function
 
@@ -240,7 +245,7 @@ class Compiled:
                 returned = self._alone(*args, **kwargs)
                 ends, structure = flatten(returned)
                 ends = [sized_number(x, int64, True) if isinstance(x, Size) else x for x in ends]
-                _check_returned(self._name, ends)
+                _check_returned(trace, ends)
                 outputs = [x for x in ends if _is_output(x)]
                 for x in outputs:
                     trace.node_of(x)
@@ -365,9 +370,12 @@ def _parameters(fn: Callable[..., Any]) -> list[str]:
         return []
 
 
-def _check_returned(name: str, ends: Sequence[Any]) -> None:
-    """Refuse what could hide traced tensors from the caller."""
+def _check_returned(trace: Trace, ends: Sequence[Any]) -> None:
+    """Refuse what could hide traced tensors from the caller, and leaves of this trace."""
+    name = trace.name
     for x in ends:
+        if trace.owns(x):
+            raise EinkornError(MSG_LEAF.format(name=name, leaf=x.name or "the leaf"))
         if isinstance(x, (Awaitable, AsyncIterator)):
             close = getattr(x, "close", None)
             if close is not None:  # nobody will await it

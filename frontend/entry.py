@@ -12,6 +12,7 @@ import numpy as np
 from einkorn.arguments import Arguments
 from einkorn.bound_call import Calls
 from einkorn.branches import Taken
+from einkorn.captures import Guard
 from einkorn.epochs import EPOCHS
 from einkorn.ir.errors import BoundsError, SizeError
 from einkorn.ir.program import Program
@@ -27,7 +28,7 @@ from einkorn.signature import signature_of
 from einkorn.step import Step
 from einkorn.surroundings import Surroundings
 from einkorn.tensor import Tensor
-from einkorn.tracing import Guard, Trace
+from einkorn.tracing import Trace
 from einkorn.tree import END, unflatten
 
 Array = np.ndarray[Any, Any]

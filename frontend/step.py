@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from einkorn.arguments import Arguments
+from einkorn.captures import Capture
 from einkorn.ir.dtypes import float64, int64
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node
@@ -17,7 +18,6 @@ from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
 from einkorn.recording import Value, result
 from einkorn.runtime.locks import LOCKS
-from einkorn.tracing import Capture
 
 Array = np.ndarray[Any, Any]
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from einkorn.branches import Branches
+from einkorn.captures import Capture, Guard
 from einkorn.epochs import settings_changed
 from einkorn.ir.callbacks import Callback
 from einkorn.ir.dtypes import bool_, float64, int64
@@ -63,40 +64,6 @@ MSG_CONCRETE = (
 )
 
 
-@dataclass(eq=False, slots=True)
-class Capture:
-    """One value taken from outside: its node and what to bind at each call.
-
-    Attributes:
-        node: the `input` node that stands for it.
-        kind: "leaf", "setting" (an object and the name of its attribute), "value" (a tensor) or
-            "grad" (the gradient of a leaf).
-        source: the leaf, the (object, name) pair, or the tensor.
-        origin: the user's line that used a tensor.
-    """
-
-    node: Node
-    kind: str
-    source: Any
-    origin: Origin | None = None
-
-
-@dataclass(eq=False, slots=True)
-class Guard:
-    """Something that must be as it was when the function was traced.
-
-    Attributes:
-        holds: whether it is.
-        reason: what it is, for people.
-        announced: whether `settings_changed` is called when it may have changed; it need not be
-            looked at in between.
-    """
-
-    holds: Callable[[], bool]
-    reason: str
-    announced: bool = False
-
-
 @dataclass(eq=False)
 class Trace:
     """A function being traced.
@@ -132,6 +99,7 @@ class Trace:
     token: Node | None = None
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
+    _own: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])  # made here
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
     _versions: list[tuple[Leaf, Node]] = field(default_factory=list[tuple[Leaf, Node]])
     _names: dict[tuple[int, Node], tuple[Value, Node]] = field(
@@ -193,6 +161,8 @@ class Trace:
         if isinstance(value, Leaf):
             if value in self._current:
                 return self._current[value]
+            if value in self._own:
+                return self._own[value]
             return self._capture("leaf", value, value, value._type, value.name or f"leaf{value.id}")
         if value._trace is not None and not self._encloses(value._trace):
             raise escaped(value)
@@ -259,6 +229,23 @@ class Trace:
 
     # -- state ---------------------------------------------------------------------------------
 
+    def made(self, leaf: Leaf) -> None:
+        """Note that a leaf is made here: it is new in every call, with the value it has now."""
+        array = leaf._array
+        assert array is not None
+        first = array.reshape(-1)[:1]
+        if array.size and array.tobytes() == first.tobytes() * array.size:
+            node = constant(leaf.dtype, first[0])
+            if array.shape:
+                node = make(Op.BROADCAST, node, shape=array.shape)
+        else:
+            node = self.node_of(result(leaf._type, array.copy()))
+        self._own[leaf] = alias(node)
+
+    def owns(self, value: Any) -> bool:
+        """Whether a leaf was made here."""
+        return isinstance(value, Leaf) and value in self._own
+
     def assign(self, leaf: Leaf, value: Tensor) -> None:
         """`leaf.value = value`: a new version of the leaf for the rest of the trace."""
         self.node_of(leaf)  # captured, so that the commit knows it
@@ -277,6 +264,7 @@ class Trace:
             return []
         reached = set(toposort([self.node_of(output)], into=carries_gradient))
         first = [(c.source, c.node) for c in self.captures if c.kind == "leaf"]
+        first += self._own.items()
         found = [
             (leaf, node)
             for leaf, node in (*first, *self._versions)
@@ -288,6 +276,8 @@ class Trace:
         """`leaf.grad` inside the trace."""
         if leaf in self._grads:
             return self._grads[leaf]
+        if leaf in self._own:
+            return None
         if self.outer is not None:
             grad = self.outer.grad_of(leaf)
             return None if grad is None else traced(self.node_of(grad), self)
@@ -424,7 +414,7 @@ class Trace:
         then what it prints, then the outcomes of its branches.
         """
         nodes = [self.node_of(x) for x in outputs]
-        with_grad = [leaf for leaf, grad in self._grads.items() if grad is not None]
+        with_grad = [leaf for leaf, grad in self._kept_grads() if grad is not None]
         for leaf in with_grad:
             grad = self._grads[leaf]
             assert grad is not None
@@ -434,7 +424,7 @@ class Trace:
             nodes.append(self.token)
         if self.branches is not None:
             nodes += [branch.check for branch in self.branches.taken]
-        updated = list(self._current)
+        updated = [leaf for leaf in self._current if leaf not in self._own]
         placeholders = {c.source: c.node for c in self.captures if c.kind == "leaf"}
         updates = tuple((placeholders[leaf], self._current[leaf]) for leaf in updated)
         captures = tuple(c.node for c in self.captures)
@@ -446,7 +436,11 @@ class Trace:
     @property
     def cleared_grads(self) -> list[Leaf]:
         """The leaves whose gradient the function set to None."""
-        return [leaf for leaf, grad in self._grads.items() if grad is None]
+        return [leaf for leaf, grad in self._kept_grads() if grad is None]
+
+    def _kept_grads(self) -> list[tuple[Leaf, Tensor | None]]:
+        """The gradients of leaves that are still there after the call."""
+        return [pair for pair in self._grads.items() if pair[0] not in self._own]
 
 
 def _is_tunable(owner: Any, name: str) -> bool:
