@@ -344,9 +344,9 @@ def _assigned(x: Any) -> Any:
             "callback at .* would see the padding",
         ),
         (
-            lambda x: ek.scan(lambda c, row: (c + row, c), ek.zeros(3), x)[0],
+            lambda x: ek.scan(lambda c, row: (c, ek.linalg.svd(x)[1]), 0.0, x)[1],
             ek.SizeError,
-            "scan at .* cannot be padded",
+            r"host at test_buckets.py:\d+ cannot be padded",
         ),
     ],
 )
