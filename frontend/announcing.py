@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from einkorn.epochs import modules_changed, structure_changed
+from einkorn.epochs import modules_changed, settings_changed, structure_changed
 
 OWN = "_ek_"  # how the names of einkorn's bookkeeping begin
 
@@ -65,3 +65,4 @@ def _announce(name: str) -> None:
     if not name.startswith(OWN):
         modules_changed()
         structure_changed()
+        settings_changed()

@@ -12,19 +12,20 @@ traces of their own, without padding.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, cast
 
 from einkorn.arguments import Arguments
 from einkorn.convert import as_int
-from einkorn.ir.errors import EinkornError, ShapeError
-from einkorn.ir.sizes import Length, size_of
+from einkorn.ir.errors import EinkornError, ShapeError, SizeError
+from einkorn.ir.sizes import Length, OpenQuestion, size_of
 from einkorn.ir.types import TensorType
 from einkorn.lengths import RunTimeSize
 from einkorn.padded_arguments import PaddedArguments
 
+MAX_CUTS = 32  # of one length; a function that needs more asks for the number itself
 EXACT = 4  # the order of sums depends on whether an axis has 1 element, and on whether it has 4
 
 MSG_FORM = (
@@ -43,9 +44,34 @@ class Buckets:
 
     Attributes:
         axes: for each named argument its axes, and the sizes of each.
+        cuts: for each length, by name, the last sizes in front of which a bucket was cut.
     """
 
     axes: Mapping[str, Mapping[int, Sizes]]
+    cuts: dict[str, frozenset[int]] = field(default_factory=dict[str, "frozenset[int]"])
+
+    def run(self, given: Arguments, names: Sequence[str], use: Callable[[Arguments], Any]) -> Any:
+        """What `use` gives for padded arguments; a trace that it makes may cut their bucket."""
+        while True:
+            arguments = self.pad(given, names)
+            try:
+                return use(arguments)
+            except SizeError as error:  # of tracing: nothing was run
+                if not self.cut(error, arguments):
+                    raise
+
+    def cut(self, error: SizeError, arguments: Arguments) -> bool:
+        """Cut a bucket where a comparison in the trace comes out differently; whether it helps."""
+        question: OpenQuestion | None = error.open
+        if question is None or not isinstance(arguments, PaddedArguments):
+            return False
+        found = question.range_around(arguments.lengths)
+        if found is None:
+            return False
+        known = self.cuts.get(found.name, frozenset())
+        more = known | {found.low - 1, found.high}
+        self.cuts[found.name] = more
+        return len(more) <= MAX_CUTS and more != known
 
     def pad(self, arguments: Arguments, names: Sequence[str]) -> Arguments:
         """The arguments of a call, padded; as they are when no axis needs it.
@@ -62,7 +88,8 @@ class Buckets:
                 if label == name or label.startswith(f"{name}."):
                     axes_of_end = self._varying(arguments, k, label, axes, found)
                     places.setdefault(k, set()).update(axes_of_end)
-        lengths = {n: Length(*row) for n, row in found.items() if row[1] < row[2]}
+        ranges = {n: self._between_cuts(n, *row) for n, row in found.items()}
+        lengths = {n: x for n, x in ranges.items() if x.low < x.high}
         sizes = {n: size_of(length, RunTimeSize) for n, length in lengths.items()}
         kinds = list(arguments.kinds)
         for k, axes in places.items():
@@ -74,6 +101,12 @@ class Buckets:
         if not lengths:
             return arguments
         return PaddedArguments.of(arguments, kinds, {x: n for n, x in lengths.items()})
+
+    def _between_cuts(self, n: int, name: str, low: int, high: int) -> Length:
+        """The part of a bucket in which a size lies."""
+        cuts = self.cuts.get(name, ())
+        low = max([low, *(cut + 1 for cut in cuts if cut < n)])
+        return Length(name, low, min([high, *(cut for cut in cuts if cut >= n)]))
 
     def _varying(
         self,

@@ -73,6 +73,11 @@ MSG_STRICT = (
     "compute them with ek functions"
 )
 
+MSG_LEAF = (
+    "{name} returned {leaf}, a leaf that it makes itself, but a compiled call makes no objects; "
+    "return its value, leaf.value, or make the leaf outside"
+)
+
 BACKENDS = ("llvm", "reference")
 _alive: WeakSet[Any] = WeakSet()  # every compiled function
 
@@ -157,7 +162,8 @@ class Compiled:
                 out = entry.run(words, threads)
                 if out is not ELSEWHERE:
                     return out
-        return self._call(self._padded(self._read(args, kwargs)), mode, threads)
+        call = partial(self._call, mode=mode, threads=threads)
+        return self._fitted(self._read(args, kwargs), call)
 
     # -- tracing -------------------------------------------------------------------------------
 
@@ -179,10 +185,10 @@ class Compiled:
             static |= {0}
         return read_arguments(self._name, args, kwargs, static)
 
-    def _padded(self, arguments: Arguments) -> Arguments:
-        """The arguments with the axes padded that were declared to vary."""
+    def _fitted(self, arguments: Arguments, use: Callable[[Arguments], Any]) -> Any:
+        """What `use` gives for arguments with the axes padded that were declared to vary."""
         buckets = self._buckets
-        return arguments if buckets is None else buckets.pad(arguments, self._parameters)
+        return use(arguments) if buckets is None else buckets.run(arguments, self._parameters, use)
 
     def _call(self, arguments: Arguments, mode: Mode, threads: int) -> Any:
         """Run the trace whose guards hold and whose branches go the same way, or a new one."""
@@ -240,7 +246,7 @@ class Compiled:
                 returned = self._alone(*args, **kwargs)
                 ends, structure = flatten(returned)
                 ends = [sized_number(x, int64, True) if isinstance(x, Size) else x for x in ends]
-                _check_returned(self._name, ends)
+                _check_returned(trace, ends)
                 outputs = [x for x in ends if _is_output(x)]
                 for x in outputs:
                     trace.node_of(x)
@@ -303,7 +309,10 @@ class Compiled:
         Args:
             branches: how `if t:` on tensors goes, in order.
         """
-        arguments = self._padded(self._read(args, kwargs))
+        graph = partial(self._graph, branches=branches)
+        return self._fitted(self._read(args, kwargs), graph)
+
+    def _graph(self, arguments: Arguments, branches: Sequence[bool]) -> Graph:
         trace, returned = self._run_traced(arguments, branches=branches)
         graph = trace.finish(returned.tensors)[0]
         return pad(graph).graph if isinstance(arguments, PaddedArguments) else graph
@@ -370,9 +379,12 @@ def _parameters(fn: Callable[..., Any]) -> list[str]:
         return []
 
 
-def _check_returned(name: str, ends: Sequence[Any]) -> None:
-    """Refuse what could hide traced tensors from the caller."""
+def _check_returned(trace: Trace, ends: Sequence[Any]) -> None:
+    """Refuse what could hide traced tensors from the caller, and leaves of this trace."""
+    name = trace.name
     for x in ends:
+        if trace.owns(x):
+            raise EinkornError(MSG_LEAF.format(name=name, leaf=x.name or "the leaf"))
         if isinstance(x, (Awaitable, AsyncIterator)):
             close = getattr(x, "close", None)
             if close is not None:  # nobody will await it

@@ -309,8 +309,7 @@ def as_shape(what: str, shape: Any) -> tuple[int, ...]:
     listed = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     if len(listed) > MAX_RANK:
         raise ShapeError(f"{what}: a tensor has at most {MAX_RANK} axes, got {len(listed)}")
-    rule = "a shape is made of integers"
-    sizes = tuple(n if isinstance(n, Size) else as_int(what, n, rule) for n in listed)
+    sizes = tuple(as_size(what, n, "a shape is made of integers") for n in listed)
     if any(n.bit_length() > 63 for n in sizes):
         shape = ", ".join(map(shown, sizes))
         raise ShapeError(f"{what}: the shape ({shape}) is too large for any machine")
@@ -328,6 +327,11 @@ def as_int(what: str, number: Any, rule: str = "needs an integer") -> int:
         except TypeError:
             pass
     raise DTypeError(f"{what}: {rule}, got {number!r}") from None
+
+
+def as_size(what: str, number: Any, rule: str = "needs an integer") -> int:
+    """An int that counts elements, or a size that is known when the step runs."""
+    return number if isinstance(number, Size) else as_int(what, number, rule)
 
 
 def as_number(what: str, number: Any, rule: str = "needs numbers") -> int | float:
@@ -366,6 +370,7 @@ __all__ = [
     "as_number",
     "as_operand",
     "as_shape",
+    "as_size",
     "as_tensor",
     "check_depth",
     "check_device",

@@ -113,6 +113,9 @@ class Leaf(Tensor):
         self._array, self._address = new_storage(self._type)
         np.copyto(self._array, array)
         self._trainable, self.name, self.id = trainable, name, next(_ids)
+        trace = current_trace.get()
+        if trace is not None:
+            trace.made(self)
 
     # -- storage -------------------------------------------------------------------------------
 

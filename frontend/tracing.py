@@ -104,6 +104,7 @@ class Trace:
     attributes: AttributeState = field(init=False)
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
+    _own: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])  # made here
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
     _versions: list[tuple[Leaf, Node]] = field(default_factory=list[tuple[Leaf, Node]])
     _names: dict[tuple[int, Node], tuple[Value, Node]] = field(
@@ -166,6 +167,8 @@ class Trace:
         if isinstance(value, Leaf):
             if value in self._current:
                 return self._current[value]
+            if value in self._own:
+                return self._own[value]
             return self._capture("leaf", value, value, value._type, value.name or f"leaf{value.id}")
         if value._trace is not None and not self.encloses(value._trace):
             raise escaped(value)
@@ -233,6 +236,23 @@ class Trace:
 
     # -- state ---------------------------------------------------------------------------------
 
+    def made(self, leaf: Leaf) -> None:
+        """Note that a leaf is made here: it is new in every call, with the value it has now."""
+        array = leaf._array
+        assert array is not None
+        first = array.reshape(-1)[:1]
+        if array.size and array.tobytes() == first.tobytes() * array.size:
+            node = constant(leaf.dtype, first[0])
+            if array.shape:
+                node = make(Op.BROADCAST, node, shape=array.shape)
+        else:
+            node = self.node_of(result(leaf._type, array.copy()))
+        self._own[leaf] = alias(node)
+
+    def owns(self, value: Any) -> bool:
+        """Whether a leaf was made here."""
+        return isinstance(value, Leaf) and value in self._own
+
     def assign(self, leaf: Leaf, value: Tensor) -> None:
         """`leaf.value = value`: a new version of the leaf for the rest of the trace."""
         self.node_of(leaf)  # captured, so that the commit knows it
@@ -251,6 +271,7 @@ class Trace:
             return []
         reached = set(toposort([self.node_of(output)], into=carries_gradient))
         first = [(c.source, c.node) for c in self.captures if c.kind == "leaf"]
+        first += self._own.items()
         found = [
             (leaf, node)
             for leaf, node in (*first, *self._versions)
@@ -262,6 +283,8 @@ class Trace:
         """`leaf.grad` inside the trace."""
         if leaf in self._grads:
             return self._grads[leaf]
+        if leaf in self._own:
+            return None
         if self.outer is not None:
             grad = self.outer.grad_of(leaf)
             return None if grad is None else traced(self.node_of(grad), self)
@@ -425,7 +448,7 @@ class Trace:
         then what it prints, then the outcomes of its branches.
         """
         nodes = [self.node_of(x) for x in outputs]
-        with_grad = [leaf for leaf, grad in self._grads.items() if grad is not None]
+        with_grad = [leaf for leaf, grad in self._kept_grads() if grad is not None]
         for leaf in with_grad:
             grad = self._grads[leaf]
             assert grad is not None
@@ -435,7 +458,7 @@ class Trace:
             nodes.append(self.token)
         if self.branches is not None:
             nodes += [branch.check for branch in self.branches.taken]
-        updated = list(self._current)
+        updated = [leaf for leaf in self._current if leaf not in self._own]
         placeholders = {c.source: c.node for c in self.captures if c.kind == "leaf"}
         updates = tuple((placeholders[leaf], self._current[leaf]) for leaf in updated)
         captures = tuple(c.node for c in self.captures)
@@ -447,7 +470,11 @@ class Trace:
     @property
     def cleared_grads(self) -> list[Leaf]:
         """The leaves whose gradient the function set to None."""
-        return [leaf for leaf, grad in self._grads.items() if grad is None]
+        return [leaf for leaf, grad in self._kept_grads() if grad is None]
+
+    def _kept_grads(self) -> list[tuple[Leaf, Tensor | None]]:
+        """The gradients of leaves that are still there after the call."""
+        return [pair for pair in self._grads.items() if pair[0] not in self._own]
 
 
 def _is_tunable(owner: Any, name: str) -> bool:

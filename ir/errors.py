@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextvars import ContextVar
 from types import FrameType
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,13 @@ class TraceError(EinkornError):
 
 
 class SizeError(TraceError):
-    """A trace that serves many sizes asked for the number that one of them is."""
+    """A trace that serves many sizes asked for the number that one of them is.
+
+    Attributes:
+        open: what it was asked for, when that can be answered for some of the sizes at a time.
+    """
+
+    open: Any = None
 
 
 class StateError(EinkornError):

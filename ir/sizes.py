@@ -25,7 +25,7 @@ MSG_NUMBER = (
     "(buckets). Compute with shapes instead: ek functions take {size}, and so do x + {size} and "
     "x / {size}; or leave this axis out of buckets, so that each of its sizes has a trace"
 )
-MSG_UNDECIDED = (
+MSG_OPEN = (
     "whether {left} {relation} {right} is not the same for every size of this trace, which is made "
     "for {bounds} (buckets). Declare every argument that has this axis, choose sizes in buckets "
     "that lie closer together, or leave this axis out of buckets"
@@ -47,6 +47,51 @@ class Length:
     low: int
     high: int
 
+
+@dataclass(frozen=True, slots=True)
+class OpenQuestion:
+    """A comparison of a size whose outcome depends on the length.
+
+    Attributes:
+        left: a size.
+        relation: one of `RELATIONS`.
+        right: a size or number.
+    """
+
+    left: Size
+    relation: str
+    right: Any
+
+    def range_around(self, values: Mapping[Length, int]) -> Length | None:
+        """The lengths around that of a call for which the outcome is that of this call.
+
+        None where more than one length decides.
+        """
+        other = self.right.lengths if isinstance(self.right, Size) else ()
+        lengths = {*self.left.lengths, *other}
+        if len(lengths) != 1:
+            return None
+        (length,) = lengths
+        holds = [self._holds(length, n) for n in range(length.low, length.high + 1)]
+        low = high = values[length] - length.low
+        while low > 0 and holds[low - 1] == holds[low]:
+            low -= 1
+        while high < len(holds) - 1 and holds[high + 1] == holds[high]:
+            high += 1
+        return Length(length.name, length.low + low, length.low + high)
+
+    def _holds(self, length: Length, n: int) -> bool:
+        right = self.right.at({length: n}) if isinstance(self.right, Size) else self.right
+        return RELATIONS[self.relation](self.left.at({length: n}), right)
+
+
+RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
+    "equals": operator.eq,
+    "is less than": operator.lt,
+    "is at most": operator.le,
+    "is more than": operator.gt,
+    "is at least": operator.ge,
+}
 
 Monomial = tuple[Length, ...]
 Term = tuple[Monomial, int]
@@ -201,11 +246,10 @@ class Size(_Base):
         """The error of a comparison that does not come out the same in every call."""
         lengths = {*self.lengths, *(other.lengths if isinstance(other, Size) else ())}
         bounds = ", ".join(f"{x.name} from {x.low} to {x.high}" for x in sorted(lengths))
-        return SizeError(
-            MSG_UNDECIDED.format(
-                left=self.text(), relation=relation, right=shown(other), bounds=bounds
-            )
-        )
+        left, right = self.text(), shown(other)
+        error = SizeError(MSG_OPEN.format(left=left, relation=relation, right=right, bounds=bounds))
+        error.open = OpenQuestion(self, relation, other)
+        return error
 
     def __index__(self) -> int:
         raise self.unknown("Python or NumPy (a range, a list, an array)")

@@ -267,4 +267,12 @@ def test_every_rule_is_tried() -> None:
         seen |= padded_ops(gradient(fn), images(7), BATCH)
     for fn in PICKS.values():
         seen |= padded_ops(fn, picks(7), {"x": {0: 8}, "i": {0: 8}, "j": {0: 8}})
+    seen |= padded_ops(_loops, rows(7), BATCH)
     assert seen >= RULES.keys()
+
+
+def _loops(x: Any) -> Any:
+    """What tests/test_buckets_layers.py tries in earnest."""
+    doubled = ek.cond(x.sum() > 0, lambda y: y * 2, lambda y: y - 1, x)
+    halved = ek.while_loop(lambda y: y.max() > 1, lambda y: y / 2, doubled)
+    return ek.scan(lambda total, row: (total + row, total), ek.zeros(3), halved)

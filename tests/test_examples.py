@@ -104,3 +104,26 @@ def test_tabular(tmp_path: Path) -> None:
         assert float(linear) > least[name]
         assert float(ours) > least[name]
         assert float(boosting) > least[name] - 0.05
+
+
+def test_gan(tmp_path: Path) -> None:
+    printed = quick("gan", tmp_path)
+    told_apart = [float(x) for x in re.findall(r"told apart ([\d.]+)%", printed)]
+    assert len(told_apart) == 11
+    assert told_apart[0] == 100
+    assert 50 <= told_apart[-1] < 98
+    counts = [int(x) for x in printed.split("from 0 to 9:")[1].split("\n")[0].split()]
+    assert sum(counts) == 599
+    assert sum(count > 10 for count in counts) >= 8, "the generator makes few of the digits"
+
+
+def test_tour_elegy(tmp_path: Path) -> None:
+    printed = quick("tour_elegy", tmp_path)
+    made = re.findall(r"^  (\w+)/(\w+)$", printed, re.MULTILINE)
+    layers = ("linear", "linear_1", "linear_2", "out")
+    assert made == [("centre", "mean"), *((layer, x) for layer in layers for x in "wb")]
+    assert "Added by modules: large_loss active\n" in printed
+    assert re.search(r"Refused: .* Linear\(8\) at .*, and now makes Dropout\(0\.5\)", printed)
+    first, last = re.findall(r"loss ([\d.]+) at first, ([\d.]+) at last", printed)[0]
+    assert float(last) < float(first) / 4
+    assert number(r"held-out accuracy ([\d.]+)%", printed) >= 90

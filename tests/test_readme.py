@@ -49,6 +49,7 @@ TRACES = (ROOT / "docs" / "traces.md").read_text(encoding="utf-8")
 OPTIMIZERS = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 BUCKETS = (ROOT / "docs" / "buckets.md").read_text(encoding="utf-8")
+IVY = (ROOT / "docs" / "dialect_ivy.md").read_text(encoding="utf-8")
 PYGRAD = (ROOT / "docs" / "dialect_pygrad.md").read_text(encoding="utf-8")
 ELEGY = (ROOT / "docs" / "dialect_elegy.md").read_text(encoding="utf-8")
 MODULES = (ROOT / "docs" / "modules.md").read_text(encoding="utf-8")
@@ -61,6 +62,7 @@ SHOWN = {
     "linalg": LINALG,
     "optimizers": OPTIMIZERS,
     "pygrad": PYGRAD,
+    "ivy": IVY,
     "buckets": BUCKETS,
     "elegy": ELEGY,
 }

@@ -49,7 +49,8 @@ class Nest(dict[str, Any]):
         object.__setattr__(self, "_aliases", {})
         object.__setattr__(self, "_format", self.default_format)
         object.__setattr__(self, "_live", "")
-        self.update(items, **named)
+        if named or items or type(items) is not tuple:
+            self.update(items, **named)
         if self.alphabetical_keys:
             for key in sorted(self):
                 dict.__setitem__(self, key, dict.pop(self, key))

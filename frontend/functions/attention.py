@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from einkorn import random
 from einkorn.autocast import low_precision
-from einkorn.convert import as_flag, as_int, as_number, as_tensor, check_dtype, meet
+from einkorn.convert import as_flag, as_number, as_size, as_tensor, check_dtype, meet
 from einkorn.functions.elementwise import (
     add,
     bitwise_and,
@@ -294,7 +294,7 @@ def sinusoidal_positions(
     Vaswani et al., 2017. `width` is even.
     """
     what = "sinusoidal_positions"
-    rows, columns = (as_int(what, n, "sizes are integers") for n in (count, width))
+    rows, columns = (as_size(what, n, "sizes are integers") for n in (count, width))
     wanted = check_dtype(dtype)
     if rows < 0 or columns < 2 or columns % 2 or not wanted.is_float:
         raise ShapeError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -23,6 +22,7 @@ from einkorn.ir.errors import EinkornError, ShapeError
 from einkorn.metrics.base import MeanOverSamples, Metric
 from einkorn.model.injection import Injected
 from einkorn.nn.loss import Loss, chosen, for_elements
+from einkorn.nn.making import snake_case
 from einkorn.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -33,12 +33,6 @@ MSG_WEIGHTS = (
     "the loss {name} takes no sample weights: give it a parameter sample_weight, or reduction "
     "(which is then 'none'), or use one of the losses of ek.nn"
 )
-
-
-def snake_case(name: str) -> str:
-    """CrossEntropyLoss -> cross_entropy_loss."""
-    parted = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
-    return re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", parted).lower()
 
 
 def name_of(item: Any) -> str:

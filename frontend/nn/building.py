@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from einkorn.collector import open_collector
@@ -21,6 +21,7 @@ from einkorn.recording import current_region, current_trace
 from einkorn.running import current_call
 from einkorn.runtime.locks import LOCKS
 from einkorn.tunable import module_path
+from einkorn.watched import made_in
 
 # The entry of a module's `__dict__` that says that `build` is still to be called.
 PENDING = "_ek_pending"
@@ -63,8 +64,9 @@ def outside() -> Generator[None]:
 
 def build(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Call `module.build` unless another thread has; when it raises it is still to be called."""
-    with LOCKS.tracing_turn(), outside():
-        state = module.__dict__
+    state, trace = module.__dict__, current_trace.get()
+    is_new = trace is not None and made_in(state, trace)  # and so are its parameters
+    with LOCKS.tracing_turn(), nullcontext() if is_new else outside():
         if PENDING not in state:
             return
         before = dict(state)

@@ -18,7 +18,7 @@ from einkorn.convert import as_shape, check_dtype
 from einkorn.epochs import modules_changed, structure_changed
 from einkorn.initializers import Zeros, as_initializer
 from einkorn.ir.dtypes import float32
-from einkorn.ir.errors import EinkornError, ShapeError, StateError
+from einkorn.ir.errors import EinkornError, ShapeError, StateError, TraceError
 from einkorn.leaf import Leaf, Parameter
 from einkorn.loading import write_all
 from einkorn.nn.building import BUILT, PENDING, build, build_parts, once
@@ -62,6 +62,10 @@ MSG_V = (
 MSG_KEPT = (
     "{owner}.{name} is a {leaf}, and the assignment would put {kind} in its place; write "
     "{owner}.{name}.value = ... to change its value (or assign another leaf, None, or del it first)"
+)
+MSG_DRAWN = (
+    "a module makes parameters while {trace} is being traced, and would make new ones in every "
+    "call; make it outside, or in the forward of a Module, which keeps what it makes"
 )
 MSG_TAKEN = "{owner} already has an attribute {name!r}; choose another name for the new {kind}"
 
@@ -464,11 +468,14 @@ def initial(initializer: Any, shape: Any, dtype: Any) -> Any:
     sizes, kind = as_shape("a parameter", shape), check_dtype(dtype)
     try:
         with no_grad(), apart():  # the same values at once, at a first call, and while tracing
-            value = as_initializer(initializer)(sizes, kind)
+            value: Any = as_initializer(initializer)(sizes, kind)
     except (MemoryError, OverflowError):
         raise ShapeError(
             f"a parameter of shape {sizes} does not fit in memory; choose smaller sizes"
         ) from None
+    trace = getattr(value, "_trace", None)
+    if trace is not None:
+        raise TraceError(MSG_DRAWN.format(trace=trace.name))
     if tuple(np.shape(value)) != sizes:
         raise EinkornError(
             f"the initializer gave shape {tuple(np.shape(value))} for a parameter of shape {sizes}"

@@ -22,7 +22,7 @@ from einkorn.tunable import module_path
 class MultiHeadAttention(Module):
     """Several attentions side by side (Vaswani et al., 2017): [..., T, embed] -> [..., T, out].
 
-    wo concat(softmax(q_h k_h^T / sqrt(head_dim)) v_h) with q = wq x, k = wk key, v = wv value cut
+    wo concat(softmax(q_h k_h^T * scale) v_h) with q = wq x, k = wk key, v = wv value cut
     into heads. Weights: `wq` (heads * head_dim, embed), `wk` and `wv` (kv_heads * head_dim, ...),
     `wo` (out, heads * head_dim), and biases `bq bk bv bo`.
 
@@ -37,6 +37,7 @@ class MultiHeadAttention(Module):
         with_bias: whether there are biases.
         causal: query i attends to keys 0 to i.
         rotary: turn queries and keys by their positions; True, or the base of the angles.
+        scale: 1 / sqrt(head_dim) by default.
     """
 
     dropout = Rate()
@@ -55,6 +56,7 @@ class MultiHeadAttention(Module):
         with_bias: bool = True,
         causal: bool = False,
         rotary: bool | float = False,
+        scale: float | None = None,
         weight_initializer: Any = GlorotUniform,
         bias_initializer: Any = Zeros,
         dtype: Any = float32,
@@ -69,6 +71,7 @@ class MultiHeadAttention(Module):
         self.causal = check_flag(name, "causal", causal)
         base = 10000.0 if rotary is True else rotary
         self.rotary = None if rotary is False else check_number(name, "rotary", base, 1.0)
+        self.scale = None if scale is None else check_number(name, "scale", scale)
         self._given = (head_dim, key_features, value_features, out_features)
         self._how = (weight_initializer, bias_initializer, dtype)
         self.embed_dim: int | None = None
@@ -156,6 +159,7 @@ class MultiHeadAttention(Module):
             v,
             mask=self._mask(mask, q.ndim),
             causal=self.causal if causal is None else causal,
+            scale=self.scale,
             dropout=self.dropout if self.training else 0.0,
         )
         joined = moveaxis(mixed, -3, -2)

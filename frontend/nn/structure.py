@@ -8,6 +8,8 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
+from types import FunctionType, MethodType
 from typing import Any
 
 from einkorn.container import Container, frozen
@@ -26,6 +28,9 @@ INTERNAL = frozenset(
     {OBSERVED, CARRIED, BIRTH, PENDING, BUILT, MADE, PARENT, "_ek_structure", "_ek_name"}
 )
 
+# The types of most attributes: asking first for these is quick.
+_HOLDS_NOTHING = frozenset({int, float, bool, str, bytes, type(None), FunctionType, MethodType})
+
 MSG_KEY_TWICE = (
     "{owner}: {first!r} and {second!r} both become the key {key!r} (leading underscores and the "
     "kind of dict keys are not part of it); rename one"
@@ -41,7 +46,7 @@ _kept: set[int] = set()
 
 def is_parameter(leaf: Leaf) -> bool:
     """Whether a leaf belongs to `model.v`; the others are buffers."""
-    return isinstance(leaf, Parameter) or leaf._trainable or leaf.id in _kept
+    return leaf._trainable or isinstance(leaf, Parameter) or leaf.id in _kept
 
 
 def set_trainable(leaf: Leaf, on: bool) -> None:
@@ -102,10 +107,15 @@ class Structure:
     def _enter(self, holder: Any, path: str, local: str, v: Container, buffers: Container) -> None:
         names: dict[str, Any] = {}
         for raw, value in self._items(holder):
-            if not isinstance(value, (Leaf, list, tuple, dict)) and not self._is_module(value):
+            kind = type(value)
+            if kind in _HOLDS_NOTHING:
                 continue
             key = str(raw).lstrip("_") or str(raw)
-            if not self._visit(value, key, path, local, v, buffers):
+            if Leaf in kind.__mro__:  # what isinstance finds, too, but later
+                self._add(value, key, v if is_parameter(value) else buffers)
+            elif not isinstance(value, (list, tuple, dict)) and not self._is_module(value):
+                continue
+            elif not self._visit(value, key, path, local, v, buffers):
                 continue
             owner = path or type(holder).__name__
             if not key or "/" in key or "." in key:
@@ -130,18 +140,17 @@ class Structure:
         ordered = isinstance(holder, dict) and self._kind.alphabetical_keys
         yield from sorted(items, key=lambda item: str(item[0])) if ordered else items
 
+    def _add(self, leaf: Leaf, key: str, home: Container) -> None:
+        if id(leaf) in self._seen:
+            home._aliases[key] = leaf
+        else:
+            dict.__setitem__(home, key, leaf)
+            self._seen[id(leaf)] = leaf
+
     def _visit(
         self, value: Any, key: str, path: str, local: str, v: Container, buffers: Container
     ) -> bool:
-        """Add what one item holds; whether it holds anything."""
-        if isinstance(value, Leaf):
-            home = v if is_parameter(value) else buffers
-            if id(value) in self._seen:
-                home._aliases[key] = value
-            else:
-                dict.__setitem__(home, key, value)
-                self._seen[id(value)] = value
-            return True
+        """Add what a module or nest holds; whether it holds anything."""
         if id(value) in self._seen:
             inner_v, inner_buffers = self._seen[id(value)]
             v._aliases[key], buffers._aliases[key] = inner_v, inner_buffers
@@ -256,9 +265,17 @@ def replaced(
     inside = (*inside, id(value))
     if isinstance(value, dict):
         items = {key: replaced(item, new, is_module, inside) for key, item in value.items()}
-        changed = any(items[key] is not value[key] for key in items)
-        return (Container(items) if isinstance(value, Container) else items) if changed else value
+        if all(items[key] is value[key] for key in items):
+            return value
+        other = copy(value)  # of its class
+        for key, item in items.items():
+            other[key] = item
+        return other
     row = [replaced(item, new, is_module, inside) for item in value]
     if all(map(operator.is_, row, value)):
         return value
+    if isinstance(value, list):
+        other = copy(value)
+        other[:] = row
+        return other
     return type(value)(*row) if hasattr(value, "_fields") else type(value)(row)

@@ -11,21 +11,18 @@ op for which that cannot be shown is refused, with the user's line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from einkorn.ir.dtypes import int64
-from einkorn.ir.graph import Graph, Origin
+from einkorn.ir.graph import Graph
 from einkorn.ir.host import complex_numbers
 from einkorn.ir.host_calls import is_host_node
-from einkorn.ir.node import Node, placeholder, toposort
+from einkorn.ir.node import Node
 from einkorn.ir.ops import OPS, Op
 from einkorn.ir.sizes import Length
 from einkorn.ir.types import TensorType
-from einkorn.passes.autodiff import expand
-from einkorn.passes.padding import indexing, movement, reductions
-from einkorn.passes.padding.context import Padding, Rule, padded, same, sizes_in, type_of
+from einkorn.passes.padding import control, indexing, movement, reductions
+from einkorn.passes.padding.context import Padding, Rule, padded, same, sizes_in
 
-_LOOP = "the steps of loops and branches of a graph take arrays of one size"
 _HOST = (
     "a function on the host, or one of complex numbers, sees the padding, and NumPy's order of "
     "operations may depend on the shape"
@@ -33,10 +30,6 @@ _HOST = (
 
 REFUSED: dict[Op, str] = {
     Op.CALLBACK: "a Python function would see the padding",
-    Op.COND: _LOOP,
-    Op.WHILE: _LOOP,
-    Op.SCAN: _LOOP,
-    Op.PROJECT: _LOOP,
     Op.GRAD: "expand-autodiff comes before",
     Op.CALL: "expand-autodiff comes before",
     Op.INPUT: "an input is padded where the graph is called",
@@ -67,6 +60,7 @@ RULES: dict[Op, Rule] = {
     **{op: same for op, row in OPS.items() if row.elementwise},
     **movement.RULES,
     **{op: _alone(rule) for op, rule in (reductions.RULES | indexing.RULES).items()},
+    **control.RULES,
     Op.HOST: _on_host,
 }
 
@@ -92,31 +86,10 @@ def pad(graph: Graph) -> Padded:
     Args:
         graph: a traced graph; `grad` and `call` in it are expanded first.
     """
-    flat = expand(graph)
     found = {x for node in graph.inputs for size in sizes_in(node.type) for x in size.lengths}
-    lengths = tuple(sorted(found))
-    scalars = {length: placeholder(TensorType(int64, ())) for length in lengths}
-    padding = Padding(RULES, REFUSED, scalars, flat.origins)
-    env = padding.env
-    env.update({x: placeholder(type_of(x)) if sizes_in(x.type) else x for x in flat.params})
-    origins: dict[Node, Origin] = {}
-    known = set(env.values())
-    for node in flat.nodes:
-        made = padding.visit(node)
-        if node in flat.origins:
-            for inner in toposort([made], into=lambda inner: inner not in known):
-                origins.setdefault(inner, flat.origins[node])
-        known.update(toposort([made], into=lambda inner: inner not in known))
-    names = {env[x]: name for x, name in flat.names.items() if x in env}
-    names.update({node: length.name for length, node in scalars.items()})
-    results = flat.with_results([env[node] for node in flat.results])
-    changed = replace(
-        results,
-        inputs=(*(env[x] for x in flat.inputs), *scalars.values()),
-        names=names,
-        origins=origins,
-    )
-    return Padded(changed, lengths, tuple(node.tensor for node in flat.outputs))
+    padding = Padding(graph, sorted(found), RULES, REFUSED)
+    changed = padding.graph(len(graph.inputs))
+    return Padded(changed, padding.lengths, tuple(node.tensor for node in padding.flat.outputs))
 
 
 __all__ = ["REFUSED", "RULES", "Padded", "pad", "padded"]

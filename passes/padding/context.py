@@ -9,15 +9,17 @@ So a rule that lets elements along an axis meet each other replaces what is behi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 
 from einkorn.ir.dtypes import DType, int64
 from einkorn.ir.errors import SizeError
-from einkorn.ir.graph import Origin, graphs_of
-from einkorn.ir.node import Node, constant, make, remake, toposort
+from einkorn.ir.graph import Graph, Origin, graphs_of
+from einkorn.ir.node import Node, constant, make, placeholder, remake, toposort
 from einkorn.ir.ops import Op
 from einkorn.ir.sizes import Length, Size, has_size, plain
 from einkorn.ir.types import TensorType, TupleType, Type
+from einkorn.passes.autodiff import expand
 from einkorn.passes.build import add, broadcast, filled, mul, reshape, select
 
 Ints = tuple[int, ...]
@@ -48,26 +50,61 @@ class Padding:
 
     Attributes:
         env: what stands for each node, padded.
+        lengths: those that the call brings.
+        scalars: the int64 inputs that they are here.
     """
 
     def __init__(
         self,
+        graph: Graph,
+        lengths: Sequence[Length],
         rules: Mapping[Op, Rule],
         reasons: Mapping[Op, str],
-        lengths: Mapping[Length, Node],
-        origins: Mapping[Node, Origin],
     ) -> None:
-        self.env: dict[Node, Node] = {}
         """
         Args:
+            graph: with sizes; `grad` and `call` in it are expanded first.
+            lengths: those that the call brings.
             rules: one for each op that can be padded.
             reasons: why the others cannot.
-            lengths: the int64 scalars that a call brings.
-            origins: where nodes came from.
         """
+        self.flat = expand(graph)
+        self.lengths = tuple(lengths)
+        self.scalars = tuple([placeholder(TensorType(int64, ())) for _ in lengths])
+        self.env = {x: placeholder(type_of(x)) if sizes_in(x.type) else x for x in self.flat.params}
         self._rules, self._reasons = rules, reasons
-        self._lengths, self._origins = lengths, origins
+        self._closed: dict[tuple[Graph, int], Graph] = {}
         self._source: Node | None = None  # the node of the graph whose rule is at work
+
+    def graph(self, split: int) -> Graph:
+        """The padded graph; the lengths are its inputs behind the first `split`."""
+        flat, env = self.flat, self.env
+        origins: dict[Node, Origin] = {}
+        known = set(env.values())
+        for node in flat.nodes:
+            self._source = node
+            made = toposort([self(node)], into=lambda inner: inner not in known)
+            if node in flat.origins:
+                places = ((inner, flat.origins[node]) for inner in made if inner not in known)
+                origins.update(places)
+            known.update(made)
+        names = {env[x]: name for x, name in flat.names.items() if x in env}
+        names.update((x, length.name) for x, length in zip(self.scalars, self.lengths))
+        inputs = [env[x] for x in flat.inputs]
+        return replace(
+            flat.with_results([env[node] for node in flat.results]),
+            inputs=(*inputs[:split], *self.scalars, *inputs[split:]),
+            names=names,
+            origins=origins,
+        )
+
+    def closed(self, graph: Graph, split: int) -> Graph:
+        """The padded form of a closed graph that a node applies."""
+        key = graph, split
+        if key not in self._closed:
+            inner = Padding(graph, self.lengths, self._rules, self._reasons)
+            self._closed[key] = inner.graph(split)
+        return self._closed[key]
 
     def __call__(self, root: Node) -> Node:
         """The padded node for one with sizes, which a rule may have made."""
@@ -75,11 +112,6 @@ class Padding:
             if node not in self.env:
                 self.env[node] = self._made(node)
         return self.env[root]
-
-    def visit(self, node: Node) -> Node:
-        """The same for a node of the graph itself, which errors are about."""
-        self._source = node
-        return self(node)
 
     def _made(self, node: Node) -> Node:
         operands = tuple([self.env[x] for x in node.inputs])
@@ -94,16 +126,7 @@ class Padding:
 
     def number(self, size: int, dtype: DType = int64) -> Node:
         """A size as a scalar, computed from the lengths of the call."""
-        if not isinstance(size, Size):
-            return constant(dtype, size)
-        total = reduce(add, [self._term(*term) for term in size.terms])
-        return total if dtype is int64 else make(Op.CAST, total, dtype=dtype)
-
-    def _term(self, monomial: tuple[Length, ...], coefficient: int) -> Node:
-        factors = [self._lengths[length] for length in monomial]
-        if coefficient != 1 or not factors:
-            factors.insert(0, constant(int64, coefficient))
-        return reduce(mul, factors)
+        return number_of(size, dict(zip(self.lengths, self.scalars)), dtype)
 
     def inside(self, shape: Ints, axes: Sequence[int]) -> Node | None:
         """Where an element is in front of the padding along each of some axes; None: everywhere."""
@@ -127,7 +150,7 @@ class Padding:
 
     def refused(self, node: Node, why: str, remedy: str = LEAVE_OUT) -> SizeError:
         """The error of a node that cannot be padded, with the user's line."""
-        origin = self._origins.get(self._source or node)
+        origin = self.flat.origins.get(self._source or node)
         types = [x.type for x in node.inputs] or [node.type]
         known = sorted({length for type in types for n in sizes_in(type) for length in n.lengths})
         text = MSG_REFUSED.format(
@@ -143,6 +166,21 @@ class Padding:
 
 Rule = Callable[[Padding, Node, tuple[Node, ...]], Node]
 """(the padding, a node with sizes, its padded operands) -> the padded node."""
+
+
+def number_of(size: int, scalars: Mapping[Length, Node], dtype: DType = int64) -> Node:
+    """A size as a scalar, computed from lengths."""
+    if not isinstance(size, Size):
+        return constant(dtype, size)
+    total = reduce(add, [_term(scalars, *term) for term in size.terms])
+    return total if dtype is int64 else make(Op.CAST, total, dtype=dtype)
+
+
+def _term(scalars: Mapping[Length, Node], lengths: Sequence[Length], coefficient: int) -> Node:
+    factors = [scalars[length] for length in lengths]
+    if coefficient != 1 or not factors:
+        factors.insert(0, constant(int64, coefficient))
+    return reduce(mul, factors)
 
 
 def touches(node: Node) -> bool:

@@ -4,7 +4,18 @@
 stand for what programs for Elegy import beside it.
 """
 
-from einkorn.dialects.elegy import initializers, jax, losses, metrics, model, nn, regularizers
+from einkorn.dialects.elegy import (
+    callbacks,
+    data,
+    initializers,
+    jax,
+    losses,
+    metrics,
+    model,
+    nets,
+    nn,
+    regularizers,
+)
 from einkorn.dialects.elegy.hooks import (
     RNG,
     DynamicContext,
@@ -55,7 +66,9 @@ __all__ = [
     "add_loss",
     "add_metric",
     "add_summary",
+    "callbacks",
     "can_update",
+    "data",
     "get_dynamic_context",
     "get_losses",
     "get_metrics",
@@ -73,6 +86,7 @@ __all__ = [
     "metrics",
     "model",
     "name_context",
+    "nets",
     "next_rng_key",
     "nn",
     "regularizers",

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from enum import Enum
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,9 +49,11 @@ MSG_REDUCTION = "{what}: reduction is one of {known} of elegy.metrics.Reduction,
 class _TargetsFirst(metrics.Metric):
     """`update` and the call take y_true and then y_pred."""
 
-    def update(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Take in one batch of targets and predictions."""
-        super().update(y_pred, y_true, sample_weight)
+    if not TYPE_CHECKING:  # the order of arguments is the other one
+
+        def update(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+            """Take in one batch of targets and predictions."""
+            super().update(y_pred, y_true, sample_weight)
 
 
 class Accuracy(_TargetsFirst, metrics.Accuracy):
@@ -169,6 +171,8 @@ class Metric(metrics.Metric, Module):
     Its state are parameters with `trainable=False`, which `update_parameter` moves on; `reset`
     gives them their first values.
     """
+
+    last: Any
 
     def __init__(self, on: Any = None, name: str | None = None, dtype: Any = float32) -> None:
         Module.__init__(self, name, dtype)

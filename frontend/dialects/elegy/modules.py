@@ -72,7 +72,9 @@ class Module(nn.Module):
         if "call" in vars(cls):
             cls.forward = vars(cls)["call"]
         elif cls.call is Module.call:  # a layer of `ek.nn`
-            cls.call = cls.forward
+            found = (vars(kind).get("forward") for kind in cls.__mro__ if kind is not nn.Module)
+            own = next((fn for fn in found if fn not in (None, Module.call)), Module.call)
+            cls.call = cls.forward = own
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """What calling the module computes."""

@@ -87,7 +87,7 @@ class Building(Base):
         """
         check_begun(self)
         if self.__dict__.get(PENDING) is RUNNING:
-            self._make(args, kwargs, device, dtype)
+            self._ek_make(args, kwargs, device, dtype)
             return None
         if PENDING in self.__dict__:
             building.build(self, args, {"device": device, "dtype": dtype, **kwargs})
@@ -98,7 +98,7 @@ class Building(Base):
         found = self._ek_found().v
         return found if self._store_vars else found.copy()
 
-    def _begin(self, given: Given, mode: str, store_vars: bool, device: Any, dtype: Any) -> None:
+    def _ek_begin(self, given: Given, mode: str, store_vars: bool, device: Any, dtype: Any) -> None:
         name = type(self).__name__
         check_device(name, device)
         if mode not in MODES:
@@ -108,10 +108,10 @@ class Building(Base):
         self._dtype = None if dtype is None else as_dtype(dtype)
         self._ek_given: Given | None = given
         if mode == "on_init":
-            self._make((), {}, None, None)
+            self._ek_make((), {}, None, None)
             building.built(self)
 
-    def _make(self, args: Any, kwargs: Any, device: Any, dtype: Any) -> None:
+    def _ek_make(self, args: Any, kwargs: Any, device: Any, dtype: Any) -> None:
         """Run `_build` and `_create_variables`, and take what the constructor was given."""
         given = self._ek_given
         assert given is not None
@@ -127,10 +127,10 @@ class Building(Base):
             if name in self.__dict__:
                 raise EinkornError(MSG_TAKEN.format(owner=type(self).__name__, name=name))
             setattr(self, name, _as_variables(value))
-        self._take(given)
+        self._ek_take(given)
         self._ek_given = None
 
-    def _take(self, given: Given) -> None:
+    def _ek_take(self, given: Given) -> None:
         """Put in what the constructor was given."""
         own = self._ek_found().v  # which also tells the modules inside where they are
         for path, leaf in own.flat_items():
@@ -143,11 +143,11 @@ class Building(Base):
                 check_structure(own, values, what)
             write_all([(own[path], x, path) for path, x in values.flat_items()])
         if given.buffers is not None:
-            self._take_buffers(as_mapping(given.buffers, f"{type(self).__name__}: buffers"))
+            self._ek_take_buffers(as_mapping(given.buffers, f"{type(self).__name__}: buffers"))
         if not given.training:
             self.train(False)
 
-    def _take_buffers(self, values: Any) -> None:
+    def _ek_take_buffers(self, values: Any) -> None:
         """Write buffers, and add those that there are not."""
         own = self._ek_found().buffers
         known = [(own[path], x, path) for path, x in values.flat_items() if path in own]
@@ -159,7 +159,7 @@ class Building(Base):
         for path, x in new:
             self.add_buffer(path, x)
 
-    def _check_ready(self) -> None:
+    def _ek_check_ready(self) -> None:
         """StateError when a call comes too early."""
         check_begun(self)
         if PENDING in self.__dict__ and self._build_mode == "explicit":

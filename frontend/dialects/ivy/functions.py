@@ -7,6 +7,7 @@ from typing import Any
 
 from einkorn import random
 from einkorn.convert import check_device
+from einkorn.functions import elementwise as ew
 from einkorn.functions import statistical
 from einkorn.functions.creation import asarray
 from einkorn.functions.manipulation import reshape
@@ -43,6 +44,32 @@ def random_normal(
     """Normal numbers."""
     check_device("random_normal", dev or device)
     return random.normal(shape, mean, std, dtype=dtype)
+
+
+def dropout(
+    x: Any,
+    prob: float,
+    /,
+    *,
+    scale: bool = True,
+    dtype: Any = None,
+    training: bool = True,
+    seed: int | None = None,
+) -> Tensor:
+    """x with each element zeroed with probability `prob`.
+
+    Args:
+        scale: divide what remains by 1 - prob.
+        dtype: that of the result.
+        training: whether anything is done.
+        seed: draw the same mask each time, that of this seed.
+    """
+    tensor = asarray(x, dtype=dtype)
+    if not training or not prob:
+        return tensor
+    key = None if seed is None else random.key(seed)
+    kept = random.bernoulli(1.0 - prob, tensor.shape, key=key)
+    return ew.where(kept, ew.divide(tensor, 1.0 - prob) if scale else tensor, 0)
 
 
 def _reduced(name: str) -> Callable[..., Tensor]:

@@ -37,7 +37,7 @@ class State(Container):
         return nn.Module.state_dict(self._module)
 
 
-class Module(Tracking, Building, nn.Module):  # type: ignore[misc] # sub_mods is Ivy's
+class Module(Tracking, Building, nn.Module):
     """A module whose `__init__` is called last in that of a subclass, and makes its variables.
 
     Args:
@@ -78,7 +78,7 @@ class Module(Tracking, Building, nn.Module):  # type: ignore[misc] # sub_mods is
             found = ", ".join([*map(repr, inner), *kwargs])
             raise EinkornError(MSG_ARGUMENTS.format(owner=type(self).__name__, found=found))
         given = Given(inner, kwargs, v, buffers, with_partial_v, training)
-        self._begin(given, build_mode, store_vars, device or dev, dtype)
+        self._ek_begin(given, build_mode, store_vars, device or dev, dtype)
 
     # -- calling -------------------------------------------------------------------------------
 
@@ -114,12 +114,14 @@ class Module(Tracking, Building, nn.Module):  # type: ignore[misc] # sub_mods is
             kwargs: those of `_forward`; and `v`, `buffers`, `capture` as `ek.nn.Module` has them.
         """
         if "v" not in kwargs or not isinstance(kwargs["v"], dict):
-            self._check_ready()
+            self._ek_check_ready()
         call = self.__dict__.get("_ek_call") or partial(nn.Module.__call__, self)
         with no_grad() if with_grads is False else nullcontext():
             if track_submod_rets or track_submod_call_order or expected_submod_rets is not None:
                 plain = partial(nn.Module.__call__, self, *args, **kwargs)
-                return self._with_rets(plain, expected_submod_rets, submod_depth, submods_to_track)
+                return self._ek_with_rets(
+                    plain, expected_submod_rets, submod_depth, submods_to_track
+                )
             return call(*args, **kwargs)
 
     def trace_graph(self, args: Any = None, kwargs: Any = None, **options: Any) -> None:
@@ -198,7 +200,7 @@ def _place(args: list[Any]) -> tuple[Any, Any] | None:
     return (args[0], v) if v is None or isinstance(v, Mapping) else None
 
 
-class Sequential(Module, nn.Sequential):  # type: ignore[misc] # sub_mods is Ivy's
+class Sequential(Module, nn.Sequential):
     """Each module is called with the result of the one before."""
 
     def __init__(

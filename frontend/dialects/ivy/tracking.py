@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from itertools import pairwise
+from operator import itemgetter
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from einkorn.dialects.ivy.building import Base
 from einkorn.dialects.ivy.containers import Container
@@ -39,38 +40,38 @@ class Tracking(Base):
 
     def mod_depth(self) -> int:
         """How many modules are above."""
-        return len(self._above()) - 1
+        return len(self._ek_above()) - 1
 
     def mod_height(self) -> int:
         """How many levels of modules are inside."""
         return _height(self)
 
-    def _above(self, depth: int | None = None) -> list[Any]:
+    def _ek_above(self, depth: int | None = None) -> list[Any]:
         """The modules from `top_mod(depth)` to this one."""
         rows: list[Any] = [self]
         while rows[0].parent is not None and (depth is None or len(rows) <= depth):
             rows.insert(0, rows[0].parent)
         return rows
 
-    def _chain(self, depth: int | None = None) -> str:
+    def _ek_chain(self, depth: int | None = None) -> str:
         """The path of this module in `top_mod(depth)`."""
-        rows = self._above(depth)
+        rows = self._ek_above(depth)
         return "/".join(_name_in(outer, inner) for outer, inner in pairwise(rows))
 
     def get_mod_key(self, top_mod: Any = None) -> str:
         """The path of this module in one above, the outermost one by default."""
         if top_mod is None:
-            return self._chain()
-        rows = self._above()
+            return self._ek_chain()
+        rows = self._ek_above()
         if top_mod not in rows:
             raise EinkornError(f"get_mod_key: {type(top_mod).__name__} is not above this module")
-        return self._chain(len(rows) - 1 - rows.index(top_mod))
+        return self._ek_chain(len(rows) - 1 - rows.index(top_mod))
 
     def mod_with_top_mod_key_chain(
         self, depth: int | None = None, flatten_key_chain: bool = False
     ) -> Any:
         """The names of the modules from `top_mod(depth)` to this one; joined by "__" if flat."""
-        rows = self._above(depth)
+        rows = self._ek_above(depth)
         names = [type(rows[0]).__name__, *map(_name_in, rows, rows[1:])]
         return "__".join(names) if flatten_key_chain else names
 
@@ -78,22 +79,26 @@ class Tracking(Base):
         self, depth: int | None = None, flatten_key_chains: bool = False
     ) -> Any:
         """The variables under the keys that they have in `top_v(depth)`."""
-        chain = self._chain(depth)
+        chain = self._ek_chain(depth)
         return _flat(Container({chain: self.v}) if chain else self.v, flatten_key_chains)
 
     # -- contents ------------------------------------------------------------------------------
 
-    def sub_mods(  # type: ignore[override] # the arguments of Ivy
-        self, show_v: bool = True, depth: int | None = None, flatten_key_chains: bool = False
-    ) -> Any:
-        """The modules inside by name, each as those inside it or, if there are none, its variables.
+    if TYPE_CHECKING:
+        sub_mods: Any  # whose arguments are Ivy's
+    else:
 
-        Args:
-            show_v: whether there are variables; otherwise "".
-            depth: how many levels there are.
-            flatten_key_chains: put all into one level, under joined keys.
-        """
-        return _flat(_inside(self, show_v, depth), flatten_key_chains)
+        def sub_mods(
+            self, show_v: bool = True, depth: int | None = None, flatten_key_chains: bool = False
+        ) -> Any:
+            """The modules inside by name, each as those inside it or, without any, its variables.
+
+            Args:
+                show_v: whether there are variables; otherwise "".
+                depth: how many levels there are.
+                flatten_key_chains: put all into one level, under joined keys.
+            """
+            return _flat(_inside(self, show_v, depth), flatten_key_chains)
 
     def show_structure(self) -> None:
         """Print the modules inside."""
@@ -109,13 +114,13 @@ class Tracking(Base):
             lower_depth: how many levels below.
         """
         top = self.top_mod(upper_depth)
-        rows = len(self._above(upper_depth)) - 1
+        rows = len(self._ek_above(upper_depth)) - 1
         below = None if lower_depth is None else rows + lower_depth
         sys.stdout.write(f"{top.tree(below, mark=self)}\n")
 
     def show_v_in_top_v(self, depth: int | None = None) -> None:
         """Print `top_v(depth)` with these variables marked."""
-        chain = self._chain(depth)
+        chain = self._ek_chain(depth)
         if chain:
             self.top_v(depth).show_sub_container(chain)
         else:
@@ -133,7 +138,9 @@ class Tracking(Base):
         """The paths of those modules in the order in which they returned."""
         return list(self.submod_rets)
 
-    def _tracked(self, found: dict[str, Any], depth: int | None, submods: Any) -> Mapping[str, Any]:
+    def _ek_tracked(
+        self, found: dict[str, Any], depth: int | None, submods: Any
+    ) -> Mapping[str, Any]:
         """What was asked for, of what the modules inside returned."""
         modules: dict[str, Any] = self._ek_found().modules
         wanted = None if submods is None else {id(x) for x in submods}
@@ -141,18 +148,18 @@ class Tracking(Base):
         kept: dict[str, Any] = {}
         for path, out in found.items():
             module = modules[path.partition("#")[0]]
-            near = depth is None or len(Tracking._above(module)) - 1 - own <= depth
+            near = depth is None or len(Tracking._ek_above(module)) - 1 - own <= depth
             if near and (wanted is None or id(module) in wanted):
                 kept[path] = out
         return MappingProxyType(kept)  # in which no leaves are looked for
 
-    def _with_rets(self, call: Any, expected: Any, depth: int | None, submods: Any) -> Any:
+    def _ek_with_rets(self, call: Any, expected: Any, depth: int | None, submods: Any) -> Any:
         """The result of a call whose parts are kept, and compared with those expected."""
         trace = current_trace.get()
         if trace is not None:
             raise TraceError(MSG_TRACED.format(owner=type(self).__name__, trace=trace.name))
         out, found = call(capture=True)
-        vars(self)["_ek_rets"] = self._tracked(found, depth, submods)
+        vars(self)["_ek_rets"] = self._ek_tracked(found, depth, submods)
         for path, value in (expected or {}).items():
             own: Any = value if isinstance(value, Mapping) and "val" in value else {"val": value}
             rtol, atol = own.get("rtol") or RTOL, own.get("atol") or ATOL
@@ -176,7 +183,8 @@ def _inside(module: Any, show_v: bool, depth: int | None, outer: tuple[int, ...]
     found = [] if depth == 0 else [(k, x) for k, x in children(module) if id(x) not in outer]
     if not found:
         return module.v if show_v else ""
-    return Container((name, _inside(child, show_v, below, outer)) for name, child in found)
+    ordered = sorted(found, key=itemgetter(0))
+    return Container((name, _inside(child, show_v, below, outer)) for name, child in ordered)
 
 
 def _height(module: Any, outer: tuple[int, ...] = ()) -> int:

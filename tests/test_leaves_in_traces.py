@@ -1,0 +1,137 @@
+"""Leaves that a compiled function makes itself: new in every call, as they are eagerly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from compile_checks import traces
+from same_bits import assert_same_bits
+
+import einkorn as ek
+from einkorn import nn
+from einkorn.ir.errors import EinkornError, TraceError
+
+X = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+
+
+def counted(x: Any) -> Any:
+    """Assigns to a leaf of its own, which keeps nothing."""
+    total = ek.tensor(0.5, trainable=False, dtype="float32")
+    for row in range(3):
+        total.value = total + x[row].sum()
+    return total * 2.0
+
+
+def started(x: Any) -> Any:
+    """Starts from an array that is no constant number."""
+    cell = ek.tensor(np.arange(4, dtype=np.float32), name="cell")
+    first = cell + 0.0
+    cell.value = x[0]
+    return first, cell.value, cell + first
+
+
+def differentiated(x: Any) -> Any:
+    w = ek.Parameter(np.full((2, 4), 0.5, np.float32))
+    return ek.value_and_grad(lambda: ek.sum((x @ w.T) ** 2), w)()
+
+
+def backwards(x: Any) -> Any:
+    w = ek.Parameter(np.full((2, 4), 0.5, np.float32))
+    assert w.grad is None
+    ek.sum((x @ w.T) ** 2).backward()
+    first = w.grad
+    w.zero_grad()
+    ek.sum(x @ w.T).backward()
+    return first, w.grad
+
+
+def optimized(x: Any) -> Any:
+    """Some steps of an optimizer from the same start in every call."""
+    w = ek.Parameter(np.zeros(4, np.float32))
+    optimizer = ek.optim.Adam(w, lr=0.1)
+    for _ in range(3):
+        loss, grads = ek.value_and_grad(lambda: ek.sum((x @ w - 1.0) ** 2), w)()
+        optimizer.step(grads)
+    return loss, w.value
+
+
+def looped(x: Any) -> Any:
+    outside = ek.tensor(np.zeros(4, np.float32), trainable=False)
+
+    def body(carry: Any, row: Any) -> Any:
+        inside = ek.tensor(1.0, trainable=False, dtype="float32")
+        inside.value = inside + carry
+        outside.value = outside + row * inside
+        return inside.value, inside * 2.0
+
+    return ek.scan(body, ek.asarray(np.float32(0)), ek.asarray(x)), outside.value
+
+
+def nested(x: Any) -> Any:
+    cell = ek.tensor(np.float32(1.0), trainable=False)
+    inner = ek.compile(lambda y: setattr(cell, "value", cell + y.sum()) or counted(y) + cell)
+    return inner(x), inner(x * 2.0), cell.value
+
+
+def by_argument(x: Any) -> Any:
+    def total(y: Any) -> Any:
+        scale = ek.tensor(np.float32(3.0))
+        scale.value = scale * 2.0
+        return ek.sum(y * scale * y)
+
+    return ek.grad(total)(x), ek.vmap(total)(x)
+
+
+PROGRAMS = [
+    counted, started, differentiated, backwards, optimized, looped, nested, by_argument
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda x: x.__name__)
+def test_every_call_starts_anew(program: Callable[[Any], Any]) -> None:
+    run = ek.compile(program)
+    for x in (X, X, X * 2):
+        pairs = zip(ek.tree_leaves(run(x)), ek.tree_leaves(program(x)), strict=True)
+        for one, other in pairs:
+            assert_same_bits(one, other)
+    assert traces(run) == 1
+
+
+def test_a_leaf_of_the_trace_is_not_handed_out() -> None:
+    def step(x: Any) -> Any:
+        mean = ek.tensor(np.float32(0.0), name="mean")
+        mean.value = x.mean()
+        return {"mean": mean}
+
+    with pytest.raises(
+        EinkornError, match=r"step returned mean, a leaf that it makes itself, .*value"
+    ):
+        ek.compile(step)(X)
+    assert float(step(X)["mean"]) == 0.0
+    outside = ek.tensor(np.float32(0.0))
+    assert ek.compile(lambda: outside)() is outside
+
+
+def test_a_number_is_no_array_that_is_kept() -> None:
+    run = ek.compile(counted, strict=True)
+    assert_same_bits(run(X), counted(X))
+    assert "constant" not in str(run.explain())
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(4, 2), lambda: nn.Linear(2)])
+def test_parameters_with_random_values_are_not_made_in_a_step(make: Callable[[], Any]) -> None:
+    with pytest.raises(TraceError, match=r"a module makes parameters while step is being traced"):
+        ek.compile(lambda x: make()(x), name="step")(X)
+
+    class Net(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return make()(x)
+
+    net = Net()
+    run = ek.compile(net)
+    first = run(X)
+    assert_same_bits(run(X), first)
+    assert_same_bits(net(X), first)
