@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from einkorn.epochs import settings_changed
 from einkorn.ir.graph import Origin
 from einkorn.ir.node import Node
+from einkorn.same import ABSENT, is_same
 from einkorn.tree import flatten
 
 
@@ -82,3 +84,20 @@ class Guard:
     holds: Callable[[], bool]
     reason: str
     announced: bool = False
+
+
+def attribute_guard(owner: Any, name: str, value: Any, announced: bool) -> Guard:
+    """The condition that an attribute of an object, which lives by itself, has this value."""
+    by_value = isinstance(value, (bool, int, float, str, type(None)))
+    held = weakref.ref(owner, settings_gone)  # a trace keeps no model alive
+
+    def holds() -> bool:
+        now = getattr(held(), "__dict__", {}).get(name, ABSENT)
+        return now is value or (by_value and is_same(now, value))
+
+    return Guard(holds, f"{type(owner).__name__}.{name} was {value!r}", announced)
+
+
+def settings_gone(_: Any) -> None:
+    """An object whose settings are guarded is gone."""
+    settings_changed()

@@ -41,6 +41,11 @@ MSG_LEFT = (
     "and store it outside; or keep it in a leaf, made once with ek.tensor(..., trainable=False) "
     "and written with leaf.value = ..., or in an attribute of an ek.nn.Module"
 )
+MSG_LEAF = (
+    "{trace} makes a leaf, writes its value and puts it into {place}{where}. Each compiled call would "
+    "make another one, and what is kept would never be written again. Make the leaf outside of "
+    "{trace}"
+)
 
 _LEAVES = (*PLAIN, np.ndarray, np.generic)
 
@@ -144,10 +149,13 @@ class PythonWrites:
         place = str(name) if is_global else inside
         store = self._store_of(owner, name)
         tensor = left.tensor
-        origin = tensor._trace.origins.get(tensor._node) if store is None else store.origin
+        known = {} if tensor._trace is None else tensor._trace.origins
+        origin = known.get(tensor._node) if store is None else store.origin
         if is_global and store is not None:
             place = f"{place} in {store.function}"
         where = "" if origin is None else f", at {origin}"
+        if tensor._trace is None:
+            return TraceError(MSG_LEAF.format(trace=trace.name, place=place, where=where))
         kind = "number" if tensor._weak else "tensor"
         return TraceError(MSG_LEFT.format(trace=trace.name, kind=kind, place=place, where=where))
 
@@ -204,6 +212,8 @@ def traced_in(value: Any, trace: Any) -> Value | None:
 
 
 def _is_of(value: Value, trace: Any) -> bool:
+    if id(value) in trace.seen.renewed:
+        return True
     found = value._trace
     while found is not None and found is not trace:
         found = found.outer

@@ -69,9 +69,15 @@ def is_constant_of(state: Objects, name: str) -> bool:
 
 
 class Seen:
-    """What one trace saw, those around it and inside it included."""
+    """What one trace saw, those around it and inside it included.
+
+    Attributes:
+        renewed: by their ids the leaves that were made in the trace and written there, so that each
+            call makes and writes others.
+    """
 
     def __init__(self) -> None:
+        self.renewed: dict[int, Any] = {}
         self._owners: dict[int, Attributes] = {}
         self._structures: dict[int, tuple[Any, Callable[[Any], Condition]]] = {}
         self._leaves: dict[int, Any] = {}

@@ -7,7 +7,6 @@ stay in the trace until the call that runs the graph commits them.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +17,7 @@ import numpy as np
 
 from einkorn.attribute_state import AttributeState
 from einkorn.branches import Branches
-from einkorn.captures import Attribute, Capture, Guard
-from einkorn.epochs import settings_changed
+from einkorn.captures import Attribute, Capture, Guard, attribute_guard, settings_gone
 from einkorn.ir.callbacks import Callback
 from einkorn.ir.dtypes import bool_, float64, int64
 from einkorn.ir.errors import TraceError
@@ -43,8 +41,6 @@ from einkorn.seen import Seen
 from einkorn.tensor import Tensor
 from einkorn.tunable import Tunable, module_path
 from einkorn.watched import reads_watched
-
-_GONE = object()
 
 MSG_SETTING = (
     "{owner}.{name} was set while {trace} was being traced; a compiled step reads settings but "
@@ -259,6 +255,8 @@ class Trace:
         node = self.node_of(value)
         if node.dtype.is_inexact:  # no gradient flows through an assignment
             node = make(Op.STOP_GRADIENT, node)
+        if leaf in self._own:
+            self.seen.renewed[id(leaf)] = leaf
         self._current[leaf] = alias(node)
         self._versions.append((leaf, self._current[leaf]))
 
@@ -309,7 +307,7 @@ class Trace:
         if type(value) is not float:
             self.guard(owner, name, value)
             return value
-        source = Attribute(owner, name, gone=_settings_gone)
+        source = Attribute(owner, name, gone=settings_gone)
         number = self.number("setting", source, value)
         if ("float", source.key) not in self._guarded:
             self._guarded.add(("float", source.key))
@@ -337,16 +335,9 @@ class Trace:
         if (id(owner), name) in self._guarded:
             return
         self._guarded.add((id(owner), name))
-        by_value = isinstance(value, (bool, int, float, str, type(None)))
-        held = weakref.ref(owner, _settings_gone)  # a trace keeps no model alive
-
-        def holds() -> bool:
-            now = getattr(held(), "__dict__", {}).get(name, _GONE)
-            return _identical(now, value) if by_value else now is value
-
         # A `Tunable` announces every change but that of a float to another.
         announced = type(value) is not float and _is_tunable(owner, name)
-        self.guards.append(Guard(holds, f"{type(owner).__name__}.{name} was {value!r}", announced))
+        self.guards.append(attribute_guard(owner, name, value, announced))
 
     def guard_call(self, key: Any, holds: Callable[[], bool], reason: str) -> None:
         """Note a condition that the trace needs, once for each key."""
@@ -481,20 +472,10 @@ def _is_tunable(owner: Any, name: str) -> bool:
     return isinstance(getattr(type(owner), name, None), Tunable)
 
 
-def _settings_gone(_: Any) -> None:
-    """An object whose settings are guarded is gone."""
-    settings_changed()
-
-
 def carries_gradient(node: Node) -> bool:
     """Whether a gradient can flow through a node."""
     is_float = isinstance(node.type, TupleType) or node.type.dtype.is_inexact
     return is_float and node.op is not Op.STOP_GRADIENT
-
-
-def _identical(a: Any, b: Any) -> bool:
-    """Equal as Python values that may become constants: 1, 1.0 and True differ, NaN equals NaN."""
-    return type(a) is type(b) and repr(a) == repr(b)
 
 
 @contextmanager
