@@ -42,9 +42,9 @@ MSG_LEFT = (
     "and written with leaf.value = ..., or in an attribute of an ek.nn.Module"
 )
 MSG_LEAF = (
-    "{trace} makes a leaf, writes its value and puts it into {place}{where}. Each compiled call would "
-    "make another one, and what is kept would never be written again. Make the leaf outside of "
-    "{trace}"
+    "{trace} makes a leaf, writes its value and puts it into {place}{where}. Each compiled call "
+    "would make another one, and what is kept would never be written again. Make the leaf outside "
+    "of {trace}"
 )
 
 _LEAVES = (*PLAIN, np.ndarray, np.generic)
