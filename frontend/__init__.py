@@ -484,3 +484,8 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+
+def __dir__() -> list[str]:
+    """What completion offers: the files of the package are attributes, too, and not for users."""
+    return __all__

@@ -307,3 +307,7 @@ def _shifted(what: str, x: Any, axes: int | Axes, sign: int) -> Tensor:
         return tensor
     shifts = [sign * (tensor.shape[axis] // 2) for axis in places]
     return roll(tensor, shifts, axis=places)
+
+
+def __dir__() -> list[str]:
+    return __all__

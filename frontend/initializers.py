@@ -342,3 +342,7 @@ def _not_negative(name: str, value: Any) -> float:
     if not is_number(value) or not value >= 0:
         raise EinkornError(f"{name} is a number that is not negative, got {value!r}")
     return float(value)
+
+
+def __dir__() -> list[str]:
+    return __all__

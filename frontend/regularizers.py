@@ -88,3 +88,7 @@ def _total(owner: L1L2, parameters: Any, kind: str) -> Tensor:
         part = sum_over(absolute(x) if kind == "l1" else multiply(x, x))
         total = part if total is None else add(total, part)
     return multiply(total, getattr(owner, kind))
+
+
+def __dir__() -> list[str]:
+    return __all__

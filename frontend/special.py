@@ -130,3 +130,7 @@ def xlog1py(x: Any, y: Any, /) -> Tensor:
 def _xlog1py(x: Tensor, y: Tensor) -> Tensor:
     singular = bitwise_or(less_equal(y, -1), equal(y, inf))
     return multiply(x, log1p(where(bitwise_and(equal(x, 0), singular), 0, y)))
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -127,6 +127,17 @@ def test_no_file_hides_a_name_of_its_package() -> None:
                     assert getattr(package, shown) is getattr(source, alias.name), (name, shown)
 
 
+NAMESPACES = "callbacks data fft initializers linalg metrics nn optim random regularizers special"
+
+
+@pytest.mark.parametrize("name", ["einkorn", *(f"einkorn.{x}" for x in NAMESPACES.split())])
+def test_completion_offers_public_names_alone(name: str) -> None:
+    namespace = importlib.import_module(name)
+    offered = {x for x in dir(namespace) if not x.startswith("_")}
+    assert offered == {x for x in namespace.__all__ if not x.startswith("_")}
+    assert all(hasattr(namespace, x) for x in namespace.__all__)
+
+
 def test_files_are_short() -> None:
     for path in sources(*LAYERS, "tests", "examples", "benchmarks"):
         lines = len(path.read_text(encoding="utf-8").splitlines())

@@ -113,7 +113,7 @@ CONTROL = (
     "tree_map_with_path tree_reduce "
     "value_and_grad vjp vmap while_loop parse callback print"
 )
-HOOKS = "add_loss add_metric add_summary next_rng_key training"
+HOOKS = "add_loss add_metric add_summary next_rng_key training training_context"
 ABOUT_DTYPES = "can_cast finfo iinfo isdtype result_type __array_namespace_info__"
 ELSEWHERE = {  # tested over dtypes where they are tested at all
     "one_hot": "integers only", "nonzero": "eager only", "unique_all": "eager only",

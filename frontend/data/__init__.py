@@ -4,3 +4,7 @@ from einkorn.data.dataset import ArrayDataset, Dataset
 from einkorn.data.loader import DataLoader
 
 __all__ = ["ArrayDataset", "DataLoader", "Dataset"]
+
+
+def __dir__() -> list[str]:
+    return __all__

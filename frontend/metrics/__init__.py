@@ -41,3 +41,7 @@ __all__ = [
     "Sum",
     "TopKAccuracy",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -388,3 +388,7 @@ __all__ = [
     "window_place",
     "window_sum",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

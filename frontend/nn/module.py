@@ -468,13 +468,14 @@ def initial(initializer: Any, shape: Any, dtype: Any) -> Any:
     sizes, kind = as_shape("a parameter", shape), check_dtype(dtype)
     try:
         with no_grad(), apart():  # the same values at once, at a first call, and while tracing
-            value = as_initializer(initializer)(sizes, kind)
+            value: Any = as_initializer(initializer)(sizes, kind)
     except (MemoryError, OverflowError):
         raise ShapeError(
             f"a parameter of shape {sizes} does not fit in memory; choose smaller sizes"
         ) from None
-    if isinstance(value, Value) and value._trace is not None:
-        raise TraceError(MSG_DRAWN.format(trace=value._trace.name))
+    trace = getattr(value, "_trace", None)
+    if trace is not None:
+        raise TraceError(MSG_DRAWN.format(trace=trace.name))
     if tuple(np.shape(value)) != sizes:
         raise EinkornError(
             f"the initializer gave shape {tuple(np.shape(value))} for a parameter of shape {sizes}"

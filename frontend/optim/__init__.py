@@ -41,3 +41,7 @@ __all__ = [
     "global_norm",
     "schedules",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -77,3 +77,7 @@ __all__ = [
     "use",
     "weibull_min",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

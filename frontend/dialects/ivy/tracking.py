@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from itertools import pairwise
+from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,8 @@ def _inside(module: Any, show_v: bool, depth: int | None, outer: tuple[int, ...]
     found = [] if depth == 0 else [(k, x) for k, x in children(module) if id(x) not in outer]
     if not found:
         return module.v if show_v else ""
-    return Container((name, _inside(child, show_v, below, outer)) for name, child in found)
+    ordered = sorted(found, key=itemgetter(0))
+    return Container((name, _inside(child, show_v, below, outer)) for name, child in ordered)
 
 
 def _height(module: Any, outer: tuple[int, ...] = ()) -> int:
