@@ -310,7 +310,7 @@ class Compiled:
     def _graph(self, arguments: Arguments, branches: Sequence[bool]) -> Graph:
         trace, returned = self._run_traced(arguments, branches=branches)
         graph = trace.finish(returned.tensors)[0]
-        return pad(graph).graph if isinstance(arguments, PaddedArguments) else graph
+        return pad(graph) if isinstance(arguments, PaddedArguments) else graph
 
     def graph_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
         """The graph of a call whose branches go as the values of the arguments say."""
@@ -342,7 +342,7 @@ def _value_now(trace: Trace, arguments: Arguments, node: Node) -> Any:
     captures = [capture.node for capture in trace.captures]
     graph = Graph(trace.name, tuple(trace.inputs), tuple(captures), (node,))
     if isinstance(arguments, PaddedArguments):  # of which those that the caller passed are known
-        graph, arguments = Fixed(arguments.lengths).graph(graph), arguments.given
+        graph, arguments = Fixed(arguments.lengths).graph(graph), arguments.passed
     graph = expand(graph)
     with LOCKS.state:
         values = [*input_values(arguments), *map(captured_value, trace.captures)]
