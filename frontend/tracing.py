@@ -39,7 +39,7 @@ from einkorn.recording import (
 from einkorn.runtime.evaluate import evaluate
 from einkorn.seen import Seen
 from einkorn.tensor import Tensor
-from einkorn.tunable import Mode, Tunable, module_path
+from einkorn.tunable import Mode, is_tunable, module_path
 from einkorn.watched import reads_watched
 
 MSG_SETTING = (
@@ -338,7 +338,7 @@ class Trace:
             return
         self._guarded.add((id(owner), name))
         # A `Tunable` announces every change but that of a float to another.
-        announced = type(value) is not float and _is_tunable(owner, name)
+        announced = type(value) is not float and is_tunable(owner, name)
         self.guards.append(attribute_guard(owner, name, value, announced))
 
     def guard_call(self, key: Any, holds: Callable[[], bool], reason: str) -> None:
@@ -401,7 +401,7 @@ class Trace:
             return None  # (nothing may be called twice)
         node = self.node_of(condition)
         found = toposort([node])
-        if any(x.op is Op.INPUT and x not in self._numbers for x in found):
+        if any(x.op in (Op.INPUT, Op.SIZE) and x not in self._numbers for x in found):
             return None
         known = {x: np.asarray(self._numbers[x]) for x in found if x.op is Op.INPUT}
         expected = bool(evaluate([node], known)[0])
@@ -472,10 +472,6 @@ class Trace:
     def _kept_grads(self) -> list[tuple[Leaf, Tensor | None]]:
         """The gradients of leaves that are still there after the call."""
         return [pair for pair in self._grads.items() if pair[0] not in self._own]
-
-
-def _is_tunable(owner: Any, name: str) -> bool:
-    return isinstance(getattr(type(owner), name, None), Tunable)
 
 
 def carries_gradient(node: Node) -> bool:
