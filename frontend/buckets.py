@@ -78,8 +78,6 @@ class Buckets:
 
         Equal sizes of one call are one length of its trace, and different ones are different.
         """
-        if arguments.tracked:
-            return arguments
         found: dict[int, tuple[str, int, int]] = {}
         places: dict[int, set[int]] = {}
         labels = arguments.labels(names)

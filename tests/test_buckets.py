@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bucket_checks import POISON, check_padded, poisoned
 from compile_checks import both, traces
-from same_bits import bits
+from same_bits import assert_same_bits, bits
 
 import einkorn as ek
 from einkorn.buckets import bucket
@@ -397,13 +397,40 @@ def test_arguments_without_that_axis() -> None:
     assert step(None) is None
 
 
-def test_values_recorded_for_backward() -> None:
-    layer = ek.nn.Linear(3, 2)
-    step = ek.compile(lambda x: layer(x), buckets={"x": {0: "pow2"}}, name="step")
-    with pytest.raises(ek.SizeError, match=r"a recorded call is not padded.*ek\.no_grad"):
-        step(np.ones((7, 3), "float32"))
-    with ek.no_grad():
-        both(step, np.ones((7, 3), "float32"))
+@pytest.mark.parametrize("poison", POISON)
+@pytest.mark.parametrize("make", [Net, lambda: ek.nn.LSTM(7, 4)])
+def test_calls_that_are_recorded_for_backward(make: Any, poison: str) -> None:
+    def trained(buckets: Any) -> list[Any]:
+        ek.random.seed(3)
+        net = make()
+        forward = ek.compile(lambda x: net(x), buckets=buckets, on_retrace="allow")
+        opt = ek.optim.SGD(net, lr=0.1)
+        random = np.random.default_rng(0)
+        found: list[Any] = []
+        for n in (5, 7, 6, 7, 8, 3):
+            shape = (n, 7) if make is Net else (n, 3, 7)
+            x = ek.tensor(random.normal(size=shape).astype("float32"), trainable=True)
+            y = ek.tree_leaves(forward(x * 2))[0]
+            (y**2).mean().backward()
+            opt.step()
+            found += [bits(y), bits(x.grad)]
+            found += [bits(p.numpy()) for p in net.parameters()]
+            opt.zero_grad()
+        if buckets:
+            assert traces(forward) <= 3  # 5 to 8, in two parts for the LSTM, and 3
+        return found
+
+    with poisoned(poison):
+        assert trained({"x": {0: "pow2"}}) == trained(None)
+
+
+def test_a_recorded_call_in_an_eager_region() -> None:
+    w = ek.Parameter(np.ones(3, "float32"))
+    inner = ek.compile(lambda x: (x @ w).mean(), buckets={"x": {0: "pow2"}})
+    x = np.arange(21, dtype="float32").reshape(7, 3)
+    value, grad = ek.value_and_grad(lambda: inner(x) * 3, w)()
+    assert value.item() == 3 * x.sum(axis=1).mean()
+    assert_same_bits(grad, ek.grad(lambda: (x @ w).mean() * 3, w)())
 
 
 def test_inside_another_trace_the_other_one_decides() -> None:
