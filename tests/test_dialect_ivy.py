@@ -65,6 +65,12 @@ def test_every_snippet_of_the_page_runs_and_prints_what_it_says(
         v_written, v = written.step(v, grads), ours.step(v, grads)
         assert v_written.identical(v)
     assert written.state.mw.identical(ours.state.mw)
+    compiled, v_compiled = names["Adam"](0.01), names["fc"].v.copy()
+    step = ek.compile(compiled.step)
+    for _ in range(3):
+        v_compiled = step(v_compiled, grads)
+    assert v_compiled.identical(v)
+    assert compiled.state.mw.identical(ours.state.mw)
 
 
 class Shared(ivy.Module):
