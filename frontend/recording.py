@@ -257,6 +257,16 @@ def recorded() -> Generator[None]:
         _recording.reset(token)
 
 
+@contextmanager
+def entered(trace: Any) -> Generator[None]:
+    """Within the block ops are added to another open trace, around the current one."""
+    token = current_trace.set(trace)
+    try:
+        yield
+    finally:
+        current_trace.reset(token)
+
+
 def is_recording() -> bool:
     """Whether ops on tracked values are recorded here."""
     return _recording.get()
