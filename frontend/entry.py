@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from einkorn.arguments import Arguments
+from einkorn.attribute_writes import Written
 from einkorn.bound_call import Calls
 from einkorn.branches import Taken
 from einkorn.captures import Guard
 from einkorn.epochs import EPOCHS
+from einkorn.ir.errors import SizeError
 from einkorn.ir.program import Program
+from einkorn.ir.sizes import Size
 from einkorn.ir.types import TensorType
 from einkorn.padded_arguments import PaddedArguments
 from einkorn.padded_step import unpadded
@@ -38,20 +41,29 @@ Mode = tuple[bool, bool, int, Surroundings]
 ELSEWHERE: Any = object()  # a call's branches go another way than the trace
 OUTPUT: Any = object()  # stands for an output tensor among the ends of what a function returned
 
+MSG_KEPT = (
+    "{label} was set while {name} was being traced{where}, to a tensor with an axis that varies in "
+    "buckets; keep what has one size, such as a mean over that axis, or return it"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Returned:
     """What a traced function returned.
 
     Attributes:
-        tensors: the ends that are tensors of the trace.
-        plain: every end, with OUTPUT in the place of those.
+        tensors: the ends that are tensors of the trace, then those of attributes.
+        count: how many the ends have.
+        plain: every end, with OUTPUT in the place of tensors.
         structure: how the ends are nested.
+        writes: the attributes that it set.
     """
 
     tensors: list[Tensor]
+    count: int
     plain: list[Any]
     structure: Any
+    writes: list[Written]
 
 
 class Entry:
@@ -89,6 +101,7 @@ class Entry:
             trace.cleared_grads,
             len(outputs),
             self.graph.outputs[len(self.graph.outputs) - len(self.branches) :],
+            returned.writes,
         )
         self._lines = trace.lines or []
         self._printed = len(outputs) + len(with_grad)  # the first output that is printed
@@ -108,12 +121,13 @@ class Entry:
         self._specialised = _specialised_arguments(trace, arguments)
         self._plain, self._structure = returned.plain, returned.structure
         self._types = [node.tensor for node in self.graph.outputs]
-        self._count_of_outputs = len(outputs)
+        self._count_of_outputs = returned.count
         self._lengths = sorted(arguments.lengths) if isinstance(arguments, PaddedArguments) else ()
-        self._numbers = [k for k, x in enumerate(outputs) if x._weak]
-        self._is_one = returned.structure is END and len(outputs) == 1 and not self._numbers
+        self._numbers = [k for k, x in enumerate(outputs[: returned.count]) if x._weak]
+        self._is_one = returned.structure is END and returned.count == 1 and not self._numbers
         self._stateful = self._step.stateful
         tracked = [trace.tracks(x) for x in outputs]
+        _check_kept(self.graph.name, returned.writes, self._types)
         self._recorded = RecordedCalls(step, tracked, backend, arguments) if any(tracked) else None
         recorded = self._recorded
         self._calls = recorded.calls if recorded else calls_of(step, backend, arguments)
@@ -263,6 +277,15 @@ class Entry:
         found = iter(tensors)
         ends = [next(found) if x is OUTPUT else x for x in self._plain]
         return unflatten(self._structure, ends)
+
+
+def _check_kept(name: str, writes: Sequence[Written], types: Sequence[TensorType]) -> None:
+    """SizeError when an attribute would keep the padding of a call."""
+    for written in writes:
+        for k in written.positions:
+            if any(isinstance(n, Size) for n in types[k].shape):
+                text = MSG_KEPT.format(name=name, label=written.label, where=written.where)
+                raise SizeError(text)
 
 
 def _always() -> bool:

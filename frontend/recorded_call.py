@@ -17,7 +17,7 @@ from einkorn.ir.errors import StateError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, make_call, project, toposort
 from einkorn.ir.ops import Op
-from einkorn.ir.types import TupleType
+from einkorn.ir.types import TensorType, TupleType
 from einkorn.padded_step import Recording, padded_step, unpadded
 from einkorn.passes.autodiff import call_vjp, expand_grads, inline_calls
 from einkorn.passes.scan_variants import with_variants
@@ -80,9 +80,22 @@ class RecordedCalls:
             # Before the step writes: a recording keeps the values that the step saw.
             parents = tuple(self._param_records(arguments.passed))
             arrays = self.calls.call(arguments.of_call(), threads)
-        if arrays is None:
-            return None, []
-        arrays, types = unpadded(arguments, arrays, self._types)
+            if arrays is None:
+                return None, []
+            arrays, types = unpadded(arguments, arrays, self._types)
+            outputs = self._recorded(arguments, arrays, types, parents)
+            for written in self._step.writes:
+                written.attach([x._record for x in outputs])
+        return outputs, arrays
+
+    def _recorded(
+        self,
+        arguments: Arguments,
+        arrays: list[Array],
+        types: list[TensorType],
+        parents: tuple[Record, ...],
+    ) -> list[Tensor]:
+        """The outputs, recorded as those of one call."""
         closed, residuals = self._recording.of(arguments)
         node = make_call(closed, [record.node for record in parents])
         found = dict(zip(residuals, arrays[len(self._step.graph.outputs) :]))
@@ -96,7 +109,7 @@ class RecordedCalls:
                 if region is not None:
                     region.add(record)
             outputs.append(result(types[k], array, record=record))
-        return outputs, arrays
+        return outputs
 
     def _param_records(self, arguments: Arguments) -> Iterable[Record]:
         region = current_region.get()

@@ -7,7 +7,6 @@ stay in the trace until the call that runs the graph commits them.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.attribute_state import AttributeState
 from einkorn.branches import Branches
-from einkorn.captures import Capture, Guard
-from einkorn.epochs import settings_changed
+from einkorn.captures import Attribute, Capture, Guard, attribute_guard, settings_gone
 from einkorn.ir.callbacks import Callback
 from einkorn.ir.dtypes import bool_, float64, int64
 from einkorn.ir.errors import TraceError
@@ -40,10 +39,8 @@ from einkorn.recording import (
 from einkorn.runtime.evaluate import evaluate
 from einkorn.seen import Seen
 from einkorn.tensor import Tensor
-from einkorn.tunable import Mode, Tunable, module_path
+from einkorn.tunable import Mode, is_tunable, module_path
 from einkorn.watched import reads_watched
-
-_GONE = object()
 
 MSG_SETTING = (
     "{owner}.{name} was set while {trace} was being traced; a compiled step reads settings but "
@@ -79,6 +76,8 @@ class Trace:
         specialised: the numbers among the inputs whose values the trace needed.
         lines: what `ek.print` prints; None where it cannot.
         token: what the last callback gave.
+        carries: whether attributes that the function writes are written by each call.
+        attributes: those it wrote, and those that are state.
         branches: how `if t:` is decided; None where it cannot be.
         reads: what was read by name, here and in the traces around; None when nobody asks.
         seen: what was seen of modules and leaves, here and in the traces around.
@@ -99,6 +98,8 @@ class Trace:
     branches: Branches | None = None
     lines: list[Any] | None = None
     token: Node | None = None
+    carries: bool = False
+    attributes: AttributeState = field(init=False)
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _own: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])  # made here
@@ -114,6 +115,7 @@ class Trace:
     def __post_init__(self) -> None:
         if self.outer is not None:
             self.reads, self.seen = self.outer.reads, self.outer.seen
+        self.attributes = AttributeState(self)
 
     # -- values --------------------------------------------------------------------------------
 
@@ -166,17 +168,18 @@ class Trace:
             if value in self._own:
                 return self._own[value]
             return self._capture("leaf", value, value, value._type, value.name or f"leaf{value.id}")
-        if value._trace is not None and not self._encloses(value._trace):
+        if value._trace is not None and not self.encloses(value._trace):
             raise escaped(value)
         if value._node is not None and value._trace is None:
             return value._node  # a constant
         return self._capture("value", id(value), value, value._type, f"value{len(self.captures)}")
 
-    def _encloses(self, other: Any) -> bool:
+    def encloses(self, other: Any) -> bool:
+        """Whether another trace is open around this one."""
         outer = self.outer
         while outer is not None and outer is not other:
             outer = outer.outer
-        return outer is not None and other.active
+        return other is not None and outer is not None and other.active
 
     def _capture(self, kind: str, key: Any, source: Any, type: TensorType, name: str) -> Node:
         found = self._by_key.get((kind, key))
@@ -254,6 +257,8 @@ class Trace:
         node = self.node_of(value)
         if node.dtype.is_inexact:  # no gradient flows through an assignment
             node = make(Op.STOP_GRADIENT, node)
+        if leaf in self._own:
+            self.seen.renewed[id(leaf)] = leaf
         self._current[leaf] = alias(node)
         self._versions.append((leaf, self._current[leaf]))
 
@@ -304,31 +309,37 @@ class Trace:
         if type(value) is not float:
             self.guard(owner, name, value)
             return value
-        type_ = TensorType(float64, ())
-        label = f"{type(owner).__name__.lower()}.{name}"
-        node = self._capture("setting", (id(owner), name), (owner, name), type_, label)
-        if node not in self._numbers:
-            self.guards.append(
-                Guard(lambda: type(owner.__dict__.get(name)) is float, f"{label} was a float", True)
-            )
+        source = Attribute(owner, name, gone=settings_gone)
+        number = self.number("setting", source, value)
+        if ("float", source.key) not in self._guarded:
+            self._guarded.add(("float", source.key))
+            reason = f"{type(owner).__name__.lower()}.{name} was a float"
+            self.guards.append(Guard(lambda: type(source.value) is float, reason, True))
+        return number
+
+    def number(self, kind: str, source: Attribute, value: Any) -> Tensor:
+        """The input that stands for an attribute which is a number, as a run-time scalar."""
+        label = f"{type(source.held()).__name__.lower()}.{source.name}"
+        type_ = number_type(value)
+        node = self._capture(kind, source.key, source, type_, label)
         self._numbers[node] = value
         return result(type_, node=node, trace=self, weak=True)
+
+    def tensor(self, source: Attribute, value: Tensor) -> Tensor:
+        """The input that stands for an attribute which is a tensor."""
+        label = f"{type(source.held()).__name__.lower()}.{source.name}"
+        node = self._capture("attribute", source.key, source, value._type, label)
+        tracks = value._tracked() is not None
+        return result(value._type, node=node, trace=self, tracks=tracks)
 
     def guard(self, owner: Any, name: str, value: Any) -> None:
         """Note that the trace holds for this value of an attribute only."""
         if (id(owner), name) in self._guarded:
             return
         self._guarded.add((id(owner), name))
-        by_value = isinstance(value, (bool, int, float, str, type(None)))
-        held = weakref.ref(owner, _settings_gone)  # a trace keeps no model alive
-
-        def holds() -> bool:
-            now = getattr(held(), "__dict__", {}).get(name, _GONE)
-            return _identical(now, value) if by_value else now is value
-
         # A `Tunable` announces every change but that of a float to another.
-        announced = type(value) is not float and _is_tunable(owner, name)
-        self.guards.append(Guard(holds, f"{type(owner).__name__}.{name} was {value!r}", announced))
+        announced = type(value) is not float and is_tunable(owner, name)
+        self.guards.append(attribute_guard(owner, name, value, announced))
 
     def guard_call(self, key: Any, holds: Callable[[], bool], reason: str) -> None:
         """Note a condition that the trace needs, once for each key."""
@@ -381,6 +392,21 @@ class Trace:
             node = make(Op.RESHAPE, node, shape=())
         return self.branches.decide(node, user_origin())
 
+    def decide(self, condition: Value) -> bool | None:
+        """The outcome of a bool scalar that numbers alone decide; None where it cannot be checked.
+
+        A call in which it is otherwise uses another trace.
+        """
+        if self.branches is None or not self.active or self.token is not None:
+            return None  # (nothing may be called twice)
+        node = self.node_of(condition)
+        found = toposort([node])
+        if any(x.op in (Op.INPUT, Op.SIZE) and x not in self._numbers for x in found):
+            return None
+        known = {x: np.asarray(self._numbers[x]) for x in found if x.op is Op.INPUT}
+        expected = bool(evaluate([node], known)[0])
+        return self.branches.decide(node, user_origin(), expected)
+
     def assume_not(self, condition: Value) -> bool:
         """Whether a bool scalar holds; a call in which it is otherwise uses another trace."""
         assert self.branches is not None
@@ -408,8 +434,7 @@ class Trace:
         self.reasons.append(f"{what} needed the value of {self.names[node]}, at {user_origin()}")
         for capture in self.captures:
             if capture.node is node:
-                owner, name = capture.source
-                self.guard(owner, name, self._numbers[node])
+                self.guard(capture.source.held(), capture.source.name, self._numbers[node])
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -449,24 +474,10 @@ class Trace:
         return [pair for pair in self._grads.items() if pair[0] not in self._own]
 
 
-def _is_tunable(owner: Any, name: str) -> bool:
-    return isinstance(getattr(type(owner), name, None), Tunable)
-
-
-def _settings_gone(_: Any) -> None:
-    """An object whose settings are guarded is gone."""
-    settings_changed()
-
-
 def carries_gradient(node: Node) -> bool:
     """Whether a gradient can flow through a node."""
     is_float = isinstance(node.type, TupleType) or node.type.dtype.is_inexact
     return is_float and node.op is not Op.STOP_GRADIENT
-
-
-def _identical(a: Any, b: Any) -> bool:
-    """Equal as Python values that may become constants: 1, 1.0 and True differ, NaN equals NaN."""
-    return type(a) is type(b) and repr(a) == repr(b)
 
 
 @contextmanager

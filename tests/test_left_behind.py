@@ -299,9 +299,25 @@ def test_leaves_that_are_made_in_a_trace_may_be_kept() -> None:
     def fn(x: Any) -> Any:
         if "w" not in cache:
             cache["w"] = ek.tensor(X, trainable=False)
+        return cache["w"] * x
+
+    step = ek.compile(fn)
+    for _ in range(3):
+        assert_same_bits(step(X).numpy(), X * X)
+
+
+def test_leaves_that_are_made_and_written_in_a_trace_are_not_kept() -> None:
+    cache: dict[str, Any] = {}
+
+    def fn(x: Any) -> Any:
+        if "w" not in cache:
+            cache["w"] = ek.tensor(X, trainable=False)
         cache["w"].value = cache["w"] + x
         return cache["w"] * 1
 
-    step = ek.compile(fn)
-    for k in range(1, 3):
-        assert_same_bits(step(X).numpy(), X * np.float32(k + 1))
+    step = ek.compile(fn, name="step")
+    with pytest.raises(ek.TraceError, match=r"step makes a leaf, .*into cache\['w'\] in .*:\d+\."):
+        step(X)
+    assert cache == {}
+    fn(ek.asarray(X))  # made outside
+    assert_same_bits(step(X).numpy(), X * 3)

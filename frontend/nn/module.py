@@ -43,7 +43,7 @@ from einkorn.seen import STRUCTURE, is_observed, observe
 from einkorn.tunable import Training, module_path
 from einkorn.watched import (
     Watched,
-    check_write,
+    is_carried,
     made_in,
     note_birth,
 )
@@ -200,8 +200,8 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
             return  # its stand-in in a call with other values
         _check_name(type(self).__name__, name, value)
         _check_kept(type(self).__name__, name, old, value)
-        if not is_same(old, value):
-            check_write(self, name)
+        if is_carried(self, name, value):
+            return
         object.__setattr__(self, name, value)
         is_structural = isinstance(value, _STRUCTURAL) or isinstance(old, _STRUCTURAL)
         if is_structural:

@@ -19,12 +19,14 @@ from einkorn.leaf import Leaf, Parameter
 from einkorn.nn.building import BUILT, PENDING, check_built
 from einkorn.nn.making import MADE
 from einkorn.same import contents, unchanged
-from einkorn.seen import OBSERVED
+from einkorn.seen import CARRIED, OBSERVED
 from einkorn.watched import BIRTH
 
 # Entries of a module's `__dict__` that are its own bookkeeping.
 PARENT = "_ek_parent"  # a weak reference to the module in which it was found first
-INTERNAL = frozenset({OBSERVED, BIRTH, PENDING, BUILT, MADE, PARENT, "_ek_structure", "_ek_name"})
+INTERNAL = frozenset(
+    {OBSERVED, CARRIED, BIRTH, PENDING, BUILT, MADE, PARENT, "_ek_structure", "_ek_name"}
+)
 
 # The types of most attributes: asking first for these is quick.
 _HOLDS_NOTHING = frozenset({int, float, bool, str, bytes, type(None), FunctionType, MethodType})
