@@ -39,13 +39,15 @@ from einkorn.recording import (
 from einkorn.runtime.evaluate import evaluate
 from einkorn.seen import Seen
 from einkorn.tensor import Tensor
-from einkorn.tunable import Tunable, module_path
+from einkorn.tunable import Mode, Tunable, module_path
 from einkorn.watched import reads_watched
 
 MSG_SETTING = (
     "{owner}.{name} was set while {trace} was being traced; a compiled step reads settings but "
-    "does not change them: set it outside, or give the optimizer a schedule (a callable or tensor)"
+    "does not change them: {instead}"
 )
+_SCHEDULE = "set it outside, or give the optimizer a schedule (a callable or tensor)"
+_OUTSIDE = "call train() or eval(), or set it, outside"
 
 MSG_ORDER = (
     "{trace} branches on a tensor at {branch} after ek.callback{callback}; when the branch goes "
@@ -346,7 +348,11 @@ class Trace:
             self.guards.append(Guard(holds, reason))
 
     def refuse_write(self, owner: Any, name: str) -> None:
-        raise TraceError(MSG_SETTING.format(owner=type(owner).__name__, name=name, trace=self.name))
+        kind = type(owner)
+        instead = _OUTSIDE if isinstance(getattr(kind, name, None), Mode) else _SCHEDULE
+        raise TraceError(
+            MSG_SETTING.format(owner=kind.__name__, name=name, trace=self.name, instead=instead)
+        )
 
     def specialise(self, value: Value, what: str) -> Any:
         """The Python number that a scalar input stands for; the trace holds for it alone."""

@@ -1,8 +1,11 @@
-"""Leaves that a compiled function makes itself: new in every call, as they are eagerly."""
+"""Leaves in compiled functions: those it makes are new in every call, others are read each time."""
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,3 +138,56 @@ def test_parameters_with_random_values_are_not_made_in_a_step(make: Callable[[],
     first = run(X)
     assert_same_bits(run(X), first)
     assert_same_bits(net(X), first)
+
+
+READS: dict[str, Callable[[Any], Any]] = {
+    ".item()": lambda leaf: leaf.item(),
+    "float(t)": float,
+    "int(t)": int,
+    ".tolist()": lambda leaf: leaf.tolist(),
+    "np.asarray(t)": np.asarray,
+    ".numpy()": lambda leaf: leaf.numpy(),
+    "a copy of a leaf": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("what", READS)
+def test_the_value_of_a_leaf_is_no_constant(what: str) -> None:
+    """It is another one in the next call."""
+    leaf = ek.tensor(np.float32(1.0), trainable=False)
+    message = rf"^{re.escape(what)} needs the value of a tensor, .* step it only exists when"
+    with pytest.raises(TraceError, match=message):
+        ek.compile(lambda x: x * np.float32(READS[what](leaf)), name="step")(X)
+    READS[what](leaf)
+
+
+def test_a_branch_on_a_leaf_is_a_condition() -> None:
+    leaf = ek.tensor(True, trainable=False)
+
+    def step(x: Any) -> Any:
+        if leaf:
+            return x * 2.0
+        leaf.value = True
+        return x * 3.0
+
+    run = ek.compile(step)
+    for value, factor in ((True, 2), (False, 3), (True, 2), (False, 3)):
+        leaf.value = value
+        assert_same_bits(run(X), X * np.float32(factor))
+        assert bool(leaf)
+    assert traces(run) == 2
+
+
+def test_what_reads_all_values_is_refused(tmp_path: Path) -> None:
+    model, path = nn.Linear(4, 2), tmp_path / "model.safetensors"
+    model.save(path)
+    for call, message in (
+        (model.state_dict, r"\.numpy\(\) needs the value"),
+        (lambda: model.save(path), r"\.numpy\(\) needs the value"),
+        (lambda: model.load(path), r"model.safetensors was to be read while step was being"),
+        (lambda: model.import_weights(path), r"was to be read .* Load outside"),
+        (model.eval, r"Linear.training was set .*: call train\(\) or eval\(\), or set it, outside"),
+    ):
+        with pytest.raises(TraceError, match=message):
+            ek.compile(lambda call=call: call() and None, name="step")()
+    assert model.training
