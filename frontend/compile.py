@@ -273,6 +273,8 @@ class Compiled:
         closed = Graph(
             graph.name, graph.inputs, graph.captures, graph.results, (), graph.names, graph.origins
         )
+        for leaf in trace.made_here():
+            outer.made(leaf)
         tracks = [trace.tracks(x) for x in outputs]
         values = [*arguments.tensors(), *(outer_value(x) for x in trace.captures)]
         outer.guards.extend(trace.guards)

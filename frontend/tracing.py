@@ -7,6 +7,8 @@ stay in the trace until the call that runs the graph commits them.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -103,6 +105,7 @@ class Trace:
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
     _own: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])  # made here
+    _kept: list[Leaf] = field(default_factory=list[Leaf])  # those of them that stay
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
     _versions: list[tuple[Leaf, Node]] = field(default_factory=list[tuple[Leaf, Node]])
     _names: dict[tuple[int, Node], tuple[Value, Node]] = field(
@@ -251,13 +254,48 @@ class Trace:
         """Whether a leaf was made here."""
         return isinstance(value, Leaf) and value in self._own
 
+    def made_here(self) -> list[Leaf]:
+        """The leaves that were made here, when the trace has ended."""
+        return [*self._own, *self._kept]
+
+    def _keep_own(self) -> None:
+        """Make state of the leaves that were made and written here and are still held elsewhere.
+
+        An optimizer that the first call makes has such: its slots start as they were made, and
+        what the call leaves in them is written. Leaves that nobody else holds are forgotten.
+        """
+        own = [leaf for leaf in self._own if leaf in self._current or leaf in self._grads]
+        if not own or not self.carries:
+            return
+        for leaf in own:
+            self.seen.forget(leaf)
+        if self.reads is not None and self.outer is None:
+            self.reads.release()
+        parts = [(weakref.ref(x), self._current.pop(x, None), *_entry(self._grads, x)) for x in own]
+        for leaf in own:
+            del self._own[leaf]
+        names = set(own)  # (`in` a list would compare tensors)
+        self._versions = [pair for pair in self._versions if pair[0] not in names]
+        del leaf, own, names
+        if self.outer is None and any(kept() is not None for kept, *_ in parts):
+            gc.collect()  # an object that refers to itself holds nothing for others
+        for kept, last, *grad in parts:
+            leaf = kept()
+            if leaf is None:
+                continue
+            self._kept.append(leaf)
+            if last is not None:
+                self._capture("leaf", leaf, leaf, leaf._type, leaf.name or f"leaf{leaf.id}")
+                self._current[leaf] = last
+            self._grads.update((leaf, x) for x in grad)
+
     def assign(self, leaf: Leaf, value: Tensor) -> None:
         """`leaf.value = value`: a new version of the leaf for the rest of the trace."""
         self.node_of(leaf)  # captured, so that the commit knows it
         node = self.node_of(value)
         if node.dtype.is_inexact:  # no gradient flows through an assignment
             node = make(Op.STOP_GRADIENT, node)
-        if leaf in self._own:
+        if leaf in self._own and not self.carries:
             self.seen.renewed[id(leaf)] = leaf
         self._current[leaf] = alias(node)
         self._versions.append((leaf, self._current[leaf]))
@@ -444,6 +482,7 @@ class Trace:
         The outputs of the graph are those given, then the gradients that the function left behind,
         then what it prints, then the outcomes of its branches.
         """
+        self._keep_own()
         nodes = [self.node_of(x) for x in outputs]
         with_grad = [leaf for leaf, grad in self._kept_grads() if grad is not None]
         for leaf in with_grad:
@@ -472,6 +511,11 @@ class Trace:
     def _kept_grads(self) -> list[tuple[Leaf, Tensor | None]]:
         """The gradients of leaves that are still there after the call."""
         return [pair for pair in self._grads.items() if pair[0] not in self._own]
+
+
+def _entry(found: dict[Any, Any], key: Any) -> list[Any]:
+    """What a dict has for a key, which it loses: one value or none."""
+    return [found.pop(key)] if key in found else []
 
 
 def _is_tunable(owner: Any, name: str) -> bool:
