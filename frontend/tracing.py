@@ -41,7 +41,7 @@ from einkorn.recording import (
 from einkorn.runtime.evaluate import evaluate
 from einkorn.seen import Seen
 from einkorn.tensor import Tensor
-from einkorn.tunable import Mode, Tunable, module_path
+from einkorn.tunable import Mode, is_tunable, module_path
 from einkorn.watched import reads_watched
 
 MSG_SETTING = (
@@ -376,7 +376,7 @@ class Trace:
             return
         self._guarded.add((id(owner), name))
         # A `Tunable` announces every change but that of a float to another.
-        announced = type(value) is not float and _is_tunable(owner, name)
+        announced = type(value) is not float and is_tunable(owner, name)
         self.guards.append(attribute_guard(owner, name, value, announced))
 
     def guard_call(self, key: Any, holds: Callable[[], bool], reason: str) -> None:
@@ -439,7 +439,7 @@ class Trace:
             return None  # (nothing may be called twice)
         node = self.node_of(condition)
         found = toposort([node])
-        if any(x.op is Op.INPUT and x not in self._numbers for x in found):
+        if any(x.op in (Op.INPUT, Op.SIZE) and x not in self._numbers for x in found):
             return None
         known = {x: np.asarray(self._numbers[x]) for x in found if x.op is Op.INPUT}
         expected = bool(evaluate([node], known)[0])
@@ -516,10 +516,6 @@ class Trace:
 def _entry(found: dict[Any, Any], key: Any) -> list[Any]:
     """What a dict has for a key, which it loses: one value or none."""
     return [found.pop(key)] if key in found else []
-
-
-def _is_tunable(owner: Any, name: str) -> bool:
-    return isinstance(getattr(type(owner), name, None), Tunable)
 
 
 def carries_gradient(node: Node) -> bool:
