@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +141,19 @@ class Arguments:
     def key(self) -> Any:
         """What has to be equal for a trace to be used again: kinds, and which ends are tracked."""
         return (self.structure, tuple(self.kinds), self.tracked)
+
+    @property
+    def passed(self) -> Arguments:
+        """The arguments as the caller passed them."""
+        return self
+
+    def of_call(self) -> Arguments:
+        """What the program of a trace gets."""
+        return self
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Within the block errors of a call are told what belongs to its arguments."""
+        return nullcontext()
 
     def words(self) -> list[Any]:
         """For each end its address, its number, or 0 when it is static."""

@@ -26,7 +26,7 @@ from einkorn.runtime.compiler import compile_graph
 from einkorn.runtime.executable import Executable
 from einkorn.runtime.memory import WORD, address_of
 from einkorn.runtime.outputs import Outputs
-from einkorn.step import Step
+from einkorn.step import Step, captured_value
 
 Array = np.ndarray[Any, Any]
 
@@ -84,7 +84,8 @@ class _Slots:
         inputs: the slots of the arguments that are not static.
         leaves: each captured leaf, with its slot.
         arrays: captured tensors and gradients; they are looked at in each call.
-        settings: captured settings, with their slots.
+        settings: captured settings and numbers in attributes, with their slots.
+        reads_state: whether attributes are read that other steps write.
         in_place: the leaves that are written over, with the slots of the old and the new value.
         swapped: the same for leaves whose new value needs storage of its own.
         first_output: the slot of the first output.
@@ -97,8 +98,10 @@ class _Slots:
         captures = [(next(places), capture) for capture in step.captures]
         slot_of = {x.source: slot for slot, x in captures if x.kind == "leaf"}
         self.leaves = list(slot_of.items())
-        self.arrays = [(slot, x) for slot, x in captures if x.kind in ("value", "grad")]
-        self.settings = [(slot, x.source) for slot, x in captures if x.kind == "setting"]
+        arrays, numbers = ("value", "grad", "attribute"), ("setting", "number")
+        self.arrays = [(slot, x) for slot, x in captures if x.kind in arrays]
+        self.settings = [(slot, x) for slot, x in captures if x.kind in numbers]
+        self.reads_state = any(x.kind in ("number", "attribute") for _, x in captures)
         outputs = [next(places) for _ in step.graph.outputs]
         self.first_output = outputs[0] if outputs else 0
         updates = [(leaf, slot_of[leaf], next(places)) for leaf in step.updated]
@@ -139,14 +142,14 @@ class BoundCall:
         self._arguments, self._settings = self._places()
         types = [node.tensor for node in step.graph.outputs]
         self._outputs = Outputs(types, self._slots, known.first_output)
-        self._has_gradients = bool(step.with_grad or step.cleared)
+        self._sets = bool(step.with_grad or step.cleared or step.writes)
         self._moving: list[tuple[Leaf, int, int]] = []
         self._fresh: list[tuple[Leaf, Storage]] = []
         for leaf, _ in known.leaves:
             leaf._watch(self)
 
-    def _places(self) -> tuple[list[tuple[Any, int]], list[tuple[Any, str, int]]]:
-        """The table and place of each argument's word; the owner, name and place of each setting.
+    def _places(self) -> tuple[list[tuple[Any, int]], list[tuple[Any, str, Any, int]]]:
+        """The table and place of each argument's word, and of each setting, with who has it.
 
         The slot of an array gets its address at each call, that of a number has one for good.
         """
@@ -162,11 +165,12 @@ class BoundCall:
                 arguments.append((self._floats if kind == "float" else self._ints, place))
             else:
                 arguments.append((self._ints, -1))
-        settings: list[tuple[Any, str, int]] = []
-        for slot, (owner, name) in known.settings:
-            place = next(words)
+        settings: list[tuple[Any, str, Any, int]] = []
+        for slot, capture in known.settings:
+            place, source = next(words), capture.source
             self._slots[slot] = base + WORD * place
-            settings.append((owner, name, place))
+            table = self._floats if capture.node.dtype.is_float else self._ints
+            settings.append((source.held, source.name, table, place))
         return arguments, settings
 
     def run(self, words: Sequence[Any], threads: int) -> list[Array] | None:
@@ -175,17 +179,18 @@ class BoundCall:
         What else refused then counts for nothing: it was computed for another outcome.
         """
         check_free(self._step.updated)
+        if self._known.reads_state and not self._step.reads_fit():
+            return None
         if self.stale:
             self._rebind()
         for word, (table, place) in zip(words, self._arguments):
             table[place] = word
-        floats = self._floats
-        for owner, name, place in self._settings:
-            floats[place] = owner.__dict__[name]
+        for held, name, table, place in self._settings:
+            table[place] = held().__dict__[name]
         held = self._bind_arrays() if self._known.arrays else None
         arrays = self._outputs.take()
         with kept_still(self._known.kept) if self._known.kept else _NOTHING:
-            if self._moving or self._has_gradients:
+            if self._moving or self._sets:
                 self._take_storage()
                 status = self._native.run(threads, partial(self._commit, arrays))
                 if status:
@@ -220,8 +225,7 @@ class BoundCall:
         """Bind captured tensors and gradients; gives what has to stay alive during the call."""
         held: list[Array] = []
         for slot, capture in self._known.arrays:
-            source = capture.source if capture.kind == "value" else capture.source._grad
-            dense = np.ascontiguousarray(source._eager())
+            dense = np.ascontiguousarray(captured_value(capture)._eager())
             self._slots[slot] = address_of(dense)
             held.append(dense)
         return held
@@ -247,8 +251,9 @@ class BoundCall:
         """
         for leaf, storage in self._fresh:
             leaf._replace(storage, self)
-        if self._has_gradients:
+        if self._sets:
             self._step.commit_gradients(arrays)
+            self._step.commit_attributes(arrays)
 
 
 def _bounds_message(program: Program) -> str:

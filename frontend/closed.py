@@ -239,8 +239,7 @@ def close(
 
 def _key(capture: Capture) -> Any:
     if capture.kind == "setting":
-        owner, name = capture.source
-        return capture.kind, id(owner), name
+        return capture.kind, capture.source.key
     return capture.kind, id(capture.source)
 
 
@@ -248,10 +247,9 @@ def outer_value(capture: Capture) -> Value:
     """What a capture of a trace stands for around it."""
     outer = current_trace.get()
     if capture.kind == "setting":
-        owner, name = capture.source
-        number = owner.__dict__[name]
+        number = capture.source.value
         if outer is not None:
-            return outer.setting(owner, name, number)
+            return outer.setting(capture.source.held(), capture.source.name, number)
         return result(TensorType(float64, ()), np.asarray(number, np.float64))
     return capture.source.grad if capture.kind == "grad" else capture.source
 

@@ -26,6 +26,7 @@ from weakref import WeakSet
 import numpy as np
 
 from einkorn.arguments import Arguments, read_arguments
+from einkorn.attribute_writes import outputs_of
 from einkorn.branches import Branches
 from einkorn.buckets import as_buckets
 from einkorn.closed import outer_value
@@ -233,7 +234,7 @@ class Compiled:
             computes: whether branches on tensors are decided by their values.
             branches: how they go otherwise, in order.
         """
-        trace = Trace(self._name, outer=current_trace.get())
+        trace = Trace(self._name, outer=current_trace.get(), carries=True)
         if trace.outer is None:
             decide = partial(_value_now, trace, arguments) if computes else None
             trace.branches = Branches(self._name, decide, iter(branches))
@@ -249,10 +250,11 @@ class Compiled:
                 outputs = [x for x in ends if _is_output(x)]
                 for x in outputs:
                     trace.node_of(x)
+                writes, tensors = outputs_of(trace, trace.attributes.leave(), outputs)
         finally:
             current_region.reset(region)
         plain = [OUTPUT if _is_output(x) else x for x in ends]
-        return trace, Returned(outputs, plain, structure)
+        return trace, Returned(tensors, len(outputs), plain, structure, writes)
 
     def _reading(self, trace: Trace, arguments: Arguments) -> AbstractContextManager[None]:
         """Note what the function reads by name; within the block effects are refused."""
@@ -271,6 +273,8 @@ class Compiled:
         closed = Graph(
             graph.name, graph.inputs, graph.captures, graph.results, (), graph.names, graph.origins
         )
+        for leaf in trace.own.all():
+            outer.own.add(outer, leaf)
         tracks = [trace.tracks(x) for x in outputs]
         values = [*arguments.tensors(), *(outer_value(x) for x in trace.captures)]
         outer.guards.extend(trace.guards)
@@ -292,6 +296,9 @@ class Compiled:
             outer.set_grad(leaf, None)
         for leaf, value in zip(updated, results[len(graph.outputs) :]):
             outer.assign(leaf, value)
+        for written in returned.writes:
+            value = written.rebuilt(results)
+            outer.attributes.write(written.owner, written.name, value, written.origin)
         found = iter(results)
         ends = [next(found) if x is OUTPUT else x for x in returned.plain]
         return unflatten(returned.structure, ends)
@@ -310,7 +317,7 @@ class Compiled:
     def _graph(self, arguments: Arguments, branches: Sequence[bool]) -> Graph:
         trace, returned = self._run_traced(arguments, branches=branches)
         graph = trace.finish(returned.tensors)[0]
-        return pad(graph).graph if isinstance(arguments, PaddedArguments) else graph
+        return pad(graph) if isinstance(arguments, PaddedArguments) else graph
 
     def graph_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
         """The graph of a call whose branches go as the values of the arguments say."""
@@ -342,7 +349,7 @@ def _value_now(trace: Trace, arguments: Arguments, node: Node) -> Any:
     captures = [capture.node for capture in trace.captures]
     graph = Graph(trace.name, tuple(trace.inputs), tuple(captures), (node,))
     if isinstance(arguments, PaddedArguments):  # of which those that the caller passed are known
-        graph, arguments = Fixed(arguments.lengths).graph(graph), arguments.given
+        graph, arguments = Fixed(arguments.lengths).graph(graph), arguments.passed
     graph = expand(graph)
     with LOCKS.state:
         values = [*input_values(arguments), *map(captured_value, trace.captures)]
@@ -356,9 +363,13 @@ def _constants(trace: Trace, returned: Returned) -> list[str]:
     values = {c.source: c for c in trace.captures if c.kind == "value"}
     found = [values[x] for x in trace.reads.unseen(values)]
     listed = [f"{c.source._type} used at {c.origin or 'an unknown place'}" for c in found]
-    arrays = [x for x in returned.plain if isinstance(x, np.ndarray)]
+    places = [("a returned NumPy array", returned.plain)]
+    places += [(f"a NumPy array in {x.label}", x.ends) for x in returned.writes]
     return listed + [
-        f"a returned NumPy array of shape {x.shape} and dtype {x.dtype}" for x in arrays
+        f"{place} of shape {x.shape} and dtype {x.dtype}"
+        for place, ends in places
+        for x in ends
+        if isinstance(x, np.ndarray)
     ]
 
 
@@ -374,7 +385,7 @@ def _check_returned(trace: Trace, ends: Sequence[Any]) -> None:
     """Refuse what could hide traced tensors from the caller, and leaves of this trace."""
     name = trace.name
     for x in ends:
-        if trace.owns(x):
+        if x in trace.own:
             raise EinkornError(MSG_LEAF.format(name=name, leaf=x.name or "the leaf"))
         if isinstance(x, (Awaitable, AsyncIterator)):
             close = getattr(x, "close", None)

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 
 from einkorn.arguments import Arguments
+from einkorn.attribute_writes import Written
 from einkorn.bound_call import Calls
 from einkorn.branches import Taken
 from einkorn.captures import Guard
 from einkorn.epochs import EPOCHS
-from einkorn.ir.errors import BoundsError, SizeError
+from einkorn.ir.errors import SizeError
 from einkorn.ir.program import Program
+from einkorn.ir.sizes import Size
 from einkorn.ir.types import TensorType
 from einkorn.padded_arguments import PaddedArguments
-from einkorn.passes.padding import Padded, pad
+from einkorn.padded_step import unpadded
 from einkorn.printing import show_lines
 from einkorn.python_places import Place
 from einkorn.recorded_call import RecordedCalls, calls_of
@@ -36,14 +38,13 @@ Array = np.ndarray[Any, Any]
 # hooks add and modules return, and what blocks around it decide.
 Mode = tuple[bool, bool, int, Surroundings]
 
-MSG_TRACKED = (
-    "{name} returns values that depend on trainable leaves, and its call is recorded for backward; "
-    "with buckets a recorded call is not padded. Take gradients inside of it (ek.value_and_grad), "
-    "or call it under `with ek.no_grad():`"
-)
-
 ELSEWHERE: Any = object()  # a call's branches go another way than the trace
 OUTPUT: Any = object()  # stands for an output tensor among the ends of what a function returned
+
+MSG_KEPT = (
+    "{label} was set while {name} was being traced{where}, to a tensor with an axis that varies in "
+    "buckets; keep what has one size, such as a mean over that axis, or return it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,18 @@ class Returned:
     """What a traced function returned.
 
     Attributes:
-        tensors: the ends that are tensors of the trace.
-        plain: every end, with OUTPUT in the place of those.
+        tensors: the ends that are tensors of the trace, then those of attributes.
+        count: how many the ends have.
+        plain: every end, with OUTPUT in the place of tensors.
         structure: how the ends are nested.
+        writes: the attributes that it set.
     """
 
     tensors: list[Tensor]
+    count: int
     plain: list[Any]
     structure: Any
+    writes: list[Written]
 
 
 class Entry:
@@ -84,23 +89,19 @@ class Entry:
     ) -> None:
         outputs = returned.tensors
         self.graph, updated, with_grad = trace.finish(outputs)
-        self._padded: Padded | None = None
-        kinds = arguments.kinds
-        if isinstance(arguments, PaddedArguments):
-            self._padded = pad(self.graph)
-            self.graph, kinds = self._padded.graph, arguments.of_call().kinds
         self.branches: tuple[Taken, ...] = (
             () if trace.branches is None else tuple(trace.branches.taken)
         )
-        self._step = Step(
+        step = self._step = Step(
             self.graph,
-            kinds,
+            arguments.kinds,
             trace.captures,
             updated,
             with_grad,
             trace.cleared_grads,
             len(outputs),
             self.graph.outputs[len(self.graph.outputs) - len(self.branches) :],
+            returned.writes,
         )
         self._lines = trace.lines or []
         self._printed = len(outputs) + len(with_grad)  # the first output that is printed
@@ -119,16 +120,18 @@ class Entry:
         self._checked = -1  # the epoch of settings in which those announced were seen to hold
         self._specialised = _specialised_arguments(trace, arguments)
         self._plain, self._structure = returned.plain, returned.structure
-        self._types = [node.tensor for node in self.graph.outputs[: len(outputs)]]
-        self._numbers = [k for k, x in enumerate(outputs) if x._weak]
-        self._is_one = returned.structure is END and len(outputs) == 1 and not self._numbers
+        self._types = [node.tensor for node in self.graph.outputs]
+        self._count_of_outputs = returned.count
+        self._lengths = sorted(arguments.lengths) if isinstance(arguments, PaddedArguments) else ()
+        self._numbers = [k for k, x in enumerate(outputs[: returned.count]) if x._weak]
+        self._is_one = returned.structure is END and returned.count == 1 and not self._numbers
         self._stateful = self._step.stateful
         tracked = [trace.tracks(x) for x in outputs]
-        if self._padded is not None and any(tracked):
-            raise SizeError(MSG_TRACKED.format(name=self.graph.name))
-        self._recorded = RecordedCalls(self._step, tracked, backend) if any(tracked) else None
-        self._calls = self._recorded.calls if self._recorded else calls_of(self._step, backend)
-        quick = self._recorded is None and isinstance(self._calls, Calls) and not self._padded
+        _check_kept(self.graph.name, returned.writes, self._types)
+        self._recorded = RecordedCalls(step, tracked, backend, arguments) if any(tracked) else None
+        recorded = self._recorded
+        self._calls = recorded.calls if recorded else calls_of(step, backend, arguments)
+        quick = recorded is None and isinstance(self._calls, Calls) and not self._lengths
         self._signature = signature_of(arguments, self._specialised) if quick else None
 
     # -- guards --------------------------------------------------------------------------------
@@ -194,8 +197,7 @@ class Entry:
 
     def conditions(self) -> Iterable[str]:
         """What has to be as it was, for people."""
-        if self._padded is not None:
-            yield from (f"{x.name} is from {x.low} to {x.high}" for x in self._padded.lengths)
+        yield from (f"{x.name} is from {x.low} to {x.high}" for x in self._lengths)
         yield from map(str, self.branches)
         yield from dict.fromkeys(guard.reason for guard in self._guards)
         yield from (text for condition in self._seen for text in condition.shown())
@@ -239,25 +241,21 @@ class Entry:
                 return ELSEWHERE
             self._count(arrays)
             return self._rebuilt(tensors)
-        if self._padded is not None:
+        if self._lengths:
             return self._call_padded(arguments, threads)
         with self._step.lock():
             arrays = self._calls.call(arguments, threads)
         return ELSEWHERE if arrays is None else self._wrapped(arrays, self._types)
 
     def _call_padded(self, arguments: Any, threads: int) -> Any:
-        """The same for arguments that were padded for this trace."""
-        assert self._padded is not None
-        try:
-            with self._step.lock():
-                arrays = self._calls.call(arguments.of_call(), threads)
-        except BoundsError as error:
-            error.add_note(arguments.describe_lengths())
-            raise
-        if arrays is None:
-            return ELSEWHERE
-        types = [arguments.at(type) for type in self._padded.outputs[: len(self._types)]]
-        return self._wrapped(arguments.cut(arrays, self._padded.outputs), types)
+        """The same for arguments that are padded."""
+        with self._step.lock(), arguments.explained():
+            arrays = self._calls.call(arguments.of_call(), threads)
+        return (
+            ELSEWHERE
+            if arrays is None
+            else self._wrapped(*unpadded(arguments, arrays, self._types))
+        )
 
     def _count(self, arrays: list[Array]) -> None:
         """Note that a call succeeded, and print what it prints."""
@@ -269,7 +267,8 @@ class Entry:
         self._count(arrays)
         if self._is_one:
             return result(types[0], arrays[0])
-        return self._rebuilt([result(type, array) for type, array in zip(types, arrays)])
+        rows = zip(types[: self._count_of_outputs], arrays)
+        return self._rebuilt([result(type, array) for type, array in rows])
 
     def _rebuilt(self, tensors: list[Any]) -> Any:
         """What the function returned, with these tensors."""
@@ -278,6 +277,15 @@ class Entry:
         found = iter(tensors)
         ends = [next(found) if x is OUTPUT else x for x in self._plain]
         return unflatten(self._structure, ends)
+
+
+def _check_kept(name: str, writes: Sequence[Written], types: Sequence[TensorType]) -> None:
+    """SizeError when an attribute would keep the padding of a call."""
+    for written in writes:
+        for k in written.positions:
+            if any(isinstance(n, Size) for n in types[k].shape):
+                text = MSG_KEPT.format(name=name, label=written.label, where=written.where)
+                raise SizeError(text)
 
 
 def _always() -> bool:

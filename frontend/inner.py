@@ -131,10 +131,9 @@ def _outside(capture: Any) -> Any:
         return capture.source.grad
     if capture.kind != "setting":
         return capture.source
-    owner, name = capture.source
-    value, outer = owner.__dict__[name], current_trace.get()
+    value, outer = capture.source.value, current_trace.get()
     if outer is not None:
-        return outer.setting(owner, name, value)
+        return outer.setting(capture.source.held(), capture.source.name, value)
     return result(TensorType(float64, ()), np.asarray(value, np.float64))
 
 

@@ -115,7 +115,7 @@ class Leaf(Tensor):
         self._trainable, self.name, self.id = trainable, name, next(_ids)
         trace = current_trace.get()
         if trace is not None:
-            trace.made(self)
+            trace.own.add(trace, self)
 
     # -- storage -------------------------------------------------------------------------------
 
@@ -132,6 +132,17 @@ class Leaf(Tensor):
         with LOCKS.state:
             self._lend()
             return self._eager()
+
+    def _concrete(self, what: str) -> Array:
+        trace = current_trace.get()
+        if trace is not None:  # the value is that of each call
+            raise trace.unknown(what, trace.node_of(self))
+        return self._shared()
+
+    def __bool__(self) -> bool:
+        trace = current_trace.get()
+        outcome = None if trace is None or self.size != 1 else trace.branch(self)
+        return super().__bool__() if outcome is None else outcome
 
     def _tracked(self) -> Record | None:
         if not self._trainable:
@@ -287,7 +298,9 @@ class Leaf(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Leaf:
         with LOCKS.state:
-            twin = type(self)(self._eager(), trainable=self._trainable, name=self.name)
+            twin = type(self)(
+                self._concrete("a copy of a leaf"), trainable=self._trainable, name=self.name
+            )
         memo[id(self)] = twin
         return twin
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from einkorn.ir.errors import EinkornError, StateError
+from einkorn.ir.errors import EinkornError, StateError, TraceError
 from einkorn.leaf import Leaf
 from einkorn.recording import current_trace
 from einkorn.snapshot import snapshot
@@ -21,6 +21,10 @@ from einkorn.tensor import Tensor
 Array = np.ndarray[Any, Any]
 
 MSG_KEYS = "{what}: {details}; pass strict=False to take only what fits"
+MSG_TRACED = (
+    "{source} was to be read while {trace} was being traced; a compiled call would not read it "
+    "again. Load outside of the compiled function"
+)
 MSG_CONFLICT = (
     "{what}: {first!r} and {second!r} are names of one shared leaf here, but differ in value; "
     "leave one of them out"
@@ -153,6 +157,7 @@ def read_file(path: Any) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
     source = _as_path("load", path)
+    _check_not_traced(source)
     try:
         return load_file(source)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -164,11 +169,18 @@ def read_text(path: Any) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     source = _as_path("load", path)
+    _check_not_traced(source)
     try:
         with safe_open(source, "numpy") as file:
             return file.metadata() or {}
     except SafetensorError as error:
         raise StateError(f"{source} is not a safetensors file that can be read: {error}") from None
+
+
+def _check_not_traced(source: str) -> None:
+    trace = current_trace.get()
+    if trace is not None:
+        raise TraceError(MSG_TRACED.format(source=source, trace=trace.name))
 
 
 def _as_path(what: str, path: Any) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from einkorn.arguments import Arguments
-from einkorn.ir.sizes import Length, Size, plain
+from einkorn.ir.errors import BoundsError
+from einkorn.ir.sizes import Length, has_size, plain
 from einkorn.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
@@ -34,36 +36,58 @@ class PaddedArguments(Arguments):
             given.name, given.ends, kinds, given.values, given.structure, given, lengths
         )
 
+    @property
+    def key(self) -> Any:
+        """That of any arguments; sizes are compared as expressions, which asks nothing of them."""
+        kinds = [
+            (kind.dtype, plain(kind.shape, lambda size: size.terms)) if _is_padded(kind) else kind
+            for kind in self.kinds
+        ]
+        return (self.structure, tuple(kinds), self.tracked)
+
+    @property
+    def passed(self) -> Arguments:
+        return self.given
+
     def at(self, type: TensorType) -> TensorType:
         """A type with the sizes of this call."""
         return type.with_shape(plain(type.shape, lambda size: size.at(self.lengths)))
 
+    def kinds_of_call(self) -> list[Any]:
+        """The kinds of what the program of the trace gets."""
+        kinds = [_longest(kind) for kind in self.kinds]
+        return kinds + ["int"] * len(self.lengths)
+
     def of_call(self) -> Arguments:
         """What the program of the trace gets: padded arrays, and the lengths behind the others."""
-        ends, kinds, values = [*self.ends], [*self.kinds], [*self.values]
-        for k, kind in enumerate(self.kinds):
-            if isinstance(kind, TensorType) and any(isinstance(n, Size) for n in kind.shape):
-                shape = plain(kind.shape, lambda size: size.padded)
-                ends[k], kinds[k], values[k] = _padded(ends[k], shape), kind.with_shape(shape), None
-        ordered = sorted(self.lengths)
-        ends += [self.lengths[length] for length in ordered]
-        kinds += ["int"] * len(ordered)
-        values += [None] * len(ordered)
+        kinds = self.kinds_of_call()
+        ends, values = [*self.ends], [*self.values]
+        for k, (kind, longest) in enumerate(zip(self.kinds, kinds)):
+            if longest is not kind:
+                ends[k], values[k] = _padded(ends[k], longest.shape), None
+        ends += [self.lengths[length] for length in sorted(self.lengths)]
+        values += [None] * len(self.lengths)
         return Arguments(self.name, ends, kinds, values, self.structure)
 
-    def cut(self, arrays: Sequence[Array], types: Sequence[TensorType]) -> list[Array]:
-        """Results of the program without their padding."""
-        found: list[Array] = []
-        for array, type in zip(arrays, types):
-            shape = self.at(type).shape
-            if shape != array.shape:
-                array = np.ascontiguousarray(array[tuple(map(slice, shape))])
-            found.append(array)
-        return found
+    @contextmanager
+    def explained(self) -> Generator[None]:
+        """Within the block the error of an index out of range tells which sizes there are."""
+        try:
+            yield
+        except BoundsError as error:
+            rows = self.lengths.items()
+            error.add_note(", ".join(f"{x.name} is {n}, padded to {x.high}" for x, n in rows))
+            raise
 
-    def describe_lengths(self) -> str:
-        """The lengths of this call, for people."""
-        return ", ".join(f"{x.name} is {n}, padded to {x.high}" for x, n in self.lengths.items())
+
+def _longest(kind: Any) -> Any:
+    """A kind with its padded axes as long as their padding."""
+    shape = plain(kind.shape, lambda size: size.padded) if _is_padded(kind) else ()
+    return kind.with_shape(shape) if shape else kind
+
+
+def _is_padded(kind: Any) -> bool:
+    return isinstance(kind, TensorType) and has_size(kind.shape)
 
 
 def filling(dtype: np.dtype[Any]) -> Any:

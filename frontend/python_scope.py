@@ -210,6 +210,9 @@ class Scope:
                     self._note_absent(self._reads.space_of(base), name, read)
             list(self._note("global", self._reads.space_of(home), name, read))
         self._functions.append((method, {}))
+        setter = getattr(vars(home)[name], "fset", None)  # of a property
+        if isinstance(setter, FunctionType):
+            self._functions.append((MethodType(setter, method.__self__), {}))
         yield from ()
 
     def _descriptor(self, defined: Any, owner: Any) -> None:

@@ -39,7 +39,12 @@ MSG_LEFT = (
     "{trace} puts a traced {kind} into {place}{where}. A compiled call runs only the tensor "
     "operations that were recorded, so this would happen once, not at each call. Return the {kind} "
     "and store it outside; or keep it in a leaf, made once with ek.tensor(..., trainable=False) "
-    "and written with leaf.value = ..."
+    "and written with leaf.value = ..., or in an attribute of an ek.nn.Module"
+)
+MSG_LEAF = (
+    "{trace} makes a leaf, writes its value and puts it into {place}{where}. Each compiled call "
+    "would make another one, and what is kept would never be written again. Make the leaf outside "
+    "of {trace}"
 )
 
 _LEAVES = (*PLAIN, np.ndarray, np.generic)
@@ -82,6 +87,10 @@ class PythonWrites:
         """Note what code writes to, for the lines in messages."""
         self._stores.extend(stores)
 
+    def sets_attribute(self, name: str) -> bool:
+        """Whether code sets attributes of this name, other than when it makes objects."""
+        return any(x.name == name and x.owner and not _makes(x.function) for x in self._stores)
+
     def keep(self, value: Any, label: str, depth: int = 0) -> None:
         """Note what a value holds, if code may write to it, and what the lists and dicts in it do.
 
@@ -114,7 +123,7 @@ class PythonWrites:
         found: list[Left] = []
         for owner in self._owners.values():
             for name, value in _changed(owner):
-                tensor = _traced_in(value, trace)
+                tensor = traced_in(value, trace)
                 if tensor is not None:
                     found.append(Left(owner, name, tensor))
         return found
@@ -140,10 +149,13 @@ class PythonWrites:
         place = str(name) if is_global else inside
         store = self._store_of(owner, name)
         tensor = left.tensor
-        origin = tensor._trace.origins.get(tensor._node) if store is None else store.origin
+        known = {} if tensor._trace is None else tensor._trace.origins
+        origin = known.get(tensor._node) if store is None else store.origin
         if is_global and store is not None:
             place = f"{place} in {store.function}"
         where = "" if origin is None else f", at {origin}"
+        if tensor._trace is None:
+            return TraceError(MSG_LEAF.format(trace=trace.name, place=place, where=where))
         kind = "number" if tensor._weak else "tensor"
         return TraceError(MSG_LEFT.format(trace=trace.name, kind=kind, place=place, where=where))
 
@@ -164,6 +176,11 @@ class PythonWrites:
         self._stores.clear()
 
 
+def _makes(function: str) -> bool:
+    """Whether a function, given by its name, sets up new objects."""
+    return function.rpartition(".")[2] in ("__init__", "__new__", "__setstate__", "build")
+
+
 def _changed(owner: _Owner) -> Iterator[tuple[Any, Any]]:
     """The names and values of the entries that are others now; ABSENT for those that are gone."""
     now, before = entries_of(owner.value), owner.before
@@ -179,7 +196,7 @@ def _named(entries: Entries) -> Iterable[tuple[Any, Any]]:
     return enumerate(entries) if isinstance(entries, tuple) else list(entries.items())
 
 
-def _traced_in(value: Any, trace: Any) -> Value | None:
+def traced_in(value: Any, trace: Any) -> Value | None:
     """A tensor of a trace, or of one inside it, that a value is or holds."""
     seen: set[int] = set()
     stack: list[tuple[Any, int]] = [(value, 0)]
@@ -195,6 +212,8 @@ def _traced_in(value: Any, trace: Any) -> Value | None:
 
 
 def _is_of(value: Value, trace: Any) -> bool:
+    if id(value) in trace.seen.renewed:
+        return True
     found = value._trace
     while found is not None and found is not trace:
         found = found.outer

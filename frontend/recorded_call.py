@@ -17,7 +17,8 @@ from einkorn.ir.errors import StateError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, make_call, project, toposort
 from einkorn.ir.ops import Op
-from einkorn.ir.types import TupleType
+from einkorn.ir.types import TensorType, TupleType
+from einkorn.padded_step import Recording, padded_step, unpadded
 from einkorn.passes.autodiff import call_vjp, expand_grads, inline_calls
 from einkorn.passes.scan_variants import with_variants
 from einkorn.recording import Record, current_region, result
@@ -29,8 +30,9 @@ from einkorn.tracing import carries_gradient
 Array = np.ndarray[Any, Any]
 
 
-def calls_of(step: Step, backend: str) -> Calls | ReferenceCalls:
-    """What runs a step."""
+def calls_of(step: Step, backend: str, arguments: Arguments) -> Calls | ReferenceCalls:
+    """What runs a step for arguments of a kind."""
+    step = padded_step(step, arguments)
     return ReferenceCalls(step) if backend == "reference" else Calls(step, backend)
 
 
@@ -41,16 +43,19 @@ class RecordedCalls:
         calls: those of the program that also returns the residuals.
     """
 
-    def __init__(self, step: Step, tracked: Sequence[bool], backend: str) -> None:
+    def __init__(
+        self, step: Step, tracked: Sequence[bool], backend: str, arguments: Arguments
+    ) -> None:
         """
         Args:
             step: what is called.
             tracked: for each output of the function whether it is.
             backend: what the program is made for.
+            arguments: of the first call.
         """
         graph = step.graph
         self._step, self._tracked = step, tracked
-        self._closed = Graph(  # without updates: what a recorded call computes
+        closed = Graph(  # without updates: what a recorded call computes
             graph.name,
             graph.inputs,
             graph.captures,
@@ -59,8 +64,11 @@ class RecordedCalls:
             graph.names,
             graph.origins,
         )
-        self._residuals = _residuals(self._closed, tracked)
-        self.calls = calls_of(step.with_outputs(self._residuals), backend)
+        residuals = _residuals(closed, tracked)
+        extended = step.with_outputs(residuals)
+        self._types = [node.tensor for node in extended.graph.outputs]
+        self._recording = Recording(closed, residuals)
+        self.calls = calls_of(extended, backend, arguments)
 
     def call(self, arguments: Arguments, threads: int) -> tuple[list[Tensor] | None, list[Array]]:
         """Run the step and commit it: its outputs, recorded, and the arrays of the graph's outputs.
@@ -68,15 +76,30 @@ class RecordedCalls:
         None and nothing when a branch goes elsewhere.
         """
         arguments.own()
-        with self._step.lock():
+        with self._step.lock(), arguments.explained():
             # Before the step writes: a recording keeps the values that the step saw.
-            parents = tuple(self._param_records(arguments))
-            arrays = self.calls.call(arguments, threads)
-        if arrays is None:
-            return None, []
-        node = make_call(self._closed, [record.node for record in parents])
-        residuals = dict(zip(self._residuals, arrays[len(self._step.graph.outputs) :]))
-        known = {node.attr("id"): residuals}
+            parents = tuple(self._param_records(arguments.passed))
+            arrays = self.calls.call(arguments.of_call(), threads)
+            if arrays is None:
+                return None, []
+            arrays, types = unpadded(arguments, arrays, self._types)
+            outputs = self._recorded(arguments, arrays, types, parents)
+            for written in self._step.writes:
+                written.attach([x._record for x in outputs])
+        return outputs, arrays
+
+    def _recorded(
+        self,
+        arguments: Arguments,
+        arrays: list[Array],
+        types: list[TensorType],
+        parents: tuple[Record, ...],
+    ) -> list[Tensor]:
+        """The outputs, recorded as those of one call."""
+        closed, residuals = self._recording.of(arguments)
+        node = make_call(closed, [record.node for record in parents])
+        found = dict(zip(residuals, arrays[len(self._step.graph.outputs) :]))
+        known = {node.attr("id"): found}
         region = current_region.get()
         outputs: list[Tensor] = []
         for k, (tracked, array) in enumerate(zip(self._tracked, arrays)):
@@ -85,8 +108,8 @@ class RecordedCalls:
                 record = Record(project(node, k), array, parents, known=known)
                 if region is not None:
                     region.add(record)
-            outputs.append(result(self._closed.outputs[k].tensor, array, record=record))
-        return outputs, arrays
+            outputs.append(result(types[k], array, record=record))
+        return outputs
 
     def _param_records(self, arguments: Arguments) -> Iterable[Record]:
         region = current_region.get()

@@ -23,6 +23,8 @@ class ReferenceCalls:
     def call(self, arguments: Arguments, threads: int) -> list[Array] | None:
         """Run the step and commit it: its outputs; None when a branch goes elsewhere."""
         check_free(self._step.updated)
+        if not self._step.reads_fit():
+            return None
         arrays = [value._eager() for value in self._step.values(arguments)]
         with kept_still(frozenset(x.source.id for x in self._step.captures if x.kind == "leaf")):
             outputs, updates = run_reference(self._step.graph, arrays)
@@ -35,4 +37,5 @@ class ReferenceCalls:
         for leaf, storage in zip(self._step.updated, fresh):
             leaf._replace(storage)
         self._step.commit_gradients(outputs)
+        self._step.commit_attributes(outputs)
         return outputs

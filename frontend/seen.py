@@ -16,6 +16,8 @@ from einkorn.same import ABSENT, PLAIN, held, same, shown, target
 OBSERVED = "_ek_observed"
 STRUCTURE = ""  # stands among these names for the leaves and modules inside
 WHOLE = "*"  # and this for every attribute
+STATE = "="  # before the name of one that is read at each call
+CARRIED = "_ek_carried"  # the entry with the names of attributes that steps write
 
 Objects = Mapping[str, Any]
 
@@ -44,6 +46,12 @@ class Condition(Protocol):
         ...
 
 
+class Kind(Protocol):
+    """What has to stay the same of an attribute that is read at each call."""
+
+    def fits(self, now: Any) -> bool: ...
+
+
 def observe(owner: Any, name: str) -> None:
     """From now on a change of this attribute of an object is announced."""
     object.__getattribute__(owner, "__dict__").setdefault(OBSERVED, set()).add(name)
@@ -51,14 +59,25 @@ def observe(owner: Any, name: str) -> None:
 
 def is_observed(state: Objects, name: str) -> bool:
     """Whether a trace saw this attribute of an object, given by its `__dict__`."""
+    return STATE + name in state.get(OBSERVED, ()) or is_constant_of(state, name)
+
+
+def is_constant_of(state: Objects, name: str) -> bool:
+    """Whether the value of this attribute is part of a trace."""
     names = state.get(OBSERVED, ())
     return name in names or WHOLE in names
 
 
 class Seen:
-    """What one trace saw, those around it and inside it included."""
+    """What one trace saw, those around it and inside it included.
+
+    Attributes:
+        renewed: by their ids the leaves that were made in the trace and written there, so that each
+            call makes and writes others.
+    """
 
     def __init__(self) -> None:
+        self.renewed: dict[int, Any] = {}
         self._owners: dict[int, Attributes] = {}
         self._structures: dict[int, tuple[Any, Callable[[Any], Condition]]] = {}
         self._leaves: dict[int, Any] = {}
@@ -67,6 +86,11 @@ class Seen:
         """An attribute of a module or optimizer was read, or looked for."""
         observe(owner, name)
         self._of(owner).names[name] = None
+
+    def state(self, owner: Any, name: str, kind: Kind) -> None:
+        """An attribute was read that is read at each call: only its kind matters."""
+        observe(owner, STATE + name)
+        self._of(owner).names.setdefault(name, kind)
 
     def whole(self, owner: Any) -> None:
         """All attributes were read."""
@@ -80,6 +104,10 @@ class Seen:
     def leaf(self, leaf: Any) -> None:
         """Whether a leaf is trained was looked at."""
         self._leaves[id(leaf)] = leaf
+
+    def forget(self, leaf: Any) -> None:
+        """A leaf was made in the trace: it has nothing to be a condition."""
+        self._leaves.pop(id(leaf), None)
 
     def _of(self, owner: Any) -> Attributes:
         found = self._owners.get(id(owner))
@@ -105,17 +133,21 @@ class Attributes:
     """The attributes of one object that a trace read: each is what it was."""
 
     def __init__(self, owner: Any) -> None:
-        self.names: dict[str, None] = {}
+        self.names: dict[str, Kind | None] = {}
         self.is_whole = False
         self._owner: Any = held(owner)
         self._kind = type(owner).__name__
         self._values: dict[str, Any] = {}
+        self._kinds: dict[str, Kind] = {}
 
     def settle(self) -> None:
         """Note the values as they are."""
         state = self._state()
         names = _public(state) if self.is_whole else self.names
         self._values = {name: held(state.get(name, ABSENT)) for name in names}
+        self._kinds = (
+            {} if self.is_whole else {k: x for k, x in self.names.items() if x is not None}
+        )
 
     def _state(self) -> Objects:
         return getattr(target(self._owner), "__dict__", {})
@@ -123,8 +155,8 @@ class Attributes:
     def _different(self) -> Iterator[str]:
         state = self._state()
         for name, value in self._values.items():
-            now = state.get(name, ABSENT)
-            if now is not target(value) and not same(now, value):
+            now, kind = state.get(name, ABSENT), self._kinds.get(name)
+            if not (now is target(value) or same(now, value) if kind is None else kind.fits(now)):
                 yield name
         if self.is_whole:
             yield from _public(state) - self._values.keys()
@@ -141,7 +173,9 @@ class Attributes:
 
     def shown(self) -> Iterable[str]:
         for name, value in self._values.items():
-            if isinstance(value, PLAIN) and not name.startswith("_"):
+            if name in self._kinds:
+                yield f"{self._kind}.{name} is read at each call"
+            elif isinstance(value, PLAIN) and not name.startswith("_"):
                 yield f"{self._kind}.{name} was {value!r}"
 
     @property

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from einkorn.arguments import Arguments
+from einkorn.attribute_state import is_number, is_tensor
+from einkorn.attribute_writes import Written
 from einkorn.captures import Capture
 from einkorn.ir.dtypes import float64, int64
 from einkorn.ir.graph import Graph
@@ -37,6 +39,7 @@ class Step:
         cleared: the leaves whose gradient is set to None.
         count: how many outputs the function has.
         checks: the last outputs of the graph, which say how branches went.
+        writes: the attributes that are written.
     """
 
     graph: Graph
@@ -47,6 +50,7 @@ class Step:
     cleared: Sequence[Leaf]
     count: int
     checks: tuple[Node, ...] = ()
+    writes: Sequence[Written] = ()
 
     def with_outputs(self, more: Sequence[Node]) -> Step:
         """The same with further outputs behind its own."""
@@ -60,10 +64,25 @@ class Step:
         for leaf in self.cleared:
             leaf._grad = None
 
+    def commit_attributes(self, arrays: Sequence[Array]) -> None:
+        """Set the attributes that the function wrote; once more does no harm."""
+        if self.writes:
+            types = [node.tensor for node in self.graph.outputs]
+            for written in self.writes:
+                written.commit(arrays, types)
+
+    def reads_fit(self) -> bool:
+        """Whether the attributes that are read at each call are of the kind that was traced.
+
+        Another thread may have written them since the conditions of the trace were looked at.
+        """
+        return all([_fits(x) for x in self.captures if x.kind in ("number", "attribute")])
+
     @property
     def stateful(self) -> bool:
-        """Whether it reads or writes leaves, and so is run under the state lock."""
-        return any(capture.kind == "leaf" for capture in self.captures)
+        """Whether it reads or writes what steps write, and so is run under the state lock."""
+        kinds = ("leaf", "number", "attribute")
+        return bool(self.writes) or any(capture.kind in kinds for capture in self.captures)
 
     def lock(self) -> AbstractContextManager[Any]:
         """What is held while it runs."""
@@ -87,7 +106,17 @@ def input_values(arguments: Arguments) -> Iterable[Value]:
 
 def captured_value(capture: Capture) -> Value:
     """The value of a capture now."""
-    if capture.kind == "setting":
-        owner, name = capture.source
-        return result(_FLOAT, np.asarray(owner.__dict__[name], np.float64))
+    if capture.kind in ("setting", "number"):
+        type_ = capture.node.tensor
+        return result(type_, np.asarray(capture.source.value, type_.dtype.numpy))
+    if capture.kind == "attribute":
+        return capture.source.value
     return capture.source._grad if capture.kind == "grad" else capture.source
+
+
+def _fits(capture: Capture) -> bool:
+    """Whether an attribute still is what the node that stands for it says."""
+    value, type_ = capture.source.value, capture.node.tensor
+    if capture.kind == "number":
+        return is_number(value) and isinstance(value, float) is type_.dtype.is_float
+    return is_tensor(value) and value._type == type_

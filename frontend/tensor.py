@@ -152,6 +152,8 @@ class Tensor(Value, metaclass=_TensorType, results=True):
 
     def __bool__(self) -> bool:
         trace = self._trace
+        if self._weak and trace is not None and trace.attributes.depends(self):
+            return bool(self != 0)  # which is a branch
         if trace is not None and not self._weak and self.size == 1:
             outcome = trace.branch(self)
             if outcome is not None:

@@ -7,7 +7,6 @@ stay in the trace until the call that runs the graph commits them.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.attribute_state import AttributeState
 from einkorn.branches import Branches
-from einkorn.captures import Capture, Guard
-from einkorn.epochs import settings_changed
+from einkorn.captures import Attribute, Capture, Guard, attribute_guard, settings_gone
 from einkorn.ir.callbacks import Callback
 from einkorn.ir.dtypes import bool_, float64, int64
 from einkorn.ir.errors import TraceError
@@ -27,6 +26,7 @@ from einkorn.ir.node import Node, alias, constant, make, make_region, placeholde
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
+from einkorn.own_leaves import OwnLeaves
 from einkorn.python_reads import PythonReads
 from einkorn.recording import (
     Value,
@@ -40,15 +40,15 @@ from einkorn.recording import (
 from einkorn.runtime.evaluate import evaluate
 from einkorn.seen import Seen
 from einkorn.tensor import Tensor
-from einkorn.tunable import Tunable, module_path
+from einkorn.tunable import Mode, is_tunable, module_path
 from einkorn.watched import reads_watched
-
-_GONE = object()
 
 MSG_SETTING = (
     "{owner}.{name} was set while {trace} was being traced; a compiled step reads settings but "
-    "does not change them: set it outside, or give the optimizer a schedule (a callable or tensor)"
+    "does not change them: {instead}"
 )
+_SCHEDULE = "set it outside, or give the optimizer a schedule (a callable or tensor)"
+_OUTSIDE = "call train() or eval(), or set it, outside"
 
 MSG_ORDER = (
     "{trace} branches on a tensor at {branch} after ek.callback{callback}; when the branch goes "
@@ -77,6 +77,9 @@ class Trace:
         specialised: the numbers among the inputs whose values the trace needed.
         lines: what `ek.print` prints; None where it cannot.
         token: what the last callback gave.
+        carries: whether attributes that the function writes are written by each call.
+        own: the leaves that the function made.
+        attributes: those it wrote, and those that are state.
         branches: how `if t:` is decided; None where it cannot be.
         reads: what was read by name, here and in the traces around; None when nobody asks.
         seen: what was seen of modules and leaves, here and in the traces around.
@@ -97,9 +100,11 @@ class Trace:
     branches: Branches | None = None
     lines: list[Any] | None = None
     token: Node | None = None
+    carries: bool = False
+    own: OwnLeaves = field(default_factory=OwnLeaves)
+    attributes: AttributeState = field(init=False)
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
-    _own: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])  # made here
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
     _versions: list[tuple[Leaf, Node]] = field(default_factory=list[tuple[Leaf, Node]])
     _names: dict[tuple[int, Node], tuple[Value, Node]] = field(
@@ -112,6 +117,7 @@ class Trace:
     def __post_init__(self) -> None:
         if self.outer is not None:
             self.reads, self.seen = self.outer.reads, self.outer.seen
+        self.attributes = AttributeState(self)
 
     # -- values --------------------------------------------------------------------------------
 
@@ -161,20 +167,21 @@ class Trace:
         if isinstance(value, Leaf):
             if value in self._current:
                 return self._current[value]
-            if value in self._own:
-                return self._own[value]
+            if value in self.own:
+                return self.own.nodes[value]
             return self._capture("leaf", value, value, value._type, value.name or f"leaf{value.id}")
-        if value._trace is not None and not self._encloses(value._trace):
+        if value._trace is not None and not self.encloses(value._trace):
             raise escaped(value)
         if value._node is not None and value._trace is None:
             return value._node  # a constant
         return self._capture("value", id(value), value, value._type, f"value{len(self.captures)}")
 
-    def _encloses(self, other: Any) -> bool:
+    def encloses(self, other: Any) -> bool:
+        """Whether another trace is open around this one."""
         outer = self.outer
         while outer is not None and outer is not other:
             outer = outer.outer
-        return outer is not None and other.active
+        return other is not None and outer is not None and other.active
 
     def _capture(self, kind: str, key: Any, source: Any, type: TensorType, name: str) -> Node:
         found = self._by_key.get((kind, key))
@@ -229,22 +236,21 @@ class Trace:
 
     # -- state ---------------------------------------------------------------------------------
 
-    def made(self, leaf: Leaf) -> None:
-        """Note that a leaf is made here: it is new in every call, with the value it has now."""
-        array = leaf._array
-        assert array is not None
-        first = array.reshape(-1)[:1]
-        if array.size and array.tobytes() == first.tobytes() * array.size:
-            node = constant(leaf.dtype, first[0])
-            if array.shape:
-                node = make(Op.BROADCAST, node, shape=array.shape)
-        else:
-            node = self.node_of(result(leaf._type, array.copy()))
-        self._own[leaf] = alias(node)
-
-    def owns(self, value: Any) -> bool:
-        """Whether a leaf was made here."""
-        return isinstance(value, Leaf) and value in self._own
+    def _keep_own(self) -> None:
+        """Make state of the leaves that were made and written here and are held elsewhere."""
+        if not self.own.nodes or not self.carries:
+            return
+        for leaf in self.own.nodes:
+            self.seen.forget(leaf)
+            del leaf
+        self._versions = [pair for pair in self._versions if pair[0] not in self.own]
+        if self.reads is not None and self.outer is None:
+            self.reads.release()
+        for leaf, last, grad in self.own.release(self._current, self._grads, self.outer is None):
+            if last is not None:
+                self._capture("leaf", leaf, leaf, leaf._type, leaf.name or f"leaf{leaf.id}")
+                self._current[leaf] = last
+            self._grads.update((leaf, x) for x in grad)
 
     def assign(self, leaf: Leaf, value: Tensor) -> None:
         """`leaf.value = value`: a new version of the leaf for the rest of the trace."""
@@ -252,6 +258,8 @@ class Trace:
         node = self.node_of(value)
         if node.dtype.is_inexact:  # no gradient flows through an assignment
             node = make(Op.STOP_GRADIENT, node)
+        if leaf in self.own and not self.carries:
+            self.seen.renewed[id(leaf)] = leaf
         self._current[leaf] = alias(node)
         self._versions.append((leaf, self._current[leaf]))
 
@@ -264,7 +272,7 @@ class Trace:
             return []
         reached = set(toposort([self.node_of(output)], into=carries_gradient))
         first = [(c.source, c.node) for c in self.captures if c.kind == "leaf"]
-        first += self._own.items()
+        first += self.own.nodes.items()
         found = [
             (leaf, node)
             for leaf, node in (*first, *self._versions)
@@ -276,7 +284,7 @@ class Trace:
         """`leaf.grad` inside the trace."""
         if leaf in self._grads:
             return self._grads[leaf]
-        if leaf in self._own:
+        if leaf in self.own:
             return None
         if self.outer is not None:
             grad = self.outer.grad_of(leaf)
@@ -302,31 +310,37 @@ class Trace:
         if type(value) is not float:
             self.guard(owner, name, value)
             return value
-        type_ = TensorType(float64, ())
-        label = f"{type(owner).__name__.lower()}.{name}"
-        node = self._capture("setting", (id(owner), name), (owner, name), type_, label)
-        if node not in self._numbers:
-            self.guards.append(
-                Guard(lambda: type(owner.__dict__.get(name)) is float, f"{label} was a float", True)
-            )
+        source = Attribute(owner, name, gone=settings_gone)
+        number = self.number("setting", source, value)
+        if ("float", source.key) not in self._guarded:
+            self._guarded.add(("float", source.key))
+            reason = f"{type(owner).__name__.lower()}.{name} was a float"
+            self.guards.append(Guard(lambda: type(source.value) is float, reason, True))
+        return number
+
+    def number(self, kind: str, source: Attribute, value: Any) -> Tensor:
+        """The input that stands for an attribute which is a number, as a run-time scalar."""
+        label = f"{type(source.held()).__name__.lower()}.{source.name}"
+        type_ = number_type(value)
+        node = self._capture(kind, source.key, source, type_, label)
         self._numbers[node] = value
         return result(type_, node=node, trace=self, weak=True)
+
+    def tensor(self, source: Attribute, value: Tensor) -> Tensor:
+        """The input that stands for an attribute which is a tensor."""
+        label = f"{type(source.held()).__name__.lower()}.{source.name}"
+        node = self._capture("attribute", source.key, source, value._type, label)
+        tracks = value._tracked() is not None
+        return result(value._type, node=node, trace=self, tracks=tracks)
 
     def guard(self, owner: Any, name: str, value: Any) -> None:
         """Note that the trace holds for this value of an attribute only."""
         if (id(owner), name) in self._guarded:
             return
         self._guarded.add((id(owner), name))
-        by_value = isinstance(value, (bool, int, float, str, type(None)))
-        held = weakref.ref(owner, _settings_gone)  # a trace keeps no model alive
-
-        def holds() -> bool:
-            now = getattr(held(), "__dict__", {}).get(name, _GONE)
-            return _identical(now, value) if by_value else now is value
-
         # A `Tunable` announces every change but that of a float to another.
-        announced = type(value) is not float and _is_tunable(owner, name)
-        self.guards.append(Guard(holds, f"{type(owner).__name__}.{name} was {value!r}", announced))
+        announced = type(value) is not float and is_tunable(owner, name)
+        self.guards.append(attribute_guard(owner, name, value, announced))
 
     def guard_call(self, key: Any, holds: Callable[[], bool], reason: str) -> None:
         """Note a condition that the trace needs, once for each key."""
@@ -335,7 +349,11 @@ class Trace:
             self.guards.append(Guard(holds, reason))
 
     def refuse_write(self, owner: Any, name: str) -> None:
-        raise TraceError(MSG_SETTING.format(owner=type(owner).__name__, name=name, trace=self.name))
+        kind = type(owner)
+        instead = _OUTSIDE if isinstance(getattr(kind, name, None), Mode) else _SCHEDULE
+        raise TraceError(
+            MSG_SETTING.format(owner=kind.__name__, name=name, trace=self.name, instead=instead)
+        )
 
     def specialise(self, value: Value, what: str) -> Any:
         """The Python number that a scalar input stands for; the trace holds for it alone."""
@@ -375,6 +393,21 @@ class Trace:
             node = make(Op.RESHAPE, node, shape=())
         return self.branches.decide(node, user_origin())
 
+    def decide(self, condition: Value) -> bool | None:
+        """The outcome of a bool scalar that numbers alone decide; None where it cannot be checked.
+
+        A call in which it is otherwise uses another trace.
+        """
+        if self.branches is None or not self.active or self.token is not None:
+            return None  # (nothing may be called twice)
+        node = self.node_of(condition)
+        found = toposort([node])
+        if any(x.op in (Op.INPUT, Op.SIZE) and x not in self._numbers for x in found):
+            return None
+        known = {x: np.asarray(self._numbers[x]) for x in found if x.op is Op.INPUT}
+        expected = bool(evaluate([node], known)[0])
+        return self.branches.decide(node, user_origin(), expected)
+
     def assume_not(self, condition: Value) -> bool:
         """Whether a bool scalar holds; a call in which it is otherwise uses another trace."""
         assert self.branches is not None
@@ -402,8 +435,7 @@ class Trace:
         self.reasons.append(f"{what} needed the value of {self.names[node]}, at {user_origin()}")
         for capture in self.captures:
             if capture.node is node:
-                owner, name = capture.source
-                self.guard(owner, name, self._numbers[node])
+                self.guard(capture.source.held(), capture.source.name, self._numbers[node])
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -413,6 +445,7 @@ class Trace:
         The outputs of the graph are those given, then the gradients that the function left behind,
         then what it prints, then the outcomes of its branches.
         """
+        self._keep_own()
         nodes = [self.node_of(x) for x in outputs]
         with_grad = [leaf for leaf, grad in self._kept_grads() if grad is not None]
         for leaf in with_grad:
@@ -424,7 +457,7 @@ class Trace:
             nodes.append(self.token)
         if self.branches is not None:
             nodes += [branch.check for branch in self.branches.taken]
-        updated = [leaf for leaf in self._current if leaf not in self._own]
+        updated = [leaf for leaf in self._current if leaf not in self.own]
         placeholders = {c.source: c.node for c in self.captures if c.kind == "leaf"}
         updates = tuple((placeholders[leaf], self._current[leaf]) for leaf in updated)
         captures = tuple(c.node for c in self.captures)
@@ -440,27 +473,13 @@ class Trace:
 
     def _kept_grads(self) -> list[tuple[Leaf, Tensor | None]]:
         """The gradients of leaves that are still there after the call."""
-        return [pair for pair in self._grads.items() if pair[0] not in self._own]
-
-
-def _is_tunable(owner: Any, name: str) -> bool:
-    return isinstance(getattr(type(owner), name, None), Tunable)
-
-
-def _settings_gone(_: Any) -> None:
-    """An object whose settings are guarded is gone."""
-    settings_changed()
+        return [pair for pair in self._grads.items() if pair[0] not in self.own]
 
 
 def carries_gradient(node: Node) -> bool:
     """Whether a gradient can flow through a node."""
     is_float = isinstance(node.type, TupleType) or node.type.dtype.is_inexact
     return is_float and node.op is not Op.STOP_GRADIENT
-
-
-def _identical(a: Any, b: Any) -> bool:
-    """Equal as Python values that may become constants: 1, 1.0 and True differ, NaN equals NaN."""
-    return type(a) is type(b) and repr(a) == repr(b)
 
 
 @contextmanager

@@ -60,6 +60,11 @@ class Tunable:
             settings_changed()
 
 
+def is_tunable(owner: Any, name: str) -> bool:
+    """Whether an attribute of an object is a setting."""
+    return isinstance(getattr(type(owner), name, None), Tunable)
+
+
 class Mode(Tunable):
     """A data descriptor for a flag that chooses what is traced."""
 

@@ -19,19 +19,19 @@ from einkorn.announcing import Announcing
 from einkorn.container import Container
 from einkorn.epochs import modules_changed, structure_changed
 from einkorn.ir.errors import TraceError
-from einkorn.recording import current_trace
+from einkorn.left_attributes import note_set
+from einkorn.recording import current_trace, user_origin
 from einkorn.runtime.locks import LOCKS
-from einkorn.same import contents, is_same, unchanged
+from einkorn.same import ABSENT, contents, is_same, unchanged
 from einkorn.seen import is_observed
 from einkorn.user_code import is_user_space
 
 # The entry of an object's `__dict__` with the trace it was made in.
 BIRTH = "_ek_birth"
 
-MSG_WRITE = (
-    "{owner}.{name} was set while {trace} was being traced; a compiled call would not repeat this "
-    "write. Keep what changes in a leaf: self.{name} = ek.tensor(..., trainable=False) in "
-    "__init__, and self.{name}.value = ... here; or return the value and set it outside"
+MSG_GONE = (
+    "{owner}.{name} was {what} while {trace} was being traced, at {where}; a compiled call would "
+    "not repeat this. Set an attribute to None to say that it has no value, and delete it outside"
 )
 
 # Values that attributes show in place of their own: by the id of the object, then by name.
@@ -57,20 +57,21 @@ class Watched:
     def __setattr__(self, name: str, value: Any) -> None:
         state = self.__dict__
         if name == "__dict__":
-            check_write(self, name)
+            _refuse_in_trace(self, name, "exchanged")
             object.__setattr__(self, name, Announcing(value))
             modules_changed()
             structure_changed()
         elif _decides_itself(type(self), name):
             object.__setattr__(self, name, value)
-        elif name not in state or not is_same(state[name], value):
-            check_write(self, name)
+        elif not is_carried(self, name, value) and (
+            name not in state or not is_same(state[name], value)
+        ):
             object.__setattr__(self, name, value)
             if is_observed(state, name):
                 structure_changed()
 
     def __delattr__(self, name: str) -> None:
-        check_write(self, name)
+        _refuse_in_trace(self, name, "deleted")
         object.__delattr__(self, name)
         if is_observed(self.__dict__, name):
             structure_changed()
@@ -96,14 +97,26 @@ def _decides_itself(owner: type, name: str) -> bool:
     return hasattr(getattr(owner, name, None), "__set__")
 
 
-def check_write(owner: Any, name: str) -> None:
-    """TraceError for a write that only the trace would do, not the calls after it."""
+def is_carried(owner: Any, name: str, value: Any) -> bool:
+    """Whether a trace takes the write of an attribute, to let each call do it."""
+    note_set(owner, name)
+    trace = current_trace.get()
+    if trace is None or made_in(owner.__dict__, trace) or _decides_itself(type(owner), name):
+        return False
+    trace.attributes.write(owner, name, value)
+    return True
+
+
+def _refuse_in_trace(owner: Any, name: str, what: str) -> None:
+    """TraceError for a change that only the trace would do, not the calls after it."""
     trace = current_trace.get()
     if trace is None or made_in(owner.__dict__, trace):
         return
     if not _decides_itself(type(owner), name):
-        kind = type(owner).__name__
-        raise TraceError(MSG_WRITE.format(owner=kind, name=name, trace=trace.name))
+        kind, where = type(owner).__name__, user_origin() or "an unknown place"
+        raise TraceError(
+            MSG_GONE.format(owner=kind, name=name, what=what, trace=trace.name, where=where)
+        )
 
 
 def _read(self: Any, name: str) -> Any:
@@ -114,23 +127,30 @@ def _read(self: Any, name: str) -> Any:
             trace.seen.whole(self)
         return object.__getattribute__(self, name)
     if trace is not None:
-        _note_read(self, name, trace)
+        value = _read_in_trace(self, name, trace)
+        if value is not ABSENT:
+            return value
     found = _stand_ins.get()
     if found is not None and id(self) in found and name in found[id(self)]:
         return found[id(self)][name]
     return object.__getattribute__(self, name)
 
 
-def _note_read(owner: Any, name: str, trace: Any) -> None:
+def _read_in_trace(owner: Any, name: str, trace: Any) -> Any:
+    """What an attribute is in a trace; ABSENT when it is what the object holds."""
     state = object.__getattribute__(owner, "__dict__")
     if made_in(state, trace) or _decides_itself(type(owner), name):
-        return
+        return ABSENT
+    value = state.get(name, ABSENT)
+    shown = trace.attributes.read(owner, name, value)
+    if shown is not ABSENT:
+        return shown
     trace.seen.attribute(owner, name)
-    value = state.get(name)
     if isinstance(value, (list, tuple, dict)):
         guard_items(trace, f"{type(owner).__name__}.{name}", value)
     elif trace.reads is not None:
         trace.reads.saw(value)
+    return ABSENT
 
 
 @contextmanager

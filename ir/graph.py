@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from einkorn.ir.cached import cached_property
 from einkorn.ir.node import Node, substitute, toposort
+from einkorn.ir.picture import draw_graph
 from einkorn.ir.python import print_python
 from einkorn.ir.text import print_graph
 
@@ -142,6 +143,16 @@ class Graph:
         with `grad`: take a stage behind "expand-autodiff".
         """
         return print_python(self)
+
+    def to_html(self, *, types: bool = True, names: bool = True, mark: str = "") -> str:
+        """A page of HTML that shows the nodes as boxes and needs no other file.
+
+        Args:
+            types: whether boxes show shapes and dtypes.
+            names: whether inputs, captures and results show what they are.
+            mark: a pattern of module paths, such as "encoder/*", whose nodes are marked.
+        """
+        return draw_graph(self, types=types, names=names, mark=mark)
 
     def to_networkx(self) -> Any:
         """The graph as a networkx.MultiDiGraph, with an edge from each operand to its use.

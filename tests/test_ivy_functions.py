@@ -117,6 +117,44 @@ def test_what_gradients_flow_through() -> None:
     assert seen == [True, True, False, False]
 
 
+# -- functions whose arguments are others ----------------------------------------------------------
+
+
+def test_parts_are_given_by_their_number_or_sizes() -> None:
+    x = ek.arange(6)
+    for given, want in (
+        ((), [[0], [1], [2], [3], [4], [5]]),
+        ((2,), [[0, 1, 2], [3, 4, 5]]),
+        (([1, 3, 2],), [[0], [1, 2, 3], [4, 5]]),
+        ((4, 0, True), [[0, 1], [2, 3], [4, 5]]),
+    ):
+        assert [part.tolist() for part in ivy.split(x, *given)] == want
+    assert [p.shape for p in ivy.split(ek.ones((2, 5)), [4, 1], axis=-1)] == [(2, 4), (2, 1)]
+    with pytest.raises(EinkornError, match=r"axis 0 of i64\[6\] has no parts of \[1, 2\]"):
+        ivy.split(x, [1, 2])
+    with pytest.raises(EinkornError, match="no 4 equal parts"):
+        ivy.split(x, 4)
+
+
+def test_norms_tables_and_products() -> None:
+    x = ek.asarray(np.linspace(-1, 2, 12, dtype="float32").reshape(3, 4))
+    w, b = ek.asarray([1.0, 2.0, 3.0, 4.0]), ek.asarray([1.0, 0.0, 0.0, 0.0])
+    plain = ek.nn.layer_norm(x)
+    assert_same_bits(ivy.layer_norm(x, [-1]), plain)
+    assert_same_bits(ivy.layer_norm(x, [1], scale=w, offset=b), ek.nn.layer_norm(x, w, b))
+    assert_same_bits(ivy.layer_norm(x, [-1], offset=b, new_std=2.0), plain * 2.0 + b)
+    assert_same_bits(
+        ivy.layer_norm(x, [-1], scale=w, offset=b, new_std=2.0), ek.nn.layer_norm(x, w * 2.0, b)
+    )
+    table = ek.asarray([[3.0, 4.0], [0.3, 0.4]])
+    assert ivy.embedding(table, [1, 0]).tolist() == table.numpy()[::-1].tolist()
+    short = ivy.embedding(table, [0, 1], max_norm=1.0)
+    np.testing.assert_allclose(short.numpy(), [[0.6, 0.8], [0.3, 0.4]], rtol=1e-6)
+    layer = ek.nn.Linear(4, 1)
+    layer.v = {"w": w[None], "b": b[:1]}
+    assert_same_bits(ivy.linear(x, w[None], bias=b[:1]), layer(x))
+
+
 # -- control flow ----------------------------------------------------------------------------------
 
 

@@ -76,6 +76,8 @@ def test_explicit_means_by_build() -> None:
     assert not module.built
     with pytest.raises(StateError, match="has build_mode='explicit' and is not built; call its"):
         module(X)
+    with pytest.raises(StateError, match="is not built"):
+        module(X, v={"w": ek.ones((3, 2)), "b": ek.ones(2)})
     with pytest.raises(StateError, match="the parameters of Affine are asked for"):
         _ = module.v
     v = module.build(4)
@@ -285,6 +287,22 @@ def test_trace_graph_compiles_the_calls() -> None:
     assert grad.identical(want)
     for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert_same_bits(twin(X), eager(X))
+
+
+def test_a_graph_as_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net()
+    page = net.show_graph(X)
+    assert "last.w" in page
+    assert "marked" not in page.partition("<svg")[2]
+    plain = net.show_graph(X, with_edge_labels=False, with_arg_labels=False)
+    assert "last.w" not in plain
+    assert "f32[" not in plain
+    assert 'class="node result marked"' in net.show_graph(X, highlight_subgraph="last")
+    monkeypatch.chdir(tmp_path)
+    assert net.show_graph(X, save_to_disk=True) == Path("graph.html")
+    assert Path("graph.html").read_text(encoding="utf-8") == page
+    assert net.show_graph(X, fname=tmp_path / "net.html").exists()
+    assert net.show_graph(X, notebook=True)._repr_html_().startswith("<iframe srcdoc=")
 
 
 def test_with_grads_decides_whether_anything_is_recorded() -> None:

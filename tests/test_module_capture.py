@@ -1,69 +1,23 @@
-"""Calling a Module: with other values, with captured outputs, with outputs to expect."""
+"""Calling a Module: with other values, with captured outputs."""
 
 from __future__ import annotations
 
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from module_checks import ORDER, Block, X, net, same
 from same_bits import assert_same_bits
 
 import einkorn as ek
 from einkorn import nn
-from einkorn.ir.errors import EinkornError, ShapeError, StateError, TraceError
+from einkorn.ir.errors import EinkornError, ShapeError, StateError
 
-X = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
 Run = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-class Block(nn.Module):
-    def __init__(self) -> None:
-        self.linear = nn.Linear(4, 4)
-        self.act = nn.Tanh()
-
-    def forward(self, x: Any) -> Any:
-        return self.act(self.linear(x))
-
-
-class Net(nn.Module):
-    """Calls one block twice, under two names, and counts its calls."""
-
-    def __init__(self) -> None:
-        self.first = Block()
-        self.blocks = [Block(), self.first]
-        self.scales = {"out": ek.Parameter(2.0, "float32")}
-        self.add_buffer("calls", 0)
-        self.fails = False
-
-    def forward(self, x: Any) -> Any:
-        self.calls.value = self.calls.value + 1
-        x = self.first(x)
-        for block in self.blocks:
-            x = block(x)
-        if self.fails:
-            raise ValueError("not today")
-        return {"out": x * self.scales["out"], "calls": self.calls.value}
-
-
-ORDER = [
-    *("first/linear", "first/act", "first"),
-    *("blocks/v0/linear", "blocks/v0/act", "blocks/v0"),
-    *("first/linear#2", "first/act#2", "first#2"),
-]
-
-
-def net(seed: int = 0) -> Net:
-    ek.random.seed(seed)
-    return Net()
-
-
-def same(got: Any, want: Any) -> None:
-    pairs = zip(ek.tree_leaves(got), ek.tree_leaves(want), strict=True)
-    for one, other in pairs:
-        assert_same_bits(one, other)
 
 
 @pytest.fixture(params=["eager", "compiled", "eagerly compiled"])
@@ -149,6 +103,50 @@ def test_some_values_only(run: Run) -> None:
     values = model.v.overwrite_at_key_chains({"scales/out": np.float32(1.0)})
     _, grads = ek.value_and_grad(lambda: model(X, v=values)["out"].sum(), model)()
     assert np.asarray(grads.first.linear.w).any()
+
+
+def test_nests_keep_their_classes(run: Run) -> None:
+    class Named(NamedTuple):
+        first: Any
+        rest: Any
+
+    class Nests(nn.Module):
+        def __init__(self) -> None:
+            self.ordered = OrderedDict(b=ek.Parameter(1.0), a=[ek.Parameter(2.0)])
+            self.named = Named(ek.Parameter(3.0), Limited([ek.Parameter(4.0)]))
+            self.kept = ek.Container(c=ek.Parameter(5.0))
+
+        def forward(self, x: Any) -> Any:
+            kinds = [type(n) for n in (self.ordered, self.named, self.named.rest, self.kept)]
+            assert kinds == [OrderedDict, Named, Limited, ek.Container]
+            return [self.ordered["b"] + 0, self.named.first + 0, self.kept.c + x]
+
+    class Limited(list[Any]):
+        def __init__(self, items: Any, limit: int = 3) -> None:
+            super().__init__(items)
+            self.limit = limit
+
+    model = Nests()
+    found = run(lambda v: model(np.float32(0), v=v))(model.v * 10.0)
+    assert [float(x) for x in found] == [10, 30, 50]
+    model.to("float64")
+    assert model.named.rest.limit == 3
+    assert [float(x) for x in model(np.float64(0))] == [1, 3, 5]
+
+
+def test_none_is_no_other_value_and_anything_else_is_refused() -> None:
+    model = net()
+    same(model(X, v=None, buffers=None)["out"], model(X)["out"])
+    for kind, value in (("list", [1.0]), ("int", 3), ("Linear", nn.Linear(1, 1))):
+        message = rf"Net\(..., v=\) takes a Container or dict of values like Net.v, got {kind}"
+        with pytest.raises(EinkornError, match=message):
+            model(X, v=value)
+
+    class Rest(nn.Module):
+        def forward(self, x: Any, **rest: Any) -> Any:
+            return rest
+
+    assert Rest()(X, v=3, buffers=None, capture=None) == {"v": 3, "buffers": None}
 
 
 def test_a_compiled_part_sees_the_other_values(run: Run) -> None:
@@ -337,6 +335,27 @@ def test_outputs_of_a_compiled_part_have_their_place(run: Run) -> None:
         same(list(model(X, capture=True)[1].values()), list(found.values()))
 
 
+def test_a_part_that_is_called_alone_is_the_root_of_its_paths(run: Run) -> None:
+    model = net()
+    model(X)
+    for part in (model.blocks[0], model.first, Block()):
+        found = run(lambda x, part=part: part(x, capture=True)[1])(X)
+        assert list(found) == ["linear", "act"]
+        assert part.summary(X, measure=False)["linear"].flops > 0
+
+    class Adds(nn.Module):
+        def forward(self, x: Any) -> Any:
+            ek.add_metric("mean", x.mean())
+            return x
+
+    holder = nn.Sequential(nn.Sequential(Adds()))
+    holder(X)
+    for part, name in ((holder, "submodules/v0/submodules/v0/mean"), (holder[0][0], "mean")):
+        with nn.collect() as collected:
+            run(part)(X)
+        assert list(collected.metrics) == [name]
+
+
 def test_outputs_of_any_structure(run: Run) -> None:
     class Pair(nn.Module):
         def forward(self, x: Any) -> Any:
@@ -388,99 +407,3 @@ def test_an_option_that_forward_has_itself_belongs_to_it() -> None:
             return x, capture, atol
 
     assert Recorder()(1, capture="all", atol=0.5) == (1, "all", 0.5)
-
-
-# -- expected outputs ------------------------------------------------------------------------------
-
-
-def test_what_is_expected_is_returned_as_before() -> None:
-    model = net()
-    out, golden = model(X, capture=True)
-    same(model(X, expected=golden)["out"], out["out"])
-    model(X, expected={"first#2": golden["first#2"]})
-    moved = {path: np.asarray(x) + np.float32(1e-3) for path, x in golden.items()}
-    model(X, expected=moved, atol=2e-3)
-    _, found = model(X, expected=moved, atol=2e-3, capture="first/act")
-    assert list(found) == ["first/act", "first/act#2"]
-    with pytest.raises(nn.MismatchError, match=r"^Net: what first/linear returned"):
-        model(X, expected=moved)
-
-
-def test_the_first_difference_is_named_with_its_worst_element() -> None:
-    model = net()
-    golden = {path: np.asarray(x).copy() for path, x in model(X, capture=True)[1].items()}
-    golden["first/act"][1, 2] += 1.0
-    golden["first/act"][2, 0] += 0.25
-    golden["first#2"][0, 0] = np.nan
-    with pytest.raises(
-        nn.MismatchError,
-        match=r"^Net: what first/act returned is not what is expected: 2 of 12 elements differ by "
-        r"more than 1e-08 \+ 1e-05 \* \|expected\|, most at \[1, 2\]: got",
-    ):
-        model(X, expected=golden)
-    del golden["first/act"]
-    with pytest.raises(AssertionError, match=r"first#2 returned .* \[0, 0\].*expected nan"):
-        model(X, expected=golden)
-
-
-@pytest.mark.parametrize(
-    ("expected", "message"),
-    [
-        ({"first": np.zeros((3, 5))}, r"first returned .* its shape is \(3, 4\), expected is"),
-        ({"first": [np.zeros((3, 4))]}, r"first returned .*: it is .*, expected is"),
-        ({"first": None}, r"first returned .*: it is .*, expected is None"),
-    ],
-)
-def test_outputs_of_another_form(expected: Any, message: str) -> None:
-    with pytest.raises(nn.MismatchError, match=message):
-        net()(X, expected=expected)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"expected": {"head": 0}}, "'head' is expected to be called, but was not; .* first/lin"),
-        ({"expected": 3}, "expected outputs are a dict by path, got 3"),
-        ({"expected": {}, "rtol": -1.0}, "rtol is a number that is not negative"),
-        ({"expected": {}, "atol": "x"}, "atol is a number that is not negative"),
-        ({"expected": {}, "atol": float("nan")}, "atol is a number that is not negative"),
-        ({"rtol": 1.0}, "rtol and atol belong to expected="),
-    ],
-)
-def test_bad_expectations(options: Any, message: str) -> None:
-    with pytest.raises(EinkornError, match=message):
-        net()(X, **options)
-
-
-def test_nothing_is_compared_while_tracing() -> None:
-    model = net()
-    golden = model(X, capture=True)[1]
-    with pytest.raises(TraceError, match=r"expected=\) compares values.*nn.check_outputs"):
-        ek.compile(lambda x: model(x, expected=golden))(X)
-    _, found = ek.compile(lambda x: model(x, capture=True))(X)
-    nn.check_outputs(found, golden, rtol=0, atol=0)
-    golden["first"] = golden["first"] + 1.0
-    with pytest.raises(nn.MismatchError, match=r"^check_outputs: what first returned"):
-        nn.check_outputs(found, golden)
-    assert int(model.calls) == 2
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float64", "complex64", "int64", "bool"])
-def test_any_dtype_is_compared(dtype: str) -> None:
-    class Same(nn.Module):
-        def forward(self, x: Any) -> Any:
-            return x
-
-    x = np.asarray(ek.asarray([0, 1, 1, 0], dtype=dtype))
-    other = np.asarray(ek.asarray([0, 1, 0, 0], dtype=dtype))
-    nn.Sequential(Same())(x, expected={"submodules/v0": x})
-    with pytest.raises(nn.MismatchError, match=r"1 of 4 elements .* at \[2\]"):
-        nn.Sequential(Same())(x, expected={"submodules/v0": other})
-
-
-def test_infinities_and_nans_are_equal_to_themselves() -> None:
-    x = np.float32([np.inf, -np.inf, np.nan, 0.0])
-    model = nn.Sequential(nn.Identity())
-    model(x, expected={"submodules/v0": x})
-    with pytest.raises(nn.MismatchError, match="4 of 4 elements"):
-        model(x, expected={"submodules/v0": x[[1, 3, 0, 1]]})

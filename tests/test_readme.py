@@ -109,6 +109,13 @@ def test_the_example_of_callbacks_runs(tmp_path: Path) -> None:
     assert printed == "rank Tensor(3, dtype=int64)\nrank Tensor(1, dtype=int64)\n"
 
 
+def test_the_example_of_attributes_writes_them(tmp_path: Path) -> None:
+    script = tmp_path / "step.py"
+    script.write_text(block(TRACES, "example: attributes", "python"), encoding="utf-8")
+    printed = run(sys.executable, script, cwd=tmp_path)
+    assert printed == block(TRACES, "output: attributes", "text")
+
+
 def test_the_example_of_random_numbers_runs(tmp_path: Path) -> None:
     document = (ROOT / "docs" / "random.md").read_text(encoding="utf-8")
     script = tmp_path / "draws.py"

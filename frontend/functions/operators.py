@@ -16,10 +16,10 @@ from typing import Any
 from einkorn.convert import as_operand, concrete, in_dtype, is_weak
 from einkorn.functions import elementwise as ew
 from einkorn.functions import linear_algebra as la
+from einkorn.functions.state_numbers import INT_MIN, home_of, is_float, is_int64, of_state
 from einkorn.ir.dtypes import float64, int64
 from einkorn.ir.ops import Op
-from einkorn.ir.sizes import Size
-from einkorn.recording import Value, apply, apply_elementwise, as_number, current_trace
+from einkorn.recording import apply, apply_elementwise, as_number, current_trace, entered
 
 Function = Callable[..., Any]
 
@@ -35,8 +35,6 @@ _FLOAT_OPS: dict[Function, Op] = {
 
 # The same when all operands are integers.
 _INT_OPS = (Op.ADD, Op.SUB, Op.MUL, Op.NEG)
-
-INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 
 # Each function that is an operator, and what it does with Python numbers.
 OPERATORS: dict[Function, Function] = {
@@ -83,14 +81,21 @@ def _of_numbers(function: Function, *numbers: Any) -> Any:
     """Python arithmetic of numbers, at least one of them known when the step runs."""
     what = function.__name__
     op = _FLOAT_OPS.get(function)
-    trace = current_trace.get()
+    trace, home = current_trace.get(), home_of(numbers)
+    if home is not None and home is not trace:
+        with entered(home):
+            return _of_numbers(function, *numbers)
+    if home is not None:
+        value = of_state(home, function, what, numbers)
+        if value is not None:
+            return value
     if op in _INT_OPS and trace is not None and trace.branches is not None:
-        if all(map(_is_int64, numbers)):
+        if all(map(is_int64, numbers)):
             value = _of_integers(trace, op, what, numbers)
             if value is not None:
                 return value
     complex_too = any(isinstance(x, complex) for x in numbers)
-    if op is None or complex_too or not any(map(_is_float, numbers)):
+    if op is None or complex_too or not any(map(is_float, numbers)):
         return OPERATORS[function](*(concrete(x, what) for x in numbers))
     operands = [in_dtype(what, x, float64) for x in numbers]
     value = apply(op, *operands) if len(operands) == 1 else apply_elementwise(op, *operands)
@@ -122,13 +127,3 @@ def _overflows(op: Op, operands: list[Any], value: Any) -> Any:
 
 def _below_zero(x: Any) -> Any:
     return apply(Op.LT, x, in_dtype("", 0, int64))
-
-
-def _is_int64(number: Any) -> bool:
-    if isinstance(number, Value):
-        return number._type.dtype is int64
-    return isinstance(number, Size) or (type(number) is int and INT_MIN <= number <= INT_MAX)
-
-
-def _is_float(number: Any) -> bool:
-    return number._type.dtype.is_float if isinstance(number, Value) else isinstance(number, float)

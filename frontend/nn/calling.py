@@ -42,6 +42,9 @@ MSG_TRACED = (
 MSG_DIFFERS = "{owner}: what {path} returned is not what is expected: {details}"
 
 
+MSG_VALUES = (
+    "{owner}(..., {name}=) takes a Container or dict of values like {owner}.{name}, got {kind}"
+)
 MSG_STRUCTURE = (
     "{error}; to exchange some of them only, give {kind}=model.{kind}.overwrite_at_key_chains("
     '{{"a/path": value}})'
@@ -54,13 +57,20 @@ class MismatchError(EinkornError, AssertionError):
 
 def own_options(module: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Take the options of the call itself out of `kwargs`; the others are `forward`'s."""
-    found = {
-        name: kwargs.pop(name) for name in ("v", "buffers") if isinstance(kwargs.get(name), dict)
-    }
+    parameters = inspect.signature(module.forward).parameters.values()
+    known = {p.name for p in parameters}
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    found: dict[str, Any] = {}
+    for name in ("v", "buffers"):
+        value = kwargs.get(name)
+        if isinstance(value, dict):
+            found[name] = kwargs.pop(name)
+        elif name in kwargs and name not in known and not takes_all:
+            if kwargs.pop(name) is not None:
+                owner, kind = type(module).__name__, type(value).__name__
+                raise EinkornError(MSG_VALUES.format(owner=owner, name=name, kind=kind))
     others = [name for name in ("capture", "expected", "rtol", "atol") if name in kwargs]
-    if others:
-        known = inspect.signature(module.forward).parameters
-        found.update((name, kwargs.pop(name)) for name in others if name not in known)
+    found.update((name, kwargs.pop(name)) for name in others if name not in known)
     return found
 
 

@@ -63,16 +63,19 @@ class Embedding(Module):
 
     def forward(self, indices: Any) -> Tensor:
         rows = embedding(indices, self.w, padding_idx=self.padding_idx)
-        if self.max_norm is None:
-            return rows
-        square = sum_over(ew.multiply(rows, rows), axis=-1, keepdims=True)
-        long = ew.greater(square, self.max_norm * self.max_norm)
-        length = ew.sqrt(ew.where(long, square, 1.0))
-        return ew.where(long, ew.multiply(rows, ew.divide(self.max_norm, length)), rows)
+        return rows if self.max_norm is None else shortened(rows, self.max_norm)
 
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return f"{self.count}, {self.features}{padding}"
+
+
+def shortened(rows: Tensor, max_norm: float) -> Tensor:
+    """Rows [..., features] with the longer ones scaled to the length `max_norm`."""
+    square = sum_over(ew.multiply(rows, rows), axis=-1, keepdims=True)
+    long = ew.greater(square, max_norm * max_norm)
+    length = ew.sqrt(ew.where(long, square, 1.0))
+    return ew.where(long, ew.multiply(rows, ew.divide(max_norm, length)), rows)
 
 
 class _Positions(Module):

@@ -43,7 +43,7 @@ from einkorn.seen import STRUCTURE, is_observed, observe
 from einkorn.tunable import Training, module_path
 from einkorn.watched import (
     Watched,
-    check_write,
+    is_carried,
     made_in,
     note_birth,
 )
@@ -152,7 +152,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         if not outer and "_ek_structure" not in state:
             self._ek_found()  # names the modules inside
         name = state.get("_ek_name") or type(self).__name__.lower()
-        token = module_path.set(f"{outer}/{name}" if outer else name)
+        token = module_path.set(f"{outer}/{name}" if outer else name.replace("/", "."))
         call = Call(self)
         running = current_call.set(call)
         try:
@@ -200,14 +200,16 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
             return  # its stand-in in a call with other values
         _check_name(type(self).__name__, name, value)
         _check_kept(type(self).__name__, name, old, value)
-        if not is_same(old, value):
-            check_write(self, name)
+        if is_carried(self, name, value):
+            return
         object.__setattr__(self, name, value)
         is_structural = isinstance(value, _STRUCTURAL) or isinstance(old, _STRUCTURAL)
         if is_structural:
             modules_changed()
             if isinstance(value, Module) or isinstance(value, (list, tuple, dict)):
                 for key, module in children({name: value}):
+                    if module is self:
+                        continue
                     vars(module).setdefault("_ek_name", key or name)
                     vars(module).setdefault(PARENT, weakref.ref(self))
         if is_known and is_same(old, value):
@@ -468,13 +470,14 @@ def initial(initializer: Any, shape: Any, dtype: Any) -> Any:
     sizes, kind = as_shape("a parameter", shape), check_dtype(dtype)
     try:
         with no_grad(), apart():  # the same values at once, at a first call, and while tracing
-            value = as_initializer(initializer)(sizes, kind)
+            value: Any = as_initializer(initializer)(sizes, kind)
     except (MemoryError, OverflowError):
         raise ShapeError(
             f"a parameter of shape {sizes} does not fit in memory; choose smaller sizes"
         ) from None
-    if isinstance(value, Value) and value._trace is not None:
-        raise TraceError(MSG_DRAWN.format(trace=value._trace.name))
+    trace = getattr(value, "_trace", None)
+    if trace is not None:
+        raise TraceError(MSG_DRAWN.format(trace=trace.name))
     if tuple(np.shape(value)) != sizes:
         raise EinkornError(
             f"the initializer gave shape {tuple(np.shape(value))} for a parameter of shape {sizes}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -18,12 +19,14 @@ from einkorn.leaf import Leaf, Parameter
 from einkorn.nn.building import BUILT, PENDING, check_built
 from einkorn.nn.making import MADE
 from einkorn.same import contents, unchanged
-from einkorn.seen import OBSERVED
+from einkorn.seen import CARRIED, OBSERVED
 from einkorn.watched import BIRTH
 
 # Entries of a module's `__dict__` that are its own bookkeeping.
 PARENT = "_ek_parent"  # a weak reference to the module in which it was found first
-INTERNAL = frozenset({OBSERVED, BIRTH, PENDING, BUILT, MADE, PARENT, "_ek_structure", "_ek_name"})
+INTERNAL = frozenset(
+    {OBSERVED, CARRIED, BIRTH, PENDING, BUILT, MADE, PARENT, "_ek_structure", "_ek_name"}
+)
 
 # The types of most attributes: asking first for these is quick.
 _HOLDS_NOTHING = frozenset({int, float, bool, str, bytes, type(None), FunctionType, MethodType})
@@ -262,9 +265,17 @@ def replaced(
     inside = (*inside, id(value))
     if isinstance(value, dict):
         items = {key: replaced(item, new, is_module, inside) for key, item in value.items()}
-        changed = any(items[key] is not value[key] for key in items)
-        return (Container(items) if isinstance(value, Container) else items) if changed else value
+        if all(items[key] is value[key] for key in items):
+            return value
+        other = copy(value)  # of its class
+        for key, item in items.items():
+            other[key] = item
+        return other
     row = [replaced(item, new, is_module, inside) for item in value]
     if all(map(operator.is_, row, value)):
         return value
+    if isinstance(value, list):
+        other = copy(value)
+        other[:] = row
+        return other
     return type(value)(*row) if hasattr(value, "_fields") else type(value)(row)

@@ -179,14 +179,27 @@ def _milliseconds(part: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> f
 
 @contextmanager
 def _unchanged(module: Any) -> Generator[None]:
-    """Within the block leaves and the global generator may change; then they are as before."""
+    """Within the block leaves, attributes and the generator may change; then they are as before."""
     generator = default_generator()
     leaves = [generator.key, generator.draw, generator.draw_apart]
     found = module._ek_found()
     leaves += [*found.v.to_flat_list(), *found.buffers.to_flat_list()]
     old = [(leaf, leaf.numpy().copy()) for leaf in leaves]
+    attributes = [(part, dict(vars(part))) for part in found.modules.values()]
     try:
         yield
     finally:
         for leaf, value in old:
             leaf.value = value
+        for part, before in attributes:
+            _set_back(part, before)
+
+
+def _set_back(module: Any, before: dict[str, Any]) -> None:
+    """Give a module the attributes that it had; what einkorn notes itself stays."""
+    now = {name: x for name, x in vars(module).items() if not name.startswith("_ek_")}
+    for name in now.keys() - before.keys():
+        delattr(module, name)
+    for name in now.keys() & before.keys():
+        if now[name] is not before[name]:
+            setattr(module, name, before[name])

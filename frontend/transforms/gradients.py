@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from einkorn.convert import as_tensor, in_dtype
 from einkorn.ir.errors import DTypeError, EinkornError, ShapeError, StateError
 from einkorn.ir.ops import Op
 from einkorn.leaf import Leaf
+from einkorn.left_attributes import history_ends
 from einkorn.passes.autodiff import vjp
 from einkorn.recording import (
     Record,
@@ -129,11 +131,12 @@ def value_and_grad(
     def wrapped(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         targets, collector = Targets("grad", wrt, args, growing=True), current_collector()
         before = {} if collector is None else collector.so_far()
-        out = run_recorded(fn, targets.args, kwargs)
-        targets.grown()
-        value, aux = split_aux("grad", out, has_aux, "loss")
-        loss = _scalar_loss(value)
-        found = pull([loss], [ones(loss._type)], targets.nodes, targets.types)
+        with history_ends() if depth() == 0 else nullcontext():
+            out = run_recorded(fn, targets.args, kwargs)
+            targets.grown()
+            value, aux = split_aux("grad", out, has_aux, "loss")
+            loss = _scalar_loss(value)
+            found = pull([loss], [ones(loss._type)], targets.nodes, targets.types)
         grads = targets.rebuild(found)
         if depth() == 0:
             loss = loss.detach()

@@ -11,15 +11,11 @@ op for which that cannot be shown is refused, with the user's line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from einkorn.ir.graph import Graph
 from einkorn.ir.host import complex_numbers
 from einkorn.ir.host_calls import is_host_node
 from einkorn.ir.node import Node
 from einkorn.ir.ops import OPS, Op
-from einkorn.ir.sizes import Length
-from einkorn.ir.types import TensorType
 from einkorn.passes.padding import control, indexing, movement, reductions
 from einkorn.passes.padding.context import Padding, Rule, padded, same, sizes_in
 
@@ -65,31 +61,17 @@ RULES: dict[Op, Rule] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Padded:
-    """A padded graph, and what its arrays stand for.
-
-    Attributes:
-        graph: its inputs are those of the original, then the lengths.
-        lengths: what the last inputs are.
-        outputs: the types of the outputs without padding.
-    """
-
-    graph: Graph
-    lengths: tuple[Length, ...]
-    outputs: tuple[TensorType, ...]
-
-
-def pad(graph: Graph) -> Padded:
+def pad(graph: Graph) -> Graph:
     """The padded graph of one whose inputs have sizes; SizeError for what cannot be padded.
+
+    Its inputs are those of `graph`, then the lengths of these, sorted.
 
     Args:
         graph: a traced graph; `grad` and `call` in it are expanded first.
     """
     found = {x for node in graph.inputs for size in sizes_in(node.type) for x in size.lengths}
     padding = Padding(graph, sorted(found), RULES, REFUSED)
-    changed = padding.graph(len(graph.inputs))
-    return Padded(changed, padding.lengths, tuple(node.tensor for node in padding.flat.outputs))
+    return padding.graph(len(graph.inputs))
 
 
-__all__ = ["REFUSED", "RULES", "Padded", "pad", "padded"]
+__all__ = ["REFUSED", "RULES", "pad", "padded"]

@@ -23,6 +23,9 @@ from einkorn.dialects.ivy.flow import for_loop, if_else, try_except, while_loop
 from einkorn.dialects.ivy.functions import (
     array,
     dropout,
+    embedding,
+    layer_norm,
+    linear,
     random_normal,
     random_uniform,
     reduce_max,
@@ -31,6 +34,7 @@ from einkorn.dialects.ivy.functions import (
     reduce_prod,
     reduce_sum,
     reduce_var,
+    split,
 )
 from einkorn.dialects.ivy.gradients import (
     execute_with_gradients,
@@ -104,7 +108,6 @@ from einkorn.dialects.ivy.windows import (
     MaxPool2D,
     MaxPool3D,
 )
-from einkorn.functions.linear_algebra import linear
 
 __all__ = [
     "GELU",
@@ -164,6 +167,7 @@ __all__ = [
     "binary_cross_entropy",
     "cross_entropy",
     "dropout",
+    "embedding",
     "execute_with_gradients",
     "for_loop",
     "gelu",
@@ -175,6 +179,7 @@ __all__ = [
     "jac",
     "lamb_update",
     "lars_update",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "log_poisson_loss",
@@ -191,6 +196,7 @@ __all__ = [
     "requires_gradient",
     "softplus",
     "sparse_cross_entropy",
+    "split",
     "stop_gradient",
     "try_except",
     "value_and_grad",

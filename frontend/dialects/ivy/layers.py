@@ -11,13 +11,11 @@ from typing import Any, ClassVar
 
 from einkorn import nn
 from einkorn.convert import as_tensor
+from einkorn.dialects.ivy.functions import layer_norm, linear
 from einkorn.dialects.ivy.initializers import GlorotUniform, KaimingNormal, Zeros
 from einkorn.dialects.ivy.modules import Module
-from einkorn.functions import elementwise as ew
 from einkorn.functions.creation import zeros
-from einkorn.functions.linear_algebra import linear
 from einkorn.functions.manipulation import stack, to_shape, unstack
-from einkorn.functions.normalization import layer_norm
 from einkorn.ir.dtypes import float32
 from einkorn.tensor import Tensor
 
@@ -263,13 +261,10 @@ class LayerNorm(Layer, nn.LayerNorm):
         Module.__init__(self, dtype=dtype, **options)
 
     def _forward(self, x: Any) -> Tensor:
-        if self.new_std == 1.0:
-            return nn.LayerNorm.forward(self, x)
         tensor, axes = self._checked(x)
-        scaled = ew.multiply(layer_norm(tensor, axes=axes, eps=self.eps), self.new_std)
-        if self.w is None or self.b is None:
-            return scaled
-        return ew.add(ew.multiply(scaled, self.w), self.b)
+        return layer_norm(
+            tensor, axes, scale=self.w, offset=self.b, eps=self.eps, new_std=self.new_std
+        )
 
 
 class BatchNorm(Layer):

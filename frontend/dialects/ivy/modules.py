@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
+from html import escape
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +37,15 @@ class State(Container):
     def __call__(self) -> dict[str, np.ndarray[Any, Any]]:
         """Copies by their path, such as "hidden.w"."""
         return nn.Module.state_dict(self._module)
+
+
+class Page(str):
+    """A page of HTML that a notebook shows."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return f'<iframe srcdoc="{escape(self)}" width="100%" height="600"></iframe>'
 
 
 class Module(Tracking, Building, nn.Module):
@@ -113,8 +124,7 @@ class Module(Tracking, Building, nn.Module):
                 if wanted, "rtol" and "atol"; a MismatchError names the first that differs.
             kwargs: those of `_forward`; and `v`, `buffers`, `capture` as `ek.nn.Module` has them.
         """
-        if "v" not in kwargs or not isinstance(kwargs["v"], dict):
-            self._ek_check_ready()
+        self._ek_check_ready(kwargs.get("v"))
         call = self.__dict__.get("_ek_call") or partial(nn.Module.__call__, self)
         with no_grad() if with_grads is False else nullcontext():
             if track_submod_rets or track_submod_call_order or expected_submod_rets is not None:
@@ -141,6 +151,40 @@ class Module(Tracking, Building, nn.Module):
         if args or kwargs:
             compiled.lower(*(args or ()), **(kwargs or {})).compile()
         vars(self)["_ek_call"] = compiled
+
+    def show_graph(
+        self,
+        *args: Any,
+        randomness_factor: float = 0.1,
+        save_to_disk: bool = False,
+        notebook: bool = False,
+        with_edge_labels: bool = True,
+        with_arg_labels: bool = True,
+        with_output_labels: bool = True,
+        output_connected_only: bool = True,
+        highlight_subgraph: str = "",
+        fname: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The graph of a call with these arguments as a page of HTML; nothing is run.
+
+        Args:
+            save_to_disk: write it, as "graph.html" without `fname`, and return the path.
+            notebook: return what a notebook shows.
+            with_edge_labels: whether there are shapes and dtypes.
+            with_arg_labels, with_output_labels: whether inputs, variables and results have names.
+            highlight_subgraph: the path of a module that is marked, or a pattern of paths.
+            fname: write it there.
+            randomness_factor, output_connected_only: of no effect.
+        """
+        names = with_arg_labels and with_output_labels
+        graph = self.graph(*args, **kwargs)
+        page = graph.to_html(types=with_edge_labels, names=names, mark=highlight_subgraph)
+        if save_to_disk or fname is not None:
+            path = Path("graph.html" if fname is None else fname)
+            path.write_text(page, encoding="utf-8")
+            return path
+        return Page(page) if notebook else page
 
     def __getstate__(self) -> dict[str, Any]:
         own = super().__getstate__()
@@ -203,11 +247,9 @@ def _place(args: list[Any]) -> tuple[Any, Any] | None:
 class Sequential(Module, nn.Sequential):
     """Each module is called with the result of the one before."""
 
-    def __init__(
-        self, *modules: nn.Module, dev: Any = None, v: Any = None, device: Any = None
-    ) -> None:
+    def __init__(self, *modules: nn.Module, **options: Any) -> None:
         nn.Sequential.__init__(self, *modules)
-        Module.__init__(self, v=v, device=device or dev)
+        Module.__init__(self, **options)
 
     def _forward(self, x: Any) -> Any:
         return nn.Sequential.forward(self, x)

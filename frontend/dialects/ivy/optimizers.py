@@ -21,6 +21,7 @@ from einkorn.functions import elementwise as ew
 from einkorn.ir.errors import EinkornError
 from einkorn.leaf import Leaf
 from einkorn.loading import write_all
+from einkorn.nn.building import outside
 from einkorn.optim.hyper import Hyper
 from einkorn.optim.schedules import Schedule
 from einkorn.recording import Value, as_number, current_trace, no_grad
@@ -126,7 +127,8 @@ class Optimizer(Watched):
     def _keep(self, v: Mapping[str, Any]) -> None:
         """Make leaves for what is kept of each variable, once; those made in a trace stay."""
         if self.__dict__["_kept"] is None:
-            self.__dict__["_kept"] = self._made(v)
+            with outside():
+                self.__dict__["_kept"] = self._made(v)
         for slot in self.slots:
             what = f"{type(self).__name__}: what is kept and the variables"
             check_structure(self.__dict__["_kept"][slot], v, what)
