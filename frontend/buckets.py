@@ -66,8 +66,6 @@ class Buckets:
         if question is None or not isinstance(arguments, PaddedArguments):
             return False
         found = question.range_around(arguments.lengths)
-        if found is None:
-            return False
         known = self.cuts.get(found.name, frozenset())
         more = known | {found.low - 1, found.high}
         self.cuts[found.name] = more

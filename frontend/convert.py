@@ -57,10 +57,7 @@ def to_array(
     listed = isinstance(x, (list, tuple))
     array = _from_sequence(x, what, dtype) if listed else np.asarray(x)
     if array.dtype.kind in "OSUVMm" and array.dtype.name != "bfloat16":
-        raise DTypeError(
-            f"{what}: values of dtype {array.dtype} ({type(x).__name__}) are not numbers that "
-            "einkorn supports; convert them to a float, integer or bool array first"
-        )
+        raise DTypeError(f"{what}: {_no_numbers(x, array)}")
     if array.dtype.kind == "c" and dtype is not None and not dtype.is_complex:
         raise DTypeError(f"{what}: complex numbers are no {dtype}; take their real part first")
     weak = type(x) in _SCALARS
@@ -79,6 +76,19 @@ def to_array(
         with np.errstate(over="ignore"):
             array = np.array(array, dtype=wanted.numpy, order="C", copy=True)
     return array
+
+
+def _no_numbers(x: Any, array: Array) -> str:
+    """What is wrong with values that are no numbers, and what to pass."""
+    if x is None:
+        return "needs a tensor or array, got None"
+    if isinstance(x, dict):
+        keys = ", ".join(map(str, x)) or "no keys"
+        return f"needs one tensor or array, got a dict of them ({keys}); pass one of its values"
+    return (
+        f"values of dtype {array.dtype} ({type(x).__name__}) are not numbers that einkorn "
+        "supports; convert them to a float, integer or bool array first"
+    )
 
 
 def _check_range(what: str, array: Array, dtype: DType) -> None:

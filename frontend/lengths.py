@@ -23,9 +23,9 @@ _TABLES = "weakref"  # which keeps the table of all nodes
 def sized_number(size: Size, dtype: DType, weak: bool = False) -> Any:
     """A size as a scalar of the step; `weak` when it stands for a number of Python."""
     node, trace = constant(dtype, size), current_trace.get()
-    if trace is not None and weak:
-        return traced(node, trace, weak=True)
-    return result(node.tensor, node=node)
+    if trace is None:
+        raise size.unknown("code outside of a trace")
+    return traced(node, trace, weak=True) if weak else result(node.tensor, node=node)
 
 
 def _asked_by_einkorn() -> bool:
@@ -51,10 +51,7 @@ class RunTimeSize(Size):
         """The float that it is, of the step."""
         return sized_number(self, float64, weak=True)
 
-    def __eq__(self, other: object) -> Any:
-        if self.equals(other) is None and not _asked_by_einkorn():
-            raise self.undecided("equals", other)
-        return super().__eq__(other)
+    __eq__ = Size.__eq__  # a class that has a hash of its own has to name it
 
     def __hash__(self) -> int:
         if not _asked_by_einkorn():

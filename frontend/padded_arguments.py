@@ -37,6 +37,15 @@ class PaddedArguments(Arguments):
         )
 
     @property
+    def key(self) -> Any:
+        """That of any arguments; sizes are compared as expressions, which asks nothing of them."""
+        kinds = [
+            (kind.dtype, plain(kind.shape, lambda size: size.terms)) if _is_padded(kind) else kind
+            for kind in self.kinds
+        ]
+        return (self.structure, tuple(kinds), self.tracked)
+
+    @property
     def passed(self) -> Arguments:
         return self.given
 
@@ -73,9 +82,12 @@ class PaddedArguments(Arguments):
 
 def _longest(kind: Any) -> Any:
     """A kind with its padded axes as long as their padding."""
-    if not isinstance(kind, TensorType) or not has_size(kind.shape):
-        return kind
-    return kind.with_shape(plain(kind.shape, lambda size: size.padded))
+    shape = plain(kind.shape, lambda size: size.padded) if _is_padded(kind) else ()
+    return kind.with_shape(shape) if shape else kind
+
+
+def _is_padded(kind: Any) -> bool:
+    return isinstance(kind, TensorType) and has_size(kind.shape)
 
 
 def filling(dtype: np.dtype[Any]) -> Any:

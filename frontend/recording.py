@@ -24,7 +24,7 @@ from einkorn.ir.graph import Origin
 from einkorn.ir.node import Node, alias, constant, infer, make, placeholder, project
 from einkorn.ir.ops import OPS, Op
 from einkorn.ir.shape_rules import common_shape
-from einkorn.ir.types import TensorType, TupleType
+from einkorn.ir.types import TensorType, TupleType, same_shape
 from einkorn.runtime.eager import run_cast, run_host, run_op
 from einkorn.runtime.locks import LOCKS
 
@@ -301,7 +301,7 @@ def apply_elementwise(op: Op, *operands: Value, **attrs: Any) -> Tensor:
     if trace is not None:
         return _in_trace(trace, op, operands, attrs, shape)
     types = [x._type for x in operands]
-    spread_types = [t if t.shape == shape else t.with_shape(shape) for t in types]
+    spread_types = [t if same_shape(t.shape, shape) else t.with_shape(shape) for t in types]
     type = infer(op, spread_types, attrs)
     with _still(operands):
         array = run_op(op, types, [x._eager() for x in operands], attrs)
@@ -402,13 +402,13 @@ def _recorded(
 
 def spread(node: Node, shape: tuple[int, ...]) -> Node:
     """The node broadcast to a shape; itself when it has that shape."""
-    return node if node.shape == shape else make(Op.BROADCAST, node, shape=shape)
+    return node if same_shape(node.shape, shape) else make(Op.BROADCAST, node, shape=shape)
 
 
 def broadcast_shape(op: Op, types: Sequence[TensorType]) -> tuple[int, ...]:
     """The common shape of operands; ShapeError naming them when there is none."""
     first = types[0].shape
-    if all(type.shape == first for type in types):
+    if all(same_shape(type.shape, first) for type in types):
         return first
     shape = common_shape(*types)
     if shape is None:

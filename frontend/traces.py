@@ -229,13 +229,13 @@ class Traces:
 def varying_axes(old: Sequence[Any], new: Sequence[Any]) -> dict[int, list[int]]:
     """The axes of arguments, by position, that differ where nothing else does; none otherwise."""
     found: dict[int, list[int]] = {}
+    if any(has_size(x.shape) for x in new if isinstance(x, TensorType)):
+        return {}  # they are declared to vary
     for k, (before, now) in enumerate(zip(old, new)):
         if before == now:
             continue
-        arrays = isinstance(before, TensorType) and isinstance(now, TensorType)
-        if not arrays or before.dtype is not now.dtype or before.rank != now.rank:
-            return {}
-        if has_size((before.shape, now.shape)):  # which are declared to vary
+        both = isinstance(before, TensorType) and isinstance(now, TensorType)
+        if not both or before.dtype is not now.dtype or before.rank != now.rank:
             return {}
         rows = enumerate(zip(before.shape, now.shape))
         found[k] = [axis for axis, (a, b) in rows if a != b]

@@ -62,16 +62,16 @@ class OpenQuestion:
     relation: str
     right: Any
 
-    def range_around(self, values: Mapping[Length, int]) -> Length | None:
+    def range_around(self, values: Mapping[Length, int]) -> Length:
         """The lengths around that of a call for which the outcome is that of this call.
 
-        None where more than one length decides.
+        Where several lengths decide, the last of them alone; the next question is about fewer.
         """
         other = self.right.lengths if isinstance(self.right, Size) else ()
-        lengths = {*self.left.lengths, *other}
-        if len(lengths) != 1:
-            return None
-        (length,) = lengths
+        *more, length = sorted({*self.left.lengths, *other})
+        if more:
+            n = values[length]
+            return Length(length.name, n, n)
         holds = [self._holds(length, n) for n in range(length.low, length.high + 1)]
         low = high = values[length] - length.low
         while low > 0 and holds[low - 1] == holds[low]:
@@ -205,14 +205,14 @@ class Size(_Base):
         return None if low <= 0 <= high else False
 
     def __eq__(self, other: object) -> Any:
-        """Whether it is that size or number; one that is equal in some calls only is another.
+        """Whether it is that size or number; an open question when that differs from call to call.
 
-        Not so for 0 and 1: axes of so many elements broadcast, or are empty.
+        Tables of types ask only about sizes of one hash, which are equal in every call.
         """
         found = self.equals(other)
-        if found is None and not isinstance(other, Size) and other in (0, 1):
+        if found is None:
             raise self.undecided("equals", other)
-        return bool(found)
+        return found
 
     def __ne__(self, other: object) -> Any:
         return not self.__eq__(other)
@@ -401,24 +401,33 @@ def _divided(like: Size, left: Any, right: Any) -> Any:
     above, below = _terms_of(left), _terms_of(right)
     if above is None or below is None:
         return NotImplemented
-    if len(below) == 1 and right > 0:
-        parts = [(term, _quotient(term, below[0])) for term in above]
-        rest = _sum(like, [term for term, part in parts if part is None])
-        if type(rest) is int and rest >= 0 and right > rest:
-            return _sum(like, [part for _, part in parts if part is not None]), rest
+    if below and right > 0:
+        whole, rest = 0, left
+        while (found := _quotient(_terms_of(rest), below)) is not None:
+            part = _sum(like, [found])
+            whole, rest = whole + part, rest - part * right
+        if _never_less(rest, 0) and _never_less(right, rest + 1):
+            return whole, rest
     raise like.unknown(f"{shown(left)} // {shown(right)}")
+
+
+def _never_less(number: Any, limit: Any) -> bool:
+    """Whether a size or number is at least another one in every call."""
+    return _bounds(number - limit)[0] >= 0
 
 
 def _part(found: Any, index: int) -> Any:
     return found if found is NotImplemented else found[index]
 
 
-def _quotient(term: Term, divisor: Term) -> Term | None:
-    """A term divided by another; None when that leaves a rest."""
-    rest = list(term[0])
-    for length in divisor[0]:
+def _quotient(terms: Terms | None, divisor: Terms) -> Term | None:
+    """The first of some terms divided by the first of others; None when that leaves a rest."""
+    if not terms:
+        return None
+    rest = list(terms[0][0])
+    for length in divisor[0][0]:
         if length not in rest:
             return None
         rest.remove(length)
-    whole, left = divmod(term[1], divisor[1])
+    whole, left = divmod(terms[0][1], divisor[0][1])
     return None if left else (tuple(rest), whole)

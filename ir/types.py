@@ -55,3 +55,8 @@ class TupleType:
 
 
 Type = TensorType | TupleType
+
+
+def same_shape(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether two shapes are equal; sizes that are open are only asked where ranks agree."""
+    return len(a) == len(b) and a == b

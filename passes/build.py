@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from einkorn.ir.node import Node, constant, make
 from einkorn.ir.ops import Op
-from einkorn.ir.types import TensorType
+from einkorn.ir.types import TensorType, same_shape
 
 
 def filled(type: TensorType, value: float) -> Node:
@@ -71,11 +71,11 @@ def zero_where(condition: Node, x: Node) -> Node:
 
 
 def reshape(x: Node, shape: tuple[int, ...]) -> Node:
-    return x if x.shape == shape else make(Op.RESHAPE, x, shape=shape)
+    return x if same_shape(x.shape, shape) else make(Op.RESHAPE, x, shape=shape)
 
 
 def broadcast(x: Node, shape: tuple[int, ...]) -> Node:
-    return x if x.shape == shape else make(Op.BROADCAST, x, shape=shape)
+    return x if same_shape(x.shape, shape) else make(Op.BROADCAST, x, shape=shape)
 
 
 def transpose(x: Node, axes: tuple[int, ...]) -> Node:

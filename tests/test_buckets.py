@@ -279,7 +279,9 @@ def test_what_is_decided_for_every_size_is_not() -> None:
         (lambda x: x.sum() / min(x.shape[0], 7), 2),
         (lambda x: x.sum() / sorted([x.shape[0], 6.5])[0], 2),
         (lambda x: x[:6], 2),
-        (lambda x: x[-7:], 2),
+        (lambda x: x + np.ones((7, 3), "float32") if x.shape[0] == 7 else x, 3),
+        (lambda x: x[4:].sum(axis=1) + x[4:].mean(), 2),
+        (lambda x: x[-7:], 3),
         (lambda x: x[4:].sum(axis=0) if x.shape[0] > 5 else x[0], 2),
         (lambda x: x[5:].T @ x[5:] if x.shape[0] != 5 else x[0], 2),
     ],
@@ -307,11 +309,22 @@ def test_a_function_that_counts_up_to_the_size_cuts_only_so_often() -> None:
         step(np.ones(100, "float32"))
 
 
+def test_a_comparison_of_two_lengths_pins_one_of_them() -> None:
+    step = ek.compile(
+        lambda x: x * 2 if x.size > 99 else x - 1,
+        buckets={"x": {0: "pow2", 1: 8}},
+        on_retrace="allow",
+    )
+    for n in (5, 7, 8, 10, 7, 5):
+        both(step, np.ones((n, n + 2), "float32"))
+        both(step, np.ones((n, 9), "float32"))
+
+
 def _captured(x: Any) -> Any:
-    return x + np.ones((7, 3), "float32")
+    return x + np.ones((9, 3), "float32")
 
 
-LEAF = ek.tensor(np.zeros((7, 3), "float32"))
+LEAF = ek.tensor(np.zeros((9, 3), "float32"))
 
 
 def _assigned(x: Any) -> Any:
@@ -322,7 +335,7 @@ def _assigned(x: Any) -> Any:
 @pytest.mark.parametrize(
     ("fn", "kind", "message"),
     [
-        (_captured, ek.ShapeError, r"f32\[x.shape\[0\],3\] and f32\[7,3\] do not broadcast"),
+        (_captured, ek.ShapeError, r"f32\[x.shape\[0\],3\] and f32\[9,3\] do not broadcast"),
         (_assigned, ek.ShapeError, r"f32\[x.shape\[0\],3\]"),
         (lambda x: len(x), ek.SizeError, "needs the number"),
         (lambda x: list(x), ek.SizeError, "needs the number"),
@@ -357,6 +370,27 @@ def test_what_cannot_be_padded_is_refused(fn: Any, kind: Any, message: str) -> N
         step(np.ones((7, 3), "float32"))
     assert any("test_buckets.py" in text for text in (str(caught.value), *caught.value.__notes__))
     assert bits(LEAF.numpy()) == before
+
+
+def test_sizes_kept_from_another_trace_are_refused() -> None:
+    kept: list[Any] = []
+
+    def first(x: Any) -> Any:
+        kept.append(x.shape[0])
+        return x
+
+    ek.compile(first, buckets={"x": {0: "pow2"}})(np.ones((7, 3)))
+    (size,) = kept
+    scaled, summed = (lambda x: x * size), (lambda x: x.sum() + ek.zeros(size).sum())
+    for fn in (scaled, summed):
+        for buckets in (None, {"x": {1: "pow2"}}):
+            step = ek.compile(fn, buckets=buckets)
+            with pytest.raises(ek.SizeError, match="in a trace that is over"):
+                step(np.ones((7, 6)))
+    with pytest.raises(ek.SizeError, match="outside of a trace"):
+        size / 2
+    with pytest.raises(ek.SizeError):
+        ek.zeros(size)
 
 
 # -- misuse ----------------------------------------------------------------------------------------

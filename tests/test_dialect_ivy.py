@@ -65,6 +65,12 @@ def test_every_snippet_of_the_page_runs_and_prints_what_it_says(
         v_written, v = written.step(v, grads), ours.step(v, grads)
         assert v_written.identical(v)
     assert written.state.mw.identical(ours.state.mw)
+    compiled, v_compiled = names["Adam"](0.01), names["fc"].v.copy()
+    step = ek.compile(compiled.step)
+    for _ in range(3):
+        v_compiled = step(v_compiled, grads)
+    assert v_compiled.identical(v)
+    assert compiled.state.mw.identical(ours.state.mw)
 
 
 class Shared(ivy.Module):
@@ -156,6 +162,49 @@ def test_compiled_steps_give_the_bits_of_eager_ones() -> None:
         return net.v.copy()
 
     assert train(True).identical(train(False))
+
+
+class Reader(ivy.Module):
+    """Layers with statistics and with masks, one of them made for the first input."""
+
+    def _build(self) -> None:
+        self.parts = {
+            "conv": ivy.Conv2D(1, 3, [3, 3], 1, "SAME"),
+            "norm": ivy.BatchNorm2D(3),
+            "drop": ivy.Dropout(0.3),
+        }
+        self.last = ek.nn.Linear(4)
+
+    def _forward(self, x: Any) -> Any:
+        for part in self.parts.values():
+            x = part(x)
+        return ivy.softmax(self.last(ivy.reshape(ivy.relu(x), (x.shape[0], -1))))
+
+
+def test_masks_statistics_and_first_calls_have_the_same_bits_too() -> None:
+    x = np.random.default_rng(1).normal(size=(6, 5, 5, 1)).astype("float32")
+
+    def train(compiled: bool) -> tuple[Any, ...]:
+        ek.random.seed(3)
+        net, optimizer = Reader(build_mode="on_call"), ivy.LAMB(0.01)
+        net.build(x)
+
+        def step(x: Any) -> Any:
+            loss, grads = ivy.execute_with_gradients(
+                lambda v: ivy.sparse_cross_entropy([0, 1, 2, 3, 0, 1], net(x, v=v)).mean(), net.v
+            )
+            net.v = optimizer.step(net.v, grads)
+            return loss
+
+        run = ek.compile(step) if compiled else step
+        losses = [float(run(x)) for _ in range(4)]
+        return losses, net.v.copy(), net.buffers.copy(), optimizer.state
+
+    (losses, *state), (others, *other_state) = train(True), train(False)
+    assert losses == others
+    for a, b in zip(state, other_state, strict=True):
+        assert a.identical(b)
+    assert state[1].key_chains() == ["parts/norm/running_mean", "parts/norm/running_var"]
 
 
 def test_old_reductions_keep_one_axis() -> None:

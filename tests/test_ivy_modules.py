@@ -76,6 +76,8 @@ def test_explicit_means_by_build() -> None:
     assert not module.built
     with pytest.raises(StateError, match="has build_mode='explicit' and is not built; call its"):
         module(X)
+    with pytest.raises(StateError, match="is not built"):
+        module(X, v={"w": ek.ones((3, 2)), "b": ek.ones(2)})
     with pytest.raises(StateError, match="the parameters of Affine are asked for"):
         _ = module.v
     v = module.build(4)

@@ -365,7 +365,7 @@ def test_a_metric_that_is_a_table() -> None:
         (lambda: make(loss=lambda a, b, c: a), "parameter 'c', for which there is no value"),
         (lambda: make(loss=None).fit(X, Y, verbose=0), "nothing to minimise"),
         (lambda: make(loss=lambda p, t: p).fit(X, Y, verbose=0), "is a scalar"),
-        (lambda: make().fit(X, Y[:5], verbose=0), "got 5, 52"),
+        (lambda: make().fit(X, Y[:5], verbose=0), "got x 52, y 5"),
         (lambda: make().fit(X[:0], Y[:0], verbose=0), "no samples"),
         (lambda: make().fit(X, Y, validation_split=1.5), "a share between 0 and 1"),
         (lambda: make().fit(X, Y, class_weight={"a": 1}), "class numbers"),

@@ -1,4 +1,4 @@
-"""A graph as a page of HTML: it is all there, no box over another, and nothing else is needed."""
+"""A graph as a page of HTML: all of it is there, no box over another, no other file needed."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import SizeError
 from einkorn.ir.sizes import Length, Size, has_size, plain, size_of
-from einkorn.ir.types import TensorType
+from einkorn.ir.types import TensorType, same_shape
 
 A, B = Length("x.shape[0]", 5, 8), Length("y.shape[1]", 9, 16)
 N, M = size_of(A), size_of(B)
@@ -75,6 +75,9 @@ def test_division_by_a_size() -> None:
     assert (N * 6 + 1) % N == 1
     assert -(-(N - 1) // 1) == N - 1
     assert divmod(3, N) == (0, 3)
+    assert divmod(2, N - 1) == (0, 2)
+    assert ((N + 2) * (N + 2)) // (N + 2) == N + 2
+    assert divmod((N + 2) * (3 * M - 1) + 2, 3 * M - 1) == (N + 2, 2)
     for wrong in (lambda: N // 2, lambda: M // N, lambda: (N + M) // N):
         with pytest.raises(SizeError, match=r"needs the number"):
             wrong()
@@ -96,7 +99,8 @@ def test_equality_within_the_range() -> None:
     assert N != 1
     assert N != M
     assert N == N + 0
-    assert N != 7  # another size, although some calls have 7
+    with pytest.raises(SizeError, match=r"whether x\.shape\[0\] equals 7 .* from 5 to 8"):
+        assert N != 7
     assert N.equals(7) is None
     assert N.equals(7.0) is None
     assert N.equals(7.5) is False
@@ -119,9 +123,31 @@ def test_the_number_itself_is_refused(use: Any) -> None:
         use(N)
 
 
+def test_an_open_question_is_answered_around_the_length_of_a_call() -> None:
+    with pytest.raises(SizeError) as caught:
+        assert 2 * M - 1 > 23
+    question = caught.value.open
+    assert question.range_around({B: 14}) == Length("y.shape[1]", 13, 16)
+    assert question.range_around({B: 12}) == Length("y.shape[1]", 9, 12)
+    with pytest.raises(SizeError) as caught:
+        assert N == 6
+    parts = [caught.value.open.range_around({A: n}) for n in (5, 6, 7, 8)]
+    assert [(x.low, x.high) for x in parts] == [(5, 5), (6, 6), (7, 8), (7, 8)]
+    with pytest.raises(SizeError) as caught:
+        assert N + M > 20
+    assert caught.value.open.range_around({A: 5, B: 9}) == Length("y.shape[1]", 9, 9)
+
+
+def test_shapes_of_other_ranks_ask_nothing() -> None:
+    assert not same_shape((N, 6), (6,))
+    assert same_shape((N, 6), (N, 6))
+    with pytest.raises(SizeError):
+        same_shape((N, 6), (6, 6))
+
+
 def test_types_tell_lengths_and_numbers_apart() -> None:
     type = TensorType(float32, (N, 3))
-    assert type != TensorType(float32, (7, 3))
+    assert type != TensorType(float32, (9, 3))
     assert type == TensorType(float32, (N, 3))
     assert type.size == 3 * N
     assert str(type) == "f32[x.shape[0],3]"

@@ -51,6 +51,9 @@ class Callback:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `get_state` gave when training goes on from a checkpoint."""
 
+    def close(self) -> None:
+        """Let go of what is open: called last of all, also when something raised."""
+
     def on_train_begin(self, logs: Any = None) -> None:
         """Before the first epoch."""
 
@@ -115,6 +118,13 @@ class CallbackList:
             callback.set_params({} if params is None else params)
             if model is not None:
                 callback.set_model(model)
+
+    def __enter__(self) -> CallbackList:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for callback in self.callbacks:
+            callback.close()
 
     def of(self, hook: str) -> list[Callable[..., None]]:
         """The methods for one stage, of callbacks that have one of their own."""

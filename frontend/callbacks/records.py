@@ -101,7 +101,8 @@ class ProgressBar(Callback):
             text = as_text(logs) if logs is not None else ""
             self._bar.update(self._task, completed=batch + 1, logs=text)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -117,13 +118,10 @@ class ProgressBar(Callback):
         self._advance(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._close()
+        self.close()
         seconds = time.monotonic() - self._begun
         self._out().write(f"{self._title(epoch)}  {seconds:.1f} s  {as_text(logs)}\n")
         self._out().flush()
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self._close()
 
     def on_test_begin(self, logs: Any = None) -> None:
         if self._is_alone():
@@ -135,7 +133,7 @@ class ProgressBar(Callback):
 
     def on_test_end(self, logs: Any = None) -> None:
         if self._is_alone():
-            self._close()
+            self.close()
             self._out().write(f"evaluate  {as_text(logs)}\n")
 
     def on_predict_begin(self, logs: Any = None) -> None:
@@ -143,9 +141,6 @@ class ProgressBar(Callback):
 
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
         self._advance(batch, logs)
-
-    def on_predict_end(self, logs: Any = None) -> None:
-        self._close()
 
     def _is_alone(self) -> bool:
         """Whether the evaluation is not part of `fit`."""
@@ -230,7 +225,8 @@ class TensorBoard(Callback):
         for writer in self._writers.values():
             writer.flush()
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def close(self) -> None:
+        """Close the files; later values go to new ones."""
         for writer in self._writers.values():
             writer.close()
         self._writers = {}

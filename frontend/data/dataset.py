@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from einkorn.convert import to_array
 from einkorn.ir.errors import EinkornError, ShapeError
 from einkorn.tensor import Tensor
 from einkorn.tree import alike, describe, flatten, unflatten
@@ -14,6 +15,7 @@ from einkorn.tree import alike, describe, flatten, unflatten
 Array = np.ndarray[Any, Any]
 
 MSG_LENGTHS = "{what}: all arrays have one sample for each index of axis 0, got {sizes} of them"
+MSG_SAMPLES_OF = "{what}: arrays must have equally many samples (axis 0), got {sizes}"
 MSG_SAMPLES = "{what}: samples have one structure and shape; got {first} and {other}"
 
 
@@ -61,9 +63,12 @@ class ArrayDataset(Dataset):
 
 
 def as_arrays(what: str, nest: Any) -> Any:
-    """A nest with NumPy arrays at its ends; a list of plain numbers is one array."""
+    """A nest with NumPy arrays at its ends; a list of plain numbers is one array.
+
+    Python floats become float32, as everywhere.
+    """
     if isinstance(nest, list) and nest and _is_plain(nest):
-        return np.asarray(nest)
+        return to_array(nest, what=what)
     ends, structure = flatten(nest)
     return unflatten(structure, [_as_array(what, x) for x in ends])
 
@@ -86,6 +91,19 @@ def _as_array(what: str, x: Any) -> Any:
     if array is not None and array.dtype.kind not in "biufcV":
         raise EinkornError(f"{what}: needs arrays of numbers, got one of dtype {array.dtype}")
     return array
+
+
+def check_lengths(what: str, **nests: Any) -> None:
+    """ShapeError when arrays differ in their number of samples."""
+    arrays = {name: [x for x in flatten(nest)[0] if x is not None] for name, nest in nests.items()}
+    sizes = {
+        name: "/".join(dict.fromkeys(str(len(x)) if x.ndim else "a scalar" for x in found))
+        for name, found in arrays.items()
+        if found
+    }
+    if len(set(sizes.values())) != 1 or not next(iter(sizes.values())).isdecimal():
+        found = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "no arrays"
+        raise ShapeError(MSG_SAMPLES_OF.format(what=what, sizes=found))
 
 
 def _one_length(what: str, arrays: Sequence[Array]) -> int:

@@ -50,11 +50,11 @@ class DataLoader:
         prefetch: int = 2,
     ) -> None:
         self.dataset = _as_dataset(dataset)
-        self.batch_size = _at_least("batch_size", batch_size, 1)
+        self.batch_size = at_least("DataLoader", "batch_size", batch_size, 1)
         self.shuffle = as_flag("DataLoader", "shuffle", shuffle)
         self.drop_last = as_flag("DataLoader", "drop_last", drop_last)
-        self.workers = _at_least("workers", workers, 0)
-        self.prefetch = _at_least("prefetch", prefetch, 1)
+        self.workers = at_least("DataLoader", "workers", workers, 0)
+        self.prefetch = at_least("DataLoader", "prefetch", prefetch, 1)
         self._seed = None if seed is None else key_of(seed)
         self.epoch = 0
 
@@ -130,8 +130,9 @@ def _as_dataset(dataset: Any) -> Any:
     )
 
 
-def _at_least(name: str, number: Any, low: int) -> int:
-    found = as_int("DataLoader", number, f"{name} is an integer")
+def at_least(what: str, name: str, number: Any, low: int) -> int:
+    """An argument that is an integer of at least `low`."""
+    found = as_int(what, number, f"{name} is an integer")
     if found < low:
-        raise EinkornError(f"DataLoader: {name} is at least {low}, got {found}")
+        raise EinkornError(f"{what}: {name} is at least {low}, got {found}")
     return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 
-from einkorn.data.dataset import ArrayDataset, Dataset, as_arrays
-from einkorn.data.loader import DataLoader, Order
+from einkorn.data.dataset import ArrayDataset, Dataset, as_arrays, check_lengths
+from einkorn.data.loader import DataLoader, Order, at_least
 from einkorn.ir.errors import EinkornError
 from einkorn.recording import Value
 from einkorn.tree import flatten, unflatten
@@ -170,14 +170,25 @@ def source_of(
                 kind = type(x).__name__
                 raise EinkornError(MSG_NO_Y.format(what=what, name=name, kind=kind))
         return other
+    x, y, sample_weight = (as_arrays(what, nest) for nest in (x, y, sample_weight))
+    check_lengths(what, x=x, y=y, sample_weight=sample_weight)
     dataset = ArrayDataset(x, y, sample_weight)
     if not len(dataset):
         raise EinkornError(f"{what}: there are no samples: the arrays have length 0")
-    size = 32 if batch_size is None else batch_size
+    size = 32 if batch_size is None else at_least(what, "batch_size", batch_size, 1)
     loader = DataLoader(dataset, size, shuffle=shuffle, drop_last=drop_last)
     if not len(loader):
         raise EinkornError(f"{what}: {len(dataset)} samples make no batch of {size}")
     return LoaderSource(loader, parts=3)
+
+
+def is_arrays(x: Any) -> bool:
+    """Whether `x` is arrays, and not something that has batches."""
+    return not (isinstance(x, (DataLoader, Dataset)) or _is_maker(x) or _is_batches(x))
+
+
+def _is_maker(x: Any) -> bool:
+    return callable(x) and not hasattr(x, "__array__")
 
 
 def _other_source(what: str, x: Any) -> Source | None:
@@ -186,8 +197,7 @@ def _other_source(what: str, x: Any) -> Source | None:
         return LoaderSource(x)
     if isinstance(x, Dataset):
         raise EinkornError(f"{what}: cut a Dataset into batches: ek.data.DataLoader(dataset, 32)")
-    makes: Callable[..., Any] | None = x if callable(x) and not hasattr(x, "__array__") else None
-    if makes is not None or _is_batches(x):
+    if _is_maker(x) or _is_batches(x):
         return IterableSource(what, x)
     return None
 

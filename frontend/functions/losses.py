@@ -34,6 +34,7 @@ from einkorn.functions.statistical import sum as sum_over
 from einkorn.ir.dtypes import bool_, float32, int64, uint64
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.ops import Op
+from einkorn.ir.types import same_shape
 from einkorn.recording import apply
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ def nll_loss(
 def _are_classes(what: str, scores: Tensor, target: Tensor, axis: int) -> bool:
     """Whether labels are classes and not probabilities; ShapeError when they are neither."""
     classes = scores.shape[:axis] + scores.shape[axis + 1 :]
-    by_class = target.dtype.is_integer and target.shape == classes
-    if not by_class and not (target.dtype.is_float and target.shape == scores.shape):
+    by_class = target.dtype.is_integer and same_shape(target.shape, classes)
+    if not by_class and not (target.dtype.is_float and same_shape(target.shape, scores.shape)):
         raise ShapeError(
             f"{what}: for logits {scores._type} with classes along axis {axis}, labels are "
             f"integers of shape {classes} or probabilities of shape {scores.shape}, got "

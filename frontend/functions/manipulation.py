@@ -25,6 +25,7 @@ from einkorn.ir import shape_rules
 from einkorn.ir.dtypes import DType
 from einkorn.ir.errors import DTypeError, ShapeError
 from einkorn.ir.ops import Op
+from einkorn.ir.types import same_shape
 from einkorn.recording import apply
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def reshape(x: Any, /, shape: Any, *, copy: bool | None = None) -> Tensor:
 
 def to_shape(x: Tensor, shape: Shape) -> Tensor:
     """`x` with a shape of the same number of elements."""
-    return snapshot(x) if x.shape == shape else apply(Op.RESHAPE, x, shape=shape)
+    return snapshot(x) if same_shape(x.shape, shape) else apply(Op.RESHAPE, x, shape=shape)
 
 
 def flatten(x: Any, /) -> Tensor:
@@ -192,7 +193,7 @@ def broadcast_to(x: Any, /, shape: Any) -> Tensor:
 
 def spread_to(x: Tensor, shape: Shape) -> Tensor:
     """`x` broadcast to a shape that it is known to broadcast to."""
-    return snapshot(x) if x.shape == shape else apply(Op.BROADCAST, x, shape=shape)
+    return snapshot(x) if same_shape(x.shape, shape) else apply(Op.BROADCAST, x, shape=shape)
 
 
 def broadcast_arrays(*arrays: Any) -> list[Tensor]:

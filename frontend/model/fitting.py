@@ -12,19 +12,31 @@ from typing import Any
 
 import numpy as np
 
-from einkorn.callbacks.base import Callback, CallbackList
+from einkorn.callbacks.base import CallbackList
 from einkorn.callbacks.records import History, ProgressBar
 from einkorn.convert import as_int
-from einkorn.data.sources import Source, source_of
-from einkorn.ir.errors import EinkornError
+from einkorn.data.dataset import as_arrays
+from einkorn.data.sources import Source, is_arrays, source_of
+from einkorn.ir.errors import EinkornError, ShapeError
 from einkorn.model.checkpoint import Progress
+from einkorn.nn.hooks import training_context
 from einkorn.tree import flatten, unflatten
+from einkorn.tunable import is_number
 
 MSG_EMPTY = "{what}: there were no batches"
 MSG_SPLIT = (
     "fit: validation_split={split!r} is a share between 0 and 1 of the samples of arrays; for "
     "other data pass validation_data"
 )
+MSG_ROWS = (
+    "predict: an output is a scalar for the whole batch; those of batches are joined along axis 0, "
+    "so return one row for each sample, or call model.predict_on_batch(x)"
+)
+MSG_PAIR = (
+    "fit: validation_data is (x, y), (x, y, sample_weight), or batches as x may be, got a {kind} "
+    "of {count}"
+)
+VERBOSE = (0, 1, 2)
 
 
 class Interrupt:
@@ -110,9 +122,9 @@ def checked_frequency(given: Any) -> int | Collection[int]:
 
 def split_off(x: Any, y: Any, sample_weight: Any, split: Any) -> tuple[Any, Any]:
     """The first samples for training and the last ones for validation, as (x, y, weight) each."""
-    if not isinstance(split, float) or not 0 < split < 1:
+    if not is_number(split) or not 0 < split < 1 or not is_arrays(x):
         raise EinkornError(MSG_SPLIT.format(split=split))
-    ends, structure = flatten((x, y, sample_weight))
+    ends, structure = flatten(tuple(as_arrays("fit", nest) for nest in (x, y, sample_weight)))
     if not all(end is None or getattr(end, "shape", ()) for end in ends):
         raise EinkornError(MSG_SPLIT.format(split=split))
     count = min(len(end) for end in ends if end is not None)
@@ -130,19 +142,24 @@ def validation_source(data: Any, batch_size: int | None) -> Source | None:
     """The batches of `validation_data`: (x, y), (x, y, sample_weight), or what fit takes."""
     if data is None:
         return None
-    if isinstance(data, (tuple, list)) and len(data) in (2, 3) and not isinstance(data[0], tuple):
+    is_list = isinstance(data, list)
+    if type(data) is tuple or (is_list and is_arrays(data)):
+        if len(data) not in (2, 3):
+            raise EinkornError(MSG_PAIR.format(kind=type(data).__name__, count=len(data)))
         x, y, weight = (*data, None)[:3]
         return source_of("fit", x, y, weight, batch_size, shuffle=False)
     return source_of("fit", data, None, None, batch_size, shuffle=False)
 
 
 def callback_list(
-    model: Any, callbacks: Any, verbose: int, params: dict[str, Any], history: bool
+    what: str, model: Any, callbacks: Any, verbose: int, params: dict[str, Any]
 ) -> CallbackList:
-    """The callbacks of a call with those that come by themselves."""
-    given: Iterable[Any] = () if callbacks is None else callbacks
-    given = [given] if isinstance(given, Callback) else list(given)
-    kept = [History()] if history else []
+    """The callbacks of a call of the method `what` with those that come by themselves."""
+    if verbose not in VERBOSE:
+        raise EinkornError(f"{what}: verbose is 0, 1 or 2, got {verbose!r}")
+    given: Any = () if callbacks is None else callbacks
+    given = list(given) if isinstance(given, Iterable) else [given]
+    kept = [History()] if what == "fit" else []
     bar = [ProgressBar(verbose)] if verbose else []
     return CallbackList([*given, *kept, *bar], model, params)
 
@@ -186,7 +203,7 @@ def _train_epoch(
     step, weights, logs = model._step("train"), plan.class_weight, None
     batches = plan.source.batches(progress.order, start)
     count = start
-    with model._in_mode(True):
+    with training_context(True):
         while count != plan.steps:
             batch = next(batches, None)
             if batch is None:
@@ -195,14 +212,14 @@ def _train_epoch(
                 method(count, {})
             logs = step(*batch, weights)
             count += 1
-            progress.batch = count
+            progress.batch, progress.logs = count, logs
             for method in end:
                 method(count - 1, logs)
             if model.stop_training or interrupt.requested:
                 break
     if logs is None:
-        if start:  # the checkpoint was made after the last batch
-            return {}, True
+        if progress.logs is not None:  # the checkpoint was made after the last batch
+            return progress.logs, True
         raise EinkornError(MSG_EMPTY.format(what="fit"))
     expected = plan.source.steps if plan.steps is None else plan.steps
     stopped = model.stop_training or interrupt.requested
@@ -216,7 +233,7 @@ def run_test(
     callbacks.run("on_test_begin", {})
     begin, end = callbacks.of("on_test_batch_begin"), callbacks.of("on_test_batch_end")
     step, logs, count = model._step("test"), None, 0
-    with model._in_mode(False), model._own_metrics():
+    with training_context(False), model._own_metrics():
         for batch in source.batches(source.new_order(), 0):
             for method in begin:
                 method(count, {})
@@ -238,12 +255,12 @@ def run_predict(model: Any, source: Source, steps: int | None, callbacks: Callba
     callbacks.run("on_predict_begin", {})
     begin, end = callbacks.of("on_predict_batch_begin"), callbacks.of("on_predict_batch_end")
     step, rows, structure, count = model._step("predict"), [], None, 0
-    with model._in_mode(False):
+    with training_context(False):
         for x, _, _ in source.batches(source.new_order(), 0):
             for method in begin:
                 method(count, {})
             ends, structure = flatten(step(x))
-            rows.append([np.array(part) for part in ends])
+            rows.append([_rows(part) for part in ends])
             count += 1
             for method in end:
                 method(count - 1, {})
@@ -252,5 +269,13 @@ def run_predict(model: Any, source: Source, steps: int | None, callbacks: Callba
     if structure is None:
         raise EinkornError(MSG_EMPTY.format(what="predict"))
     callbacks.run("on_predict_end", {})
-    columns = [np.concatenate(column) for column in zip(*rows)]
+    columns = [None if column[0] is None else np.concatenate(column) for column in zip(*rows)]
     return unflatten(structure, columns)
+
+
+def _rows(part: Any) -> Any:
+    """An output as an array with one row for each sample; None stays."""
+    array = None if part is None else np.array(part)
+    if array is not None and not array.ndim:
+        raise ShapeError(MSG_ROWS)
+    return array

@@ -8,10 +8,15 @@ from inspect import Parameter
 from typing import Any
 
 from einkorn.ir.errors import EinkornError
+from einkorn.tree import describe, flatten
 
 NAMES = (
     "x", "y_true", "y_pred", "sample_weight", "class_weight", "training", "parameters", "states"
 )  # fmt: skip
+MSG_INPUTS = (
+    "{name} cannot be called with inputs {inputs}: {error}; a tuple has one input for each "
+    "parameter of forward, a dict has their names"
+)
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 MSG_PARAMETER = (
@@ -45,6 +50,8 @@ class Injected:
         for parameter in parameters:
             self._read(what, parameter, rest)
         self.names = {name for _, name, _ in self._keywords} | set(self._positional)
+        self.required = {name for _, name, optional in self._keywords if not optional}
+        self.required |= set(self._positional)
 
     def _read(self, what: str, parameter: Parameter, rest: list[str]) -> None:
         name, kind = parameter.name, parameter.kind
@@ -93,10 +100,11 @@ def module_arguments(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a module is called with for inputs.
 
-    A dict whose keys are all parameters is passed by keywords, a tuple one by one where `forward`
-    has more than one parameter without a default; anything else is the first argument.
+    A dict whose keys are all parameters is passed by keywords, a tuple or list one by one where
+    `forward` has more than one parameter without a default; anything else is the first argument.
     """
-    parameters = _parameters(type(module).__name__, getattr(module, "forward", module))
+    name, target = type(module).__name__, getattr(module, "forward", module)
+    parameters = _parameters(name, target)
     names = [p.name for p in parameters if p.kind in _NAMED]
     asked = [name for name in names if name in NAMES and name not in ("x", "y_pred", "y_true")]
     more = {name: values[name] for name in asked if values.get(name) is not None}
@@ -106,4 +114,10 @@ def module_arguments(
         any(p.kind is Parameter.VAR_POSITIONAL for p in parameters)
         or len([p for p in parameters if p.default is Parameter.empty and p.name not in more]) > 1
     )
-    return (x if type(x) is tuple and several else (x,)), more
+    args = tuple(x) if type(x) in (tuple, list) and several else (x,)
+    try:
+        inspect.signature(target).bind(*args, **more)
+    except TypeError as error:
+        text = describe(flatten(x)[1])
+        raise EinkornError(MSG_INPUTS.format(name=name, inputs=text, error=error)) from None
+    return args, more

@@ -16,6 +16,7 @@ from einkorn.model.injection import module_arguments
 from einkorn.model.parts import class_weights
 from einkorn.model.steps import Steps, tensors
 from einkorn.nn.building import PENDING
+from einkorn.nn.hooks import training_context
 from einkorn.nn.summary_table import Summary
 from einkorn.recording import no_grad
 
@@ -63,7 +64,6 @@ class Model(Steps):
         self.history: History | None = None
         self._callbacks: CallbackList | None = None
         self._loaded: list[tuple[str, dict[str, Any]]] = []
-        self._in_epoch = False
 
     # -- fit, evaluate, predict ----------------------------------------------------------------
 
@@ -140,22 +140,23 @@ class Model(Steps):
     def _fit(self, plan: fitting.Plan, start: Progress, verbose: int, callbacks: Any) -> History:
         source = plan.source
         resume = start is self.progress
-        if not self._is_built or self.optimizer is None:
-            self.build(source.peek()[0])
-        if resume:
-            source.seek(start.epoch + (start.batch > 0))
         params = {
             "epochs": plan.epochs,
             "steps": source.steps if plan.steps is None else plan.steps,
             "verbose": verbose,
             "validates": plan.validation is not None,
         }
-        listed = fitting.callback_list(self, callbacks, verbose, params, history=True)
-        self._callbacks = listed
-        listed.run("on_train_begin", {})
+        listed = fitting.callback_list("fit", self, callbacks, verbose, params)
+        if not self._is_built or self.optimizer is None:
+            self.build(source.peek()[0])
         if resume:
-            self._give_back(listed)
-        return fitting.run_fit(self, plan, listed, start)
+            source.seek(start.epoch + (start.batch > 0))
+        self._callbacks = listed
+        with listed:
+            listed.run("on_train_begin", {})
+            if resume:
+                self._give_back(listed)
+            return fitting.run_fit(self, plan, listed, start)
 
     def _give_back(self, callbacks: CallbackList) -> None:
         """Give callbacks the states that the file has, by class and order."""
@@ -181,8 +182,8 @@ class Model(Steps):
         """Loss and metrics, by name; the arguments are those of `fit`."""
         source = source_of("evaluate", x, y, sample_weight, batch_size, shuffle=False)
         params = {"steps": source.steps if steps is None else steps, "verbose": verbose}
-        listed = fitting.callback_list(self, callbacks, verbose, params, history=False)
-        return fitting.run_test(self, source, steps, listed)
+        with fitting.callback_list("evaluate", self, callbacks, verbose, params) as listed:
+            return fitting.run_test(self, source, steps, listed)
 
     def predict(
         self,
@@ -196,8 +197,8 @@ class Model(Steps):
         """The outputs for all inputs: arrays, nested as the module nests its outputs."""
         source = source_of("predict", x, None, None, batch_size, shuffle=False)
         params = {"steps": source.steps if steps is None else steps, "verbose": verbose}
-        listed = fitting.callback_list(self, callbacks, verbose, params, history=False)
-        return fitting.run_predict(self, source, steps, listed)
+        with fitting.callback_list("predict", self, callbacks, verbose, params) as listed:
+            return fitting.run_predict(self, source, steps, listed)
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None
@@ -205,7 +206,7 @@ class Model(Steps):
         """One step of training; metrics go on from where they are (see `reset_metrics`)."""
         batch = unpacked((x, y, sample_weight))
         self.build(batch[0])
-        with self._in_mode(True):
+        with training_context(True):
             return dict(self._step("train")(*batch, class_weights(class_weight)))
 
     def test_on_batch(
@@ -213,12 +214,12 @@ class Model(Steps):
     ) -> dict[str, Any]:
         """Loss and metrics of one batch; metrics go on from where they are."""
         batch = unpacked((x, y, sample_weight))
-        with self._in_mode(False):
+        with training_context(False):
             return dict(self._step("test")(*batch, class_weights(class_weight)))
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch, as tensors."""
-        with self._in_mode(False):
+        with training_context(False):
             return self._step("predict")(unpacked((x,))[0])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -232,7 +233,7 @@ class Model(Steps):
 
         See `Module.summary`; no state changes, but parameters whose sizes `x` decides are made.
         """
-        with no_grad(), self._in_mode(False):
+        with no_grad(), training_context(False):
             inputs, named = module_arguments(self.module, tensors(x), self._injected(False))
             return self.module.summary(*inputs, depth=depth, measure=measure, **named)
 

@@ -21,11 +21,13 @@ from einkorn.ir.dtypes import int64
 from einkorn.ir.errors import EinkornError, ShapeError
 from einkorn.metrics.base import MeanOverSamples, Metric
 from einkorn.model.injection import Injected
-from einkorn.nn.loss import Loss, chosen, for_elements
+from einkorn.nn.loss import MSG_TARGETS, Loss, chosen, for_elements
 from einkorn.nn.making import snake_case
+from einkorn.nn.module import Module
 from einkorn.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
+_CLASSES = 2**24  # more have no array of their weights
 Values = Mapping[str, Any]
 
 MSG_SCALAR = "the loss {name} is a scalar, got {type}; take .mean(), or reduction='mean'"
@@ -60,6 +62,8 @@ def flat_items(nest: Any, prefix: str = "", key: Any = None) -> Iterator[tuple[s
 
 def written(home: str, names: Mapping[str, Any], given: Any, kind: type) -> str:
     """What to write in place of a loss or metric that was given by name or as a class."""
+    if isinstance(given, type):
+        return f"; make one of the class: {given.__name__}(...)"
     if not isinstance(given, str):
         return ""
     wanted = given.replace("_", "").lower()
@@ -70,6 +74,11 @@ def written(home: str, names: Mapping[str, Any], given: Any, kind: type) -> str:
 
 def _is_proper(item: Any, kind: type) -> bool:
     return isinstance(item, type) and issubclass(item, kind) and item is not kind
+
+
+def _is_module_class(item: Any) -> bool:
+    """Whether somebody gave a class in place of an object of it."""
+    return isinstance(item, type) and issubclass(item, Module)
 
 
 def unique(name: str, taken: Any) -> str:
@@ -108,12 +117,12 @@ class Term:
     """One loss of a model."""
 
     def __init__(self, name: str, key: Any, loss: Any) -> None:
-        if not callable(loss):
+        if not callable(loss) or _is_module_class(loss):
             hint = written("ek.nn", vars(nn), loss, Loss)
             raise EinkornError(
                 f"a loss is a function or a module such as ek.nn.MSELoss(), got {loss!r}{hint}"
             )
-        self.name, self._key = name, key
+        self.name, self._key, self._loss = name, key, loss
         self._on = getattr(loss, "on", None)
         call = loss
         if isinstance(loss, Loss):  # the part is chosen here, for class weights to be those of it
@@ -122,6 +131,10 @@ class Term:
         self._call = Injected(name, call, target)
         self._weighs = "sample_weight" in self._call.names or self._call._takes_all
         self._is_reduced = not isinstance(loss, Loss) and _has_reduction(target)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is made anew, of the copy of the loss."""
+        return Term, (self.name, self._key, self._loss)
 
     def __call__(self, values: Values) -> Iterator[tuple[str, Tensor]]:
         """The named scalars that it adds to the loss."""
@@ -174,20 +187,23 @@ def _with_class_weight(values: Values) -> Tensor:
 
 
 def class_weights(weights: Any) -> Array | None:
-    """Class weights as float32 [classes]; None for none."""
+    """Class weights as float32 [classes]; None for none. Classes that a dict lacks have 1."""
     if weights is None:
         return None
-    if not isinstance(weights, Mapping):
-        array = np.asarray(weights, "float32")
-    else:
-        numbers = [k for k in weights if isinstance(k, (int, np.integer)) and k >= 0]
-        if not weights or len(numbers) != len(weights):
+    listed = weights
+    if isinstance(weights, Mapping):
+        numbers = [k for k in weights if type(k) is int or isinstance(k, np.integer)]
+        if not weights or len(numbers) != len(weights) or min(numbers) < 0:
             raise EinkornError(
                 f"class_weight is a dict of weights by class numbers 0, 1, ...; got {weights!r}"
             )
-        array = np.ones(max(numbers) + 1, "float32")
-        for k, weight in weights.items():
-            array[k] = weight
+        if max(numbers) >= _CLASSES:
+            raise EinkornError(f"class_weight: a class is less than {_CLASSES}; got {weights!r}")
+        listed = [weights.get(k, 1.0) for k in range(max(numbers) + 1)]
+    try:
+        array = np.asarray(listed, "float32")
+    except (TypeError, ValueError):
+        array = np.empty(0, "float32")
     if array.ndim != 1 or not array.size or not (np.isfinite(array).all() and (array >= 0).all()):
         raise EinkornError(f"class_weight: one number >= 0 for each class, got {weights!r}")
     return array
@@ -228,7 +244,7 @@ class MetricSet:
         self.metrics: dict[str, Metric] = {}
         self._updates: dict[str, tuple[Injected, Any]] = {}
         for name, key, item in flat_items(metrics):
-            if not isinstance(item, Metric) and not callable(item):
+            if not callable(item) or _is_module_class(item):
                 hint = written("ek.metrics", vars(metrics_by_name), item, Metric)
                 raise EinkornError(
                     f"a metric is a function or an ek.metrics.Metric, got {item!r}{hint}"
@@ -241,7 +257,13 @@ class MetricSet:
     def update(self, values: Values) -> None:
         """Take one batch into account."""
         for name, (update, key) in self._updates.items():
-            update(part_of(name, values, self.metrics[name].on, key))
+            own = part_of(name, values, self.metrics[name].on, key)
+            compares = (
+                "y_true" in update.required and type(self.metrics[name]) is not FunctionMetric
+            )
+            if compares and own.get("y_true") is None:
+                raise EinkornError(MSG_TARGETS.format(owner=name))
+            update(own)
 
     def compute(self) -> dict[str, Any]:
         """The values so far; a metric that gives several has their names in its own."""

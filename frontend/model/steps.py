@@ -37,6 +37,10 @@ MSG_OPTIMIZER = (
 MSG_NO_LOSS = (
     "{what}: there is nothing to minimise: give the Model a loss, or call ek.add_loss in a forward"
 )
+MSG_FOREIGN = (
+    "fit: the optimizer {optimizer} was made for other parameters: its {path} is none of the "
+    "module {module}; make one for model.module and assign it to model.optimizer"
+)
 NOTICE = "ek.Model was given no optimizer: it trains with ek.optim.Adam(module, lr=1e-3)\n"
 _PARTS = ("module", "loss", "metrics", "optimizer", "run_eagerly")
 
@@ -49,13 +53,19 @@ class Steps:
         optimizer: Any
         run_eagerly: bool
         progress: Progress
-        _in_epoch: bool
         _is_built: bool
         _make_optimizer: Any
         _means: dict[str, Mean]
         _metrics: MetricSet
         _steps: dict[Any, Any]
         _terms: list[Any]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has: all but the compiled steps, which it makes anew, and the callbacks."""
+        return {**self.__dict__, "_steps": {}, "_callbacks": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _PARTS:
@@ -137,6 +147,7 @@ class Steps:
             return self.loss_fn(x, y_true, sample_weight, class_weight, training=True)
 
         (loss, found), grads = value_and_grad(total, self.module, has_aux=True)()
+        self._check_optimizer()
         self.optimizer.step(grads)
         return self.update_metrics(x, y_true, sample_weight, loss, found)
 
@@ -175,6 +186,14 @@ class Steps:
                 logs[unique(name, logs)] = value
         return logs
 
+    def _check_optimizer(self) -> None:
+        """Refuse an optimizer of another module: it would train that one."""
+        own = {id(leaf) for leaf in self.module.parameters()}
+        for path, leaf in self.optimizer._params.flat_items():
+            if id(leaf) not in own:
+                name, kind = type(self.optimizer).__name__, type(self.module).__name__
+                raise StateError(MSG_FOREIGN.format(optimizer=name, path=path, module=kind))
+
     # -- steps ---------------------------------------------------------------------------------
 
     def _step(self, kind: str) -> Callable[..., Any]:
@@ -204,20 +223,10 @@ class Steps:
         return (step if kind == "predict" else logged_step), run
 
     @contextmanager
-    def _in_mode(self, training: bool) -> Generator[None]:
-        """Within the block all modules train, or none."""
-        outer, self._in_epoch = self._in_epoch, training or self._in_epoch
-        try:
-            with training_context(training):
-                yield
-        finally:
-            self._in_epoch = outer
-
-    @contextmanager
     def _own_metrics(self) -> Generator[None]:
-        """Within the block metrics start anew; an epoch that is under way gets its own back."""
+        """Within the block metrics start anew; an epoch that is not complete gets its own back."""
         leaves = [x for m in self._all_metrics().values() for x in m.buffers.to_flat_list()]
-        kept = [(leaf, np.array(leaf.numpy())) for leaf in leaves] if self._is_training else []
+        kept = [(leaf, np.array(leaf.numpy())) for leaf in leaves] if self.progress.batch else []
         self.reset_metrics()
         try:
             yield
@@ -229,10 +238,6 @@ class Steps:
         """Forget what loss and metrics have seen."""
         for metric in self._all_metrics().values():
             metric.reset()
-
-    @property
-    def _is_training(self) -> bool:
-        return self._in_epoch and self.progress.batch > 0
 
     def _all_metrics(self) -> dict[str, Metric]:
         return {**self._means, **self._metrics.metrics}
@@ -247,7 +252,7 @@ class Steps:
     def build(self, x: Any) -> None:
         """Make what the first input decides: sizes of parameters, and with them the optimizer."""
         if not self._is_built:
-            with no_grad(), self._in_mode(False), collect():
+            with no_grad(), training_context(False), collect():
                 self.call(tensors(x), training=False)
             self.__dict__["_is_built"] = True
         if self.optimizer is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from einkorn.convert import as_tensor, in_dtype
@@ -19,6 +20,12 @@ from einkorn.tensor import Tensor
 MSG_ON = (
     "{owner}: on={on!r} chooses from nested outputs and targets, but {what} {fault}; leave `on` "
     "out, or give values that are nested so"
+)
+
+
+MSG_TARGETS = (
+    "{owner} compares y_pred with y_true, and there is no y_true: give it targets; in ek.Model "
+    "pass y or batches (x, y), and where outputs are a dict, one with the same keys"
 )
 
 
@@ -80,6 +87,8 @@ class Loss(Module):
 
     def forward(self, y_pred: Any, y_true: Any = None, sample_weight: Any = None) -> Tensor:
         name = type(self).__name__
+        if y_true is None and _needs_targets(self.elementwise):
+            raise EinkornError(MSG_TARGETS.format(owner=name))
         losses = as_tensor(self.elementwise(y_pred, y_true), name)
         if sample_weight is not None:
             losses = multiply(losses, for_elements(name, sample_weight, losses))
@@ -99,6 +108,11 @@ class Loss(Module):
         own = (f"{k}={x!r}" for k, x in state.items() if _is_setting(k, x) and k not in ours)
         base = (f"{k}={state[k]!r}" for k, usual in ours.items() if state.get(k, usual) != usual)
         return ", ".join((*own, *base))
+
+
+def _needs_targets(elementwise: Callable[..., Any]) -> bool:
+    parameters = list(inspect.signature(elementwise).parameters.values())
+    return len(parameters) > 1 and parameters[1].default is inspect.Parameter.empty
 
 
 def _is_setting(name: str, value: Any) -> bool:

@@ -388,7 +388,7 @@ class TripletMarginLoss(Loss):
         self.margin = check_number("TripletMarginLoss", "margin", margin)
         self.swap = check_flag("TripletMarginLoss", "swap", swap)
 
-    def elementwise(self, y_pred: Any, y_true: Any) -> Tensor:
+    def elementwise(self, y_pred: Any, y_true: Any = None) -> Tensor:
         a, p, n = _some(self, y_pred, 3, "anchor, positive, negative")
         return ml.triplet_margin_loss(a, p, n, margin=self.margin, swap=self.swap, reduction="none")
 

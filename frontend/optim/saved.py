@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -65,16 +65,31 @@ def load_settings(
     """Copy in leaves and settings: everything is checked before the first one changes."""
     if not isinstance(values, Mapping):
         raise EinkornError(f"{what} needs a dict of arrays, got {type(values).__name__}")
+    settings, rest = checked_settings(what, optimizer, values, strict)
+    result = load_leaves(what, saved_leaves(optimizer), rest, strict)
+    apply_settings(settings)
+    return result
+
+
+def checked_settings(
+    what: str, optimizer: Optimizer, values: Mapping[str, Any], strict: bool
+) -> tuple[list[Setting], dict[str, Any]]:
+    """The settings among values, checked; and the other values, which are those of leaves."""
     known = saved_settings(optimizer)
     chosen = {key: values[key] for key in values if key in known}
-    numbers = {key: _number(what, known[key], key, x) for key, x in chosen.items()}
+    settings = [
+        known[key]._replace(value=_number(what, known[key], key, x)) for key, x in chosen.items()
+    ]
     rest = {key: x for key, x in values.items() if key not in known}
     if strict:
         _refuse_unknown(what, rest, optimizer, known)
-    result = load_leaves(what, saved_leaves(optimizer), rest, strict)
-    for key, number in numbers.items():
-        setattr(known[key].owner, known[key].name, number)
-    return result
+    return settings, rest
+
+
+def apply_settings(settings: Iterable[Setting]) -> None:
+    """Give optimizers and groups these settings."""
+    for setting in settings:
+        setattr(setting.owner, setting.name, setting.value)
 
 
 def _number(what: str, setting: Setting, key: str, value: Any) -> float:

@@ -56,7 +56,7 @@ def _together(node: Node) -> list[list[int]]:
     """The axes that are flattened and reduced as one: the trailing ones, and the others."""
     shape = node.inputs[0].shape
     axes: Ints = node.attr("axes")
-    large = [k for k, n in enumerate(shape) if isinstance(n, Size) or n != 1]
+    large = [k for k, n in enumerate(shape) if n != 1]  # decided for every length
     tail = len(large)
     while tail and large[tail - 1] in axes:
         tail -= 1
@@ -70,7 +70,7 @@ def _separated(node: Node) -> Node:
     x = make(Op.CAST, x, dtype=float32) if half else x
     others, trailing = _together(node)
     kept = [k for k in range(len(x.shape)) if k not in (*others, *trailing)]
-    large = [k for k in kept if isinstance(x.shape[k], Size) or x.shape[k] != 1]
+    large = [k for k in kept if x.shape[k] != 1]
     shape, sizes = x.shape, tuple(x.shape[k] for k in large)
     if trailing:
         front = tuple(shape[k] for k in sorted((*large, *others)))

@@ -120,7 +120,10 @@ class Building(Base):
         if chosen is None and self._build_mode == "on_call":
             chosen = _dtype_of((args, kwargs))
         self._dtype = chosen or as_dtype("float32")
-        self._build(*(args or given.args), **(kwargs or given.kwargs))
+        if self._build_mode == "on_call" and not inspect.signature(self._build).parameters:
+            self._build()  # it takes nothing of the first call
+        else:
+            self._build(*(args or given.args), **(kwargs or given.kwargs))
         args, named = _wanted(self._create_variables, self._dev, self._dtype)
         created = self._create_variables(*args, **named)
         for name, value in created.items():
@@ -159,12 +162,13 @@ class Building(Base):
         for path, x in new:
             self.add_buffer(path, x)
 
-    def _ek_check_ready(self) -> None:
-        """StateError when a call comes too early."""
+    def _ek_check_ready(self, values: Any) -> None:
+        """StateError when a call, which is given values or not, comes too early."""
         check_begun(self)
         if PENDING in self.__dict__ and self._build_mode == "explicit":
             raise StateError(MSG_EXPLICIT.format(owner=type(self).__name__))
-        if not self._store_vars and not self.v and self._ek_found().v:
+        given = self._store_vars or isinstance(values, dict) or self.v
+        if not given and self._ek_found().v:
             raise StateError(MSG_NOT_STORED.format(owner=type(self).__name__))
 
     # -- what can be asked ---------------------------------------------------------------------

@@ -124,8 +124,7 @@ class Module(Tracking, Building, nn.Module):
                 if wanted, "rtol" and "atol"; a MismatchError names the first that differs.
             kwargs: those of `_forward`; and `v`, `buffers`, `capture` as `ek.nn.Module` has them.
         """
-        if "v" not in kwargs or not isinstance(kwargs["v"], dict):
-            self._ek_check_ready()
+        self._ek_check_ready(kwargs.get("v"))
         call = self.__dict__.get("_ek_call") or partial(nn.Module.__call__, self)
         with no_grad() if with_grads is False else nullcontext():
             if track_submod_rets or track_submod_call_order or expected_submod_rets is not None:
@@ -248,11 +247,9 @@ def _place(args: list[Any]) -> tuple[Any, Any] | None:
 class Sequential(Module, nn.Sequential):
     """Each module is called with the result of the one before."""
 
-    def __init__(
-        self, *modules: nn.Module, dev: Any = None, v: Any = None, device: Any = None
-    ) -> None:
+    def __init__(self, *modules: nn.Module, **options: Any) -> None:
         nn.Sequential.__init__(self, *modules)
-        Module.__init__(self, v=v, device=device or dev)
+        Module.__init__(self, **options)
 
     def _forward(self, x: Any) -> Any:
         return nn.Sequential.forward(self, x)
