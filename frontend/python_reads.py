@@ -396,6 +396,11 @@ class PythonReads:
             kept.clear()
         found = self._known.values()
         self.places = [x for x in found if x.through is None or x.through() is not None]
+        self.places += [
+            Place("changed", None, "", place.label, None)
+            for place in self.places
+            if place.kind != "iterator" and not place.is_gone and not place.holds()
+        ]
         self._known, self._arrays = {}, {}
 
     def _note_contents(self, captured: set[int]) -> None:
