@@ -324,7 +324,7 @@ class Trace:
     def number(self, kind: str, source: Attribute, value: Any) -> Tensor:
         """The input that stands for an attribute which is a number, as a run-time scalar."""
         label = f"{type(source.held()).__name__.lower()}.{source.name}"
-        type_ = number_type(value)
+        type_ = TensorType(float64 if isinstance(value, float) else int64, ())
         node = self._capture(kind, source.key, source, type_, label)
         self._numbers[node] = value
         return result(type_, node=node, trace=self, weak=True)
@@ -494,8 +494,3 @@ def tracing(trace: Trace) -> Any:
     finally:
         trace.active = False
         current_trace.reset(token)
-
-
-def number_type(value: Any) -> TensorType:
-    """The type of the input that carries a Python number."""
-    return TensorType(float64 if isinstance(value, float) else int64, ())
