@@ -25,21 +25,20 @@ nn = ek.nn
 class Network(nn.Module):
     """Characters [..., T] -> logits [..., T, alphabet] of the character that follows each."""
 
-    def __init__(self, alphabet: int, context: int, width: int, layers: int) -> None:
+    def __init__(self, alphabet: int, width: int, layers: int) -> None:
         self.characters = nn.Embedding(alphabet, width)
-        self.positions = nn.LearnedPositions(context, width)
-        self.blocks = nn.TransformerEncoder(layers, width, width // 32, causal=True)
+        self.blocks = nn.TransformerEncoder(layers, width, width // 32, causal=True, rotary=True)
         self.out = nn.Linear(width, alphabet)
 
     def forward(self, x: Any) -> Any:
-        return self.out(self.blocks(self.positions(self.characters(x))))
+        return self.out(self.blocks(self.characters(x)))
 
 
 def load() -> tuple[Array, Array, str]:
-    """Text to learn from and every tenth file, held out, as indices into the alphabet."""
+    """Text to learn from and every tenth file, held out, as indices; four spaces are a tab."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    texts = [path.read_text(encoding="utf-8") for path in files]
-    clean = ["".join(c for c in text if c == "\n" or " " <= c <= "~") for text in texts]
+    texts = [path.read_text(encoding="utf-8").replace("    ", "\t") for path in files]
+    clean = ["".join(c for c in text if c in "\n\t" or " " <= c <= "~") for text in texts]
     alphabet = "".join(sorted(set().union(*clean)))
     index = np.zeros(128, np.int64)
     index[list(alphabet.encode())] = np.arange(len(alphabet))
@@ -123,7 +122,7 @@ def main() -> None:
     args = arguments()
     ek.random.seed(args.seed)
     codes, held_out, alphabet = load()
-    network = Network(len(alphabet), args.context, args.width, args.layers)
+    network = Network(len(alphabet), args.width, args.layers)
     size = sum(p.size for p in network.parameters())
     print(f"{len(codes):,} characters, {len(held_out):,} held out, {size:,} parameters")
     step = training_step(network, args.steps, args.lr)
@@ -141,7 +140,7 @@ def main() -> None:
                 mean, seconds = np.mean(losses[-20:]), time.perf_counter() - start
                 print(f"{k:5}  loss {mean:.3f}  held-out {validation[k]:.3f}  {seconds:.0f} s")
         written = write(network, held_out[: args.context], 500, args.temperature)
-    print("Written:\n" + "".join(alphabet[k] for k in written))
+    print("Written:\n" + "".join(alphabet[k] for k in written).replace("\t", "    "))
     plot(losses, validation, args.out / "characters.png")
 
 

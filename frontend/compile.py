@@ -273,6 +273,8 @@ class Compiled:
         closed = Graph(
             graph.name, graph.inputs, graph.captures, graph.results, (), graph.names, graph.origins
         )
+        for leaf in trace.own.all():
+            outer.own.add(outer, leaf)
         tracks = [trace.tracks(x) for x in outputs]
         values = [*arguments.tensors(), *(outer_value(x) for x in trace.captures)]
         outer.guards.extend(trace.guards)
@@ -383,7 +385,7 @@ def _check_returned(trace: Trace, ends: Sequence[Any]) -> None:
     """Refuse what could hide traced tensors from the caller, and leaves of this trace."""
     name = trace.name
     for x in ends:
-        if trace.owns(x):
+        if x in trace.own:
             raise EinkornError(MSG_LEAF.format(name=name, leaf=x.name or "the leaf"))
         if isinstance(x, (Awaitable, AsyncIterator)):
             close = getattr(x, "close", None)

@@ -173,7 +173,9 @@ class Entry:
                 return f"the number {value} became {arguments.ends[k]}: {'; '.join(self.reasons)}"
         failed = [condition.why_not() for condition in self._seen if not condition.holds()]
         failed += [guard.reason for guard in self._guards if not guard.holds()]
-        failed += [place.why_not() for place in self._places if not place.holds()]
+        places = [place for place in self._places if not place.holds()]
+        failed += [x.why_not() for x in places if x.kind != "changed"]
+        failed = failed or [x.why_not() for x in places]
         return "; ".join(failed) or "the arguments differ"
 
     def changed_numbers(self) -> list[str]:

@@ -120,7 +120,7 @@ class Leaf(Tensor):
         self._trainable, self.name, self.id = trainable, name, next(_ids)
         trace = current_trace.get()
         if trace is not None:
-            trace.made(self)
+            trace.own.add(trace, self)
 
     # -- storage -------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ class Place:
     Attributes:
         kind: "cell", "global" (an entry of a dict), "attribute", "items" (of a list or dict),
             "absent" (from a dict), "missing" (an attribute), "context" (of a ContextVar),
-            "content" (of an array) or "iterator" (which gives another value each time).
+            "content" (of an array), "iterator" (which gives another value each time) or "changed"
+            (by the function itself, which a call of its trace would not repeat).
         owner: the cell, the dict, the object, the nest, the variable or the array.
         name: of the entry or attribute.
         label: for people.
@@ -51,6 +52,8 @@ class Place:
             return f"the numbers of {self.label}"
         if self.kind == "iterator":
             return f"{self.label} is an iterator, which gives another value each time"
+        if self.kind == "changed":
+            return f"{self.label} is changed by the function itself: each trace is for one call"
         if self.kind in ("absent", "missing"):
             return f"{self.label} was not there"
         if self.name == "__code__":
@@ -61,7 +64,7 @@ class Place:
         """What is different now, for people."""
         if self.kind in ("items", "content"):
             return f"{self.describe()} changed"
-        if self.kind == "iterator":
+        if self.kind in ("iterator", "changed"):
             return self.describe()
         if self.kind in ("absent", "missing"):
             return f"{self.describe()} and is there now"
@@ -89,7 +92,7 @@ class Place:
             return unchanged(self.owner, self.value)
         if self.kind == "content":
             return content(self.owner) == self.value
-        if self.kind == "iterator":
+        if self.kind in ("iterator", "changed"):
             return False
         if self.kind == "absent":
             return self.name not in self.owner
@@ -108,6 +111,7 @@ class Place:
             "absent": f"{self.name!r} not in {owner}",
             "missing": f"not hasattr({owner}, {self.name!r})",
             "iterator": "False",
+            "changed": "False",
         }
         if self.kind in forms:
             return forms[self.kind]

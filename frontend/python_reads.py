@@ -378,6 +378,11 @@ class PythonReads:
         if known is None or (known.through is not None and self._through is None):
             self._known[key] = replace(place, through=self._through)
 
+    def release(self) -> None:
+        """Let go of objects that were made while the function ran."""
+        found = self._escaped.items()
+        self._escaped = {k: x for k, x in found if x[2] is None or isinstance(x[0], np.ndarray)}
+
     def finish(self, captured: Iterable[Any] = ()) -> None:
         """The places, without those of objects made while the function ran that are gone.
 
@@ -391,6 +396,11 @@ class PythonReads:
             kept.clear()
         found = self._known.values()
         self.places = [x for x in found if x.through is None or x.through() is not None]
+        self.places += [
+            Place("changed", None, "", place.label, None)
+            for place in self.places
+            if place.kind != "iterator" and not place.is_gone and not place.holds()
+        ]
         self._known, self._arrays = {}, {}
 
     def _note_contents(self, captured: set[int]) -> None:

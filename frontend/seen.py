@@ -105,6 +105,10 @@ class Seen:
         """Whether a leaf is trained was looked at."""
         self._leaves[id(leaf)] = leaf
 
+    def forget(self, leaf: Any) -> None:
+        """A leaf was made in the trace: it has nothing to be a condition."""
+        self._leaves.pop(id(leaf), None)
+
     def _of(self, owner: Any) -> Attributes:
         found = self._owners.get(id(owner))
         if found is None:

@@ -229,9 +229,8 @@ class Traces:
 def varying_axes(old: Sequence[Any], new: Sequence[Any]) -> dict[int, list[int]]:
     """The axes of arguments, by position, that differ where nothing else does; none otherwise."""
     found: dict[int, list[int]] = {}
-    arrays = [x for x in (*old, *new) if isinstance(x, TensorType)]
-    if any(has_size(x.shape) for x in arrays):  # which are declared to vary
-        return {}
+    if any(has_size(x.shape) for x in new if isinstance(x, TensorType)):
+        return {}  # they are declared to vary
     for k, (before, now) in enumerate(zip(old, new)):
         if before == now:
             continue

@@ -26,6 +26,7 @@ from einkorn.ir.node import Node, alias, constant, make, make_region, placeholde
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
+from einkorn.own_leaves import OwnLeaves
 from einkorn.python_reads import PythonReads
 from einkorn.recording import (
     Value,
@@ -77,6 +78,7 @@ class Trace:
         lines: what `ek.print` prints; None where it cannot.
         token: what the last callback gave.
         carries: whether attributes that the function writes are written by each call.
+        own: the leaves that the function made.
         attributes: those it wrote, and those that are state.
         branches: how `if t:` is decided; None where it cannot be.
         reads: what was read by name, here and in the traces around; None when nobody asks.
@@ -99,10 +101,10 @@ class Trace:
     lines: list[Any] | None = None
     token: Node | None = None
     carries: bool = False
+    own: OwnLeaves = field(default_factory=OwnLeaves)
     attributes: AttributeState = field(init=False)
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
     _current: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])
-    _own: dict[Leaf, Node] = field(default_factory=dict[Leaf, Node])  # made here
     _grads: dict[Leaf, Tensor | None] = field(default_factory=dict[Leaf, "Tensor | None"])
     _versions: list[tuple[Leaf, Node]] = field(default_factory=list[tuple[Leaf, Node]])
     _names: dict[tuple[int, Node], tuple[Value, Node]] = field(
@@ -165,8 +167,8 @@ class Trace:
         if isinstance(value, Leaf):
             if value in self._current:
                 return self._current[value]
-            if value in self._own:
-                return self._own[value]
+            if value in self.own:
+                return self.own.nodes[value]
             return self._capture("leaf", value, value, value._type, value.name or f"leaf{value.id}")
         if value._trace is not None and not self.encloses(value._trace):
             raise escaped(value)
@@ -234,22 +236,21 @@ class Trace:
 
     # -- state ---------------------------------------------------------------------------------
 
-    def made(self, leaf: Leaf) -> None:
-        """Note that a leaf is made here: it is new in every call, with the value it has now."""
-        array = leaf._array
-        assert array is not None
-        first = array.reshape(-1)[:1]
-        if array.size and array.tobytes() == first.tobytes() * array.size:
-            node = constant(leaf.dtype, first[0])
-            if array.shape:
-                node = make(Op.BROADCAST, node, shape=array.shape)
-        else:
-            node = self.node_of(result(leaf._type, array.copy()))
-        self._own[leaf] = alias(node)
-
-    def owns(self, value: Any) -> bool:
-        """Whether a leaf was made here."""
-        return isinstance(value, Leaf) and value in self._own
+    def _keep_own(self) -> None:
+        """Make state of the leaves that were made and written here and are held elsewhere."""
+        if not self.own.nodes or not self.carries:
+            return
+        for leaf in self.own.nodes:
+            self.seen.forget(leaf)
+            del leaf
+        self._versions = [pair for pair in self._versions if pair[0] not in self.own]
+        if self.reads is not None and self.outer is None:
+            self.reads.release()
+        for leaf, last, grad in self.own.release(self._current, self._grads, self.outer is None):
+            if last is not None:
+                self._capture("leaf", leaf, leaf, leaf._type, leaf.name or f"leaf{leaf.id}")
+                self._current[leaf] = last
+            self._grads.update((leaf, x) for x in grad)
 
     def assign(self, leaf: Leaf, value: Tensor) -> None:
         """`leaf.value = value`: a new version of the leaf for the rest of the trace."""
@@ -257,7 +258,7 @@ class Trace:
         node = self.node_of(value)
         if node.dtype.is_inexact:  # no gradient flows through an assignment
             node = make(Op.STOP_GRADIENT, node)
-        if leaf in self._own:
+        if leaf in self.own and not self.carries:
             self.seen.renewed[id(leaf)] = leaf
         self._current[leaf] = alias(node)
         self._versions.append((leaf, self._current[leaf]))
@@ -271,7 +272,7 @@ class Trace:
             return []
         reached = set(toposort([self.node_of(output)], into=carries_gradient))
         first = [(c.source, c.node) for c in self.captures if c.kind == "leaf"]
-        first += self._own.items()
+        first += self.own.nodes.items()
         found = [
             (leaf, node)
             for leaf, node in (*first, *self._versions)
@@ -283,7 +284,7 @@ class Trace:
         """`leaf.grad` inside the trace."""
         if leaf in self._grads:
             return self._grads[leaf]
-        if leaf in self._own:
+        if leaf in self.own:
             return None
         if self.outer is not None:
             grad = self.outer.grad_of(leaf)
@@ -444,6 +445,7 @@ class Trace:
         The outputs of the graph are those given, then the gradients that the function left behind,
         then what it prints, then the outcomes of its branches.
         """
+        self._keep_own()
         nodes = [self.node_of(x) for x in outputs]
         with_grad = [leaf for leaf, grad in self._kept_grads() if grad is not None]
         for leaf in with_grad:
@@ -455,7 +457,7 @@ class Trace:
             nodes.append(self.token)
         if self.branches is not None:
             nodes += [branch.check for branch in self.branches.taken]
-        updated = [leaf for leaf in self._current if leaf not in self._own]
+        updated = [leaf for leaf in self._current if leaf not in self.own]
         placeholders = {c.source: c.node for c in self.captures if c.kind == "leaf"}
         updates = tuple((placeholders[leaf], self._current[leaf]) for leaf in updated)
         captures = tuple(c.node for c in self.captures)
@@ -471,7 +473,7 @@ class Trace:
 
     def _kept_grads(self) -> list[tuple[Leaf, Tensor | None]]:
         """The gradients of leaves that are still there after the call."""
-        return [pair for pair in self._grads.items() if pair[0] not in self._own]
+        return [pair for pair in self._grads.items() if pair[0] not in self.own]
 
 
 def carries_gradient(node: Node) -> bool:

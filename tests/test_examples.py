@@ -68,8 +68,8 @@ def test_characters(tmp_path: Path) -> None:
     losses = [float(x) for x in re.findall(r"held-out ([\d.]+)  ", printed)]
     assert len(losses) == 10
     assert losses[-1] < losses[0] - 0.3
-    assert losses[-1] < 2.9  # letters by their frequency alone: 3.1
-    assert len(printed.split("Written:\n")[1].split("\nsaved")[0]) == 500
+    assert losses[-1] < 3.1  # characters by their frequency alone: 3.56
+    assert len(printed.split("Written:\n")[1].split("\nsaved")[0]) >= 500
 
 
 def test_lstm(tmp_path: Path) -> None:

@@ -191,3 +191,122 @@ def test_what_reads_all_values_is_refused(tmp_path: Path) -> None:
         with pytest.raises(TraceError, match=message):
             ek.compile(lambda call=call: call() and None, name="step")()
     assert model.training
+
+
+# -- leaves that stay: state made in the first call ------------------------------------------------
+
+
+class Running:
+    """A plain object with a leaf that the first call makes."""
+
+    total: Any = None
+
+    def __call__(self, x: Any) -> Any:
+        if self.total is None:
+            self.total = ek.tensor(np.zeros(4, np.float32), trainable=False)
+        self.total.value = self.total * 0.5 + x[0]
+        return self.total.sum()
+
+
+def in_an_object() -> tuple[Callable[[Any], Any], Callable[[], Any]]:
+    running = Running()
+    return running, lambda: running.total
+
+
+def in_a_dict() -> tuple[Callable[[Any], Any], Callable[[], Any]]:
+    table: dict[str, Any] = {}
+
+    def step(x: Any) -> Any:
+        if "total" not in table:
+            table["total"] = ek.tensor(np.ones(4, np.float32), trainable=False)
+        table["total"].value = table["total"] + x[0]
+        return table["total"] * 2.0
+
+    return step, lambda: table["total"]
+
+
+def in_a_cell() -> tuple[Callable[[Any], Any], Callable[[], Any]]:
+    total: Any = None
+
+    def step(x: Any) -> Any:
+        nonlocal total
+        if total is None:
+            total = ek.tensor(np.arange(4, dtype=np.float32), trainable=False)
+        total.value = total + x[0]
+        return total * 2.0
+
+    return step, lambda: total
+
+
+def an_optimizer() -> tuple[Callable[[Any], Any], Callable[[], Any]]:
+    w = ek.Parameter(np.full(4, 0.5, np.float32))
+    made: dict[str, Any] = {}
+
+    def step(x: Any) -> Any:
+        if "optimizer" not in made:
+            made["optimizer"] = ek.optim.Adam(w, lr=0.1)
+        loss, grads = ek.value_and_grad(lambda: ek.sum((x @ w - 1.0) ** 2), w)()
+        made["optimizer"].step(grads)
+        return loss
+
+    return step, lambda: (w, made["optimizer"].state)
+
+
+def with_a_gradient() -> tuple[Callable[[Any], Any], Callable[[], Any]]:
+    made: dict[str, Any] = {}
+
+    def step(x: Any) -> Any:
+        if "w" not in made:
+            made["w"] = ek.Parameter(np.full(4, 0.5, np.float32))
+        loss = ek.sum((x @ made["w"]) ** 2)
+        loss.backward()
+        return loss
+
+    return step, lambda: (made["w"], made["w"].grad)
+
+
+def in_a_compiled_part() -> tuple[Callable[[Any], Any], Callable[[], Any]]:
+    running = Running()
+    part = ek.compile(running)
+    return lambda x: part(x) + part(x * 2.0) + running.total.sum(), lambda: running.total
+
+
+def made_each_time() -> tuple[Callable[[Any], Any], Callable[[], Any]]:
+    table: dict[str, Any] = {}
+
+    def step(x: Any) -> Any:
+        table["last"] = ek.tensor(np.zeros(4, np.float32), trainable=False)
+        table["last"].value = table["last"] + x[0]
+        return ek.sum(x)
+
+    return step, lambda: table["last"]
+
+
+KEPT = [
+    in_an_object,
+    in_a_dict,
+    in_a_cell,
+    an_optimizer,
+    with_a_gradient,
+    in_a_compiled_part,
+    made_each_time,
+]
+
+
+@pytest.mark.parametrize("program", KEPT, ids=lambda x: x.__name__)
+def test_state_that_the_first_call_makes(program: Callable[[], Any]) -> None:
+    found: list[list[Any]] = []
+    for compiled in (False, True):
+        step, state = program()
+        run = ek.compile(step) if compiled else step
+        found.append([])
+        for x in (X, X + 1, X * 2, -X):
+            found[-1].append((run(x), ek.tree_map(lambda x: np.array(x), state())))
+    for one, other in zip(ek.tree_leaves(found[0]), ek.tree_leaves(found[1]), strict=True):
+        assert_same_bits(other, one)
+
+
+def test_a_leaf_that_nobody_keeps_is_no_state() -> None:
+    assert not ek.trace(optimized)(X).updates
+    step, _ = an_optimizer()
+    assert ek.trace(step)(X).updates

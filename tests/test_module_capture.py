@@ -335,6 +335,27 @@ def test_outputs_of_a_compiled_part_have_their_place(run: Run) -> None:
         same(list(model(X, capture=True)[1].values()), list(found.values()))
 
 
+def test_a_part_that_is_called_alone_is_the_root_of_its_paths(run: Run) -> None:
+    model = net()
+    model(X)
+    for part in (model.blocks[0], model.first, Block()):
+        found = run(lambda x, part=part: part(x, capture=True)[1])(X)
+        assert list(found) == ["linear", "act"]
+        assert part.summary(X, measure=False)["linear"].flops > 0
+
+    class Adds(nn.Module):
+        def forward(self, x: Any) -> Any:
+            ek.add_metric("mean", x.mean())
+            return x
+
+    holder = nn.Sequential(nn.Sequential(Adds()))
+    holder(X)
+    for part, name in ((holder, "submodules/v0/submodules/v0/mean"), (holder[0][0], "mean")):
+        with nn.collect() as collected:
+            run(part)(X)
+        assert list(collected.metrics) == [name]
+
+
 def test_outputs_of_any_structure(run: Run) -> None:
     class Pair(nn.Module):
         def forward(self, x: Any) -> Any:

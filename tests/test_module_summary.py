@@ -149,6 +149,28 @@ def test_each_part_is_timed_with_the_inputs_that_it_gets() -> None:
     assert found[""].milliseconds >= 0.2 * found["conv"].milliseconds
 
 
+def test_a_part_that_is_no_step_by_itself_has_no_time() -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, x: Any) -> Any:
+            return (self.layer(row) for row in x)
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            self.rows = Rows()
+
+        def forward(self, x: Any) -> Any:
+            return sum(self.rows(x))
+
+    found = Whole().summary(np.ones((4, 3), np.float32))
+    assert found["rows"].milliseconds is None
+    assert found["rows/layer"].calls == 0  # the generator runs when the module has returned
+    assert found[""].milliseconds > 0
+    assert found.flops >= 4 * 2 * 3 * 2
+
+
 def test_parts_that_are_compiled_and_branches_have_their_rows() -> None:
     class Holder(nn.Module):
         def __init__(self) -> None:

@@ -152,7 +152,7 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         if not outer and "_ek_structure" not in state:
             self._ek_found()  # names the modules inside
         name = state.get("_ek_name") or type(self).__name__.lower()
-        token = module_path.set(f"{outer}/{name}" if outer else name)
+        token = module_path.set(f"{outer}/{name}" if outer else name.replace("/", "."))
         call = Call(self)
         running = current_call.set(call)
         try:
@@ -208,6 +208,8 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
             modules_changed()
             if isinstance(value, Module) or isinstance(value, (list, tuple, dict)):
                 for key, module in children({name: value}):
+                    if module is self:
+                        continue
                     vars(module).setdefault("_ek_name", key or name)
                     vars(module).setdefault(PARENT, weakref.ref(self))
         if is_known and is_same(old, value):

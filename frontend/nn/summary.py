@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Any
 
 from einkorn.compile import Compiled
+from einkorn.ir.errors import EinkornError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import Node, placeholder, substitute
 from einkorn.ir.ops import Op
@@ -160,7 +161,8 @@ def _times(
         for path, _, part, same_as in _modules(module, depth):
             if path in given and same_as is None:
                 args, kwargs = given[path]
-                found[path] = _milliseconds(part, args, kwargs)
+                with suppress(EinkornError):  # what returns a generator, say, is no step by itself
+                    found[path] = _milliseconds(part, args, kwargs)
         return found
 
 
