@@ -23,8 +23,9 @@ from einkorn.ir.errors import EinkornError, ShapeError, SizeError
 from einkorn.ir.sizes import Length, OpenQuestion, size_of
 from einkorn.ir.types import TensorType
 from einkorn.lengths import RunTimeSize
-from einkorn.padded_arguments import PaddedArguments
+from einkorn.padded_arguments import PaddedArguments, Plan
 
+MAX_PLANS = 256  # kinds of arguments for which a plan is kept
 MAX_CUTS = 32  # of one length; a function that needs more asks for the number itself
 EXACT = 4  # the order of sums depends on whether an axis has 1 element, and on whether it has 4
 
@@ -45,10 +46,12 @@ class Buckets:
     Attributes:
         axes: for each named argument its axes, and the sizes of each.
         cuts: for each length, by name, the last sizes in front of which a bucket was cut.
+        plans: for kinds of arguments how they are padded; None for those that are not.
     """
 
     axes: Mapping[str, Mapping[int, Sizes]]
     cuts: dict[str, frozenset[int]] = field(default_factory=dict[str, "frozenset[int]"])
+    plans: dict[Any, Plan | None] = field(default_factory=dict[Any, "Plan | None"])
 
     def run(self, given: Arguments, names: Sequence[str], use: Callable[[Arguments], Any]) -> Any:
         """What `use` gives for padded arguments; a trace that it makes may cut their bucket."""
@@ -65,14 +68,27 @@ class Buckets:
         question: OpenQuestion | None = error.open
         if question is None or not isinstance(arguments, PaddedArguments):
             return False
+        if not all(length in arguments.lengths for length in question.lengths):
+            return False  # a size that was kept from another trace
         found = question.range_around(arguments.lengths)
-        known = self.cuts.get(found.name, frozenset())
-        more = known | {found.low - 1, found.high}
-        self.cuts[found.name] = more
-        return len(more) <= MAX_CUTS and more != known
+        cuts = self.cuts.get(found.name, frozenset()) | {found.low - 1, found.high}
+        self.cuts[found.name] = cuts
+        self.plans.clear()
+        return len(cuts) <= MAX_CUTS
 
     def pad(self, arguments: Arguments, names: Sequence[str]) -> Arguments:
-        """The arguments of a call, padded; as they are when no axis needs it.
+        """The arguments of a call, padded; as they are when no axis needs it."""
+        key = arguments.structure, tuple(arguments.kinds)
+        try:
+            plan = self.plans[key]
+        except KeyError:
+            if len(self.plans) >= MAX_PLANS:
+                self.plans.clear()
+            plan = self.plans[key] = self._plan(arguments, names)
+        return arguments if plan is None else PaddedArguments.of(arguments, plan)
+
+    def _plan(self, arguments: Arguments, names: Sequence[str]) -> Plan | None:
+        """How arguments are padded.
 
         Equal sizes of one call are one length of its trace, and different ones are different.
         """
@@ -94,9 +110,7 @@ class Buckets:
             rows = enumerate(kinds[k].shape)
             shape = [sizes.get(n, n) if axis in axes else n for axis, n in rows]
             kinds[k] = TensorType(kinds[k].dtype, tuple(shape))
-        if not lengths:
-            return arguments
-        return PaddedArguments.of(arguments, kinds, {x: n for n, x in lengths.items()})
+        return Plan(kinds, {x: n for n, x in lengths.items()}) if lengths else None
 
     def _between_cuts(self, n: int, name: str, low: int, high: int) -> Length:
         """The part of a bucket in which a size lies."""

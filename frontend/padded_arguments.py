@@ -17,33 +17,53 @@ from einkorn.ir.types import TensorType
 Array = np.ndarray[Any, Any]
 
 
+class Plan:
+    """How arguments of some kinds are padded.
+
+    Attributes:
+        kinds: what a trace is made for; sizes of padded axes are those of `ir/sizes.py`.
+        settled: the kinds as part of a key, where sizes are compared as expressions.
+        longest: what the program of the trace gets: padded arrays, and then the lengths.
+        lengths: how long each of them is.
+    """
+
+    __slots__ = ("kinds", "lengths", "longest", "settled")
+
+    def __init__(self, kinds: list[Any], lengths: Mapping[Length, int]) -> None:
+        self.kinds, self.lengths = kinds, lengths
+        self.settled = tuple(
+            (kind.dtype, plain(kind.shape, lambda size: size.terms)) if _is_padded(kind) else kind
+            for kind in kinds
+        )
+        self.longest = [*map(_longest, kinds), *["int"] * len(lengths)]
+
+
 @dataclass(slots=True)
 class PaddedArguments(Arguments):
-    """Arguments in whose kinds the sizes of padded axes are those of `ir/sizes.py`.
+    """Arguments whose kinds are those of a plan.
 
     Attributes:
         given: what the caller passed.
-        lengths: how long each of them is in this call.
+        plan: how it is padded.
     """
 
     given: Arguments
-    lengths: Mapping[Length, int]
+    plan: Plan
 
     @staticmethod
-    def of(given: Arguments, kinds: list[Any], lengths: Mapping[Length, int]) -> PaddedArguments:
-        """The arguments of a call with other kinds."""
-        return PaddedArguments(
-            given.name, given.ends, kinds, given.values, given.structure, given, lengths
-        )
+    def of(given: Arguments, plan: Plan) -> PaddedArguments:
+        """The arguments of a call, to be padded."""
+        rest = given.values, given.structure
+        return PaddedArguments(given.name, given.ends, plan.kinds, *rest, given, plan)
+
+    @property
+    def lengths(self) -> Mapping[Length, int]:
+        """How long each length is in this call."""
+        return self.plan.lengths
 
     @property
     def key(self) -> Any:
-        """That of any arguments; sizes are compared as expressions, which asks nothing of them."""
-        kinds = [
-            (kind.dtype, plain(kind.shape, lambda size: size.terms)) if _is_padded(kind) else kind
-            for kind in self.kinds
-        ]
-        return (self.structure, tuple(kinds), self.tracked)
+        return (self.structure, self.plan.settled, self.tracked)
 
     @property
     def passed(self) -> Arguments:
@@ -51,23 +71,19 @@ class PaddedArguments(Arguments):
 
     def at(self, type: TensorType) -> TensorType:
         """A type with the sizes of this call."""
+        if not has_size(type.shape):
+            return type
         return type.with_shape(plain(type.shape, lambda size: size.at(self.lengths)))
-
-    def kinds_of_call(self) -> list[Any]:
-        """The kinds of what the program of the trace gets."""
-        kinds = [_longest(kind) for kind in self.kinds]
-        return kinds + ["int"] * len(self.lengths)
 
     def of_call(self) -> Arguments:
         """What the program of the trace gets: padded arrays, and the lengths behind the others."""
-        kinds = self.kinds_of_call()
-        ends, values = [*self.ends], [*self.values]
-        for k, (kind, longest) in enumerate(zip(self.kinds, kinds)):
+        plan, ends, values = self.plan, [*self.ends], [*self.values]
+        for k, (kind, longest) in enumerate(zip(plan.kinds, plan.longest)):
             if longest is not kind:
                 ends[k], values[k] = _padded(ends[k], longest.shape), None
-        ends += [self.lengths[length] for length in sorted(self.lengths)]
-        values += [None] * len(self.lengths)
-        return Arguments(self.name, ends, kinds, values, self.structure)
+        ends += [plan.lengths[length] for length in sorted(plan.lengths)]
+        values += [None] * len(plan.lengths)
+        return Arguments(self.name, ends, plan.longest, values, self.structure)
 
     @contextmanager
     def explained(self) -> Generator[None]:

@@ -41,7 +41,7 @@ def padded_step(step: Step, arguments: Arguments) -> Step:
     graph = pad(step.graph)
     padded = dict(zip(step.graph.outputs, graph.outputs))
     checks = tuple([padded[node] for node in step.checks])
-    return replace(step, graph=graph, kinds=arguments.kinds_of_call(), checks=checks)
+    return replace(step, graph=graph, kinds=arguments.plan.longest, checks=checks)
 
 
 def _check_sizes(graph: Graph, known: Collection[Length]) -> None:

@@ -62,13 +62,18 @@ class OpenQuestion:
     relation: str
     right: Any
 
+    @property
+    def lengths(self) -> list[Length]:
+        """The lengths that decide it, sorted."""
+        other = self.right.lengths if isinstance(self.right, Size) else ()
+        return sorted({*self.left.lengths, *other})
+
     def range_around(self, values: Mapping[Length, int]) -> Length:
         """The lengths around that of a call for which the outcome is that of this call.
 
         Where several lengths decide, the last of them alone; the next question is about fewer.
         """
-        other = self.right.lengths if isinstance(self.right, Size) else ()
-        *more, length = sorted({*self.left.lengths, *other})
+        *more, length = self.lengths
         if more:
             n = values[length]
             return Length(length.name, n, n)
@@ -305,7 +310,7 @@ def size_of(length: Length, kind: type[Size] = Size) -> Any:
     return length.low if length.low == length.high else _new(kind, (((length,), 1),))
 
 
-def plain(value: Any, number: Callable[[Size], int]) -> Any:
+def plain(value: Any, number: Callable[[Size], Any]) -> Any:
     """A shape, an attribute or a number with `number(size)` in the place of every size."""
     if isinstance(value, tuple):
         return tuple(plain(item, number) for item in cast(tuple[Any, ...], value))
