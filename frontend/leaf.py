@@ -38,6 +38,7 @@ MSG_NOT_FLOAT = (
     "[1., 2.] for [1, 2], or give dtype='float32'"
 )
 
+MSG_SIZE = "a leaf of shape {shape} does not fit in memory; choose smaller sizes"
 MSG_TRAINABLE = (
     "{name}.trainable was set while {trace} was being traced, which a compiled call would not "
     "repeat; freeze and unfreeze outside, or use ek.stop_gradient({name}) here"
@@ -102,15 +103,19 @@ class Leaf(Tensor):
         self, value: Any, dtype: Any = None, *, trainable: bool = False, name: str = ""
     ) -> None:
         wanted = None if dtype is None else as_dtype(dtype)
-        array = to_array(np.asarray(value) if isinstance(value, Value) else value, wanted, "leaf")
-        self._type = TensorType(as_dtype(array.dtype), array.shape)
+        try:
+            known = np.asarray(value) if isinstance(value, Value) else value
+            array = to_array(known, wanted, "leaf")
+            self._type = TensorType(as_dtype(array.dtype), array.shape)
+            self._array, self._address = new_storage(self._type)
+        except MemoryError:
+            raise ShapeError(MSG_SIZE.format(shape=tuple(np.shape(value)))) from None
         if trainable and not self._type.dtype.is_inexact:
             raise DTypeError(MSG_NOT_FLOAT.format(type=self._type))
         self._node = self._record = self._own = self._trace = self._grad = None
         self._weak, self._lent = False, False
         self._watchers: tuple[weakref.ref[Watcher], ...] = ()
         self._spare: Storage | None = None
-        self._array, self._address = new_storage(self._type)
         np.copyto(self._array, array)
         self._trainable, self.name, self.id = trainable, name, next(_ids)
         trace = current_trace.get()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import secrets
 import shutil
@@ -20,7 +21,8 @@ from einkorn.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 
-MSG_KEYS = "{what}: {details}; pass strict=False to take only what fits"
+MSG_KEYS = "{what}: {details}; {remedy}"
+REMEDY = "pass strict=False to take only what fits"
 MSG_TRACED = (
     "{source} was to be read while {trace} was being traced; a compiled call would not read it "
     "again. Load outside of the compiled function"
@@ -62,6 +64,7 @@ def load_leaves(
     strict: bool,
     shared: Callable[[str], Leaf | None] = lambda key: None,
     sources: Mapping[str, str] | None = None,
+    remedy: str = REMEDY,
 ) -> LoadResult:
     """Copy named values into leaves.
 
@@ -72,6 +75,7 @@ def load_leaves(
         strict: refuse unknown and missing keys; otherwise they are returned.
         shared: the leaf behind a key that is not among `leaves`.
         sources: what users call the values of keys, where that is something else.
+        remedy: what to do about unknown and missing keys, for errors.
     """
     if not isinstance(values, Mapping):
         raise EinkornError(f"{what} needs a dict of arrays, got {type(values).__name__}")
@@ -90,9 +94,8 @@ def load_leaves(
             raise StateError(MSG_CONFLICT.format(what=what, first=chosen[leaf], second=key))
     missing = [key for key, leaf in leaves.items() if leaf not in chosen]
     if strict and (unknown or missing):
-        raise StateError(
-            MSG_KEYS.format(what=what, details=_details(unknown, missing, sources or {}))
-        )
+        details = _details(unknown, missing, sources or {})
+        raise StateError(MSG_KEYS.format(what=what, details=details, remedy=remedy))
     write_all((leaf, values[key], key) for leaf, key in chosen.items())
     return LoadResult(missing, unknown)
 
@@ -136,6 +139,9 @@ def write_file(path: Any, values: dict[str, Array], metadata: dict[str, str] | N
     from safetensors.numpy import save  # loaded on first use: `import einkorn` stays quick
 
     target = os.path.realpath(_as_path("save", path))
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):  # the name of the temporary file would be no help
+        raise FileNotFoundError(errno.ENOENT, "save: there is no such folder", folder)
     data = save(values, metadata)
     temporary = f"{target}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
@@ -158,6 +164,8 @@ def read_file(path: Any) -> dict[str, Array]:
 
     source = _as_path("load", path)
     _check_not_traced(source)
+    with open(source, "rb"):  # what Python says when there is no such file
+        pass
     try:
         return load_file(source)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -170,6 +178,8 @@ def read_text(path: Any) -> dict[str, str]:
 
     source = _as_path("load", path)
     _check_not_traced(source)
+    with open(source, "rb"):  # what Python says when there is no such file
+        pass
     try:
         with safe_open(source, "numpy") as file:
             return file.metadata() or {}

@@ -157,9 +157,36 @@ def test_a_file_of_another_model_leaves_no_metrics(tmp_path: Path) -> None:
     one.save(tmp_path / "two")
     other.fit(X, Y, **FIT)
     names = set(other._all_metrics())
-    with pytest.raises(ek.StateError):
+    with pytest.raises(ek.StateError, match="include_optimizer=False leaves the optimizer out"):
         other.load(tmp_path / "two")
     assert set(other._all_metrics()) == names
+
+
+def test_loading_before_forward_has_made_its_modules(tmp_path: Path) -> None:
+    class Grows(ek.nn.Module):
+        def __init__(self) -> None:
+            self.first = ek.nn.Linear(3, 4)
+
+        def forward(self, x: Any) -> Any:
+            return ek.nn.Linear(2)(self.first(x))
+
+    class Made(ek.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return ek.nn.Linear(2)(x)
+
+    model = ek.Model(Grows(), ek.nn.MSELoss(), optimizer=ek.optim.Adam)
+    model.fit(X, Y, **FIT)
+    model.save(tmp_path / "file")
+    other = ek.Model(Grows(), ek.nn.MSELoss(), optimizer=ek.optim.Adam)
+    with pytest.raises(ek.StateError, match=r"if forward makes modules, call model\.build\(x\)"):
+        other.load(tmp_path / "file")
+    assert other.optimizer is None
+    other.build(X)
+    other.load(tmp_path / "file")
+    assert state(other) == state(model)
+    nothing = ek.Model(Made(), ek.nn.MSELoss(), optimizer=ek.optim.Adam)
+    with pytest.raises(ek.StateError, match=r"call model\.build\(x\)"):
+        nothing.load(tmp_path / "file")
 
 
 def test_a_state_that_is_no_json_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -333,10 +334,16 @@ def test_bad_arguments_are_refused(call: Callable[[], Any]) -> None:
 def test_sizes_that_fit_no_memory() -> None:
     with pytest.raises(ShapeError):
         nn.Linear(2**62, 2)
+    with pytest.raises(ShapeError, match="does not fit in memory"):
+        Scaled().add_parameter("huge", (2**40, 2**10))  # its zeros are one number until then
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     model, path = Scaled(), tmp_path / "m.safetensors"
+    with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
+        model.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"there is no such folder: '.*none'"):
+        model.save(tmp_path / "none" / "file")
     with pytest.raises(FileNotFoundError):
         model.load(path)
     model.save(path)

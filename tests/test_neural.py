@@ -373,6 +373,31 @@ def test_losses_at_the_ends() -> None:
     assert all(np.isfinite(x).all() for x in found)
 
 
+ACTIVATIONS = (
+    "celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log_sigmoid logit mish "
+    "relu relu6 selu sigmoid silu softmax softmin softplus softshrink softsign tanhshrink"
+)
+LOSSES = (
+    "binary_cross_entropy binary_cross_entropy_with_logits hinge_embedding_loss hinge_loss "
+    "huber_loss kl_div l1_loss log_cosh_loss mse_loss poisson_nll_loss smooth_l1_loss "
+    "soft_margin_loss"
+)
+
+
+def test_no_formula_makes_a_number_of_nan() -> None:
+    x = np.array([[np.nan, 0.25], [0.5, 1.0]], "float32")
+    y = np.ones((2, 2), "float32")
+    for name in ACTIVATIONS.split():
+        found, *_ = outcomes(getattr(nn, name), [x], np.ones((2, 2)))
+        assert np.isnan(found[:, 0]).tolist() == [True, False], name
+    for name in LOSSES.split():
+        assert np.isnan(getattr(nn, name)(x, y).item()), name
+    assert np.isnan(nn.cross_entropy(x, np.array([0, 1])).item())
+    found = nn.triplet_margin_loss(x, y, 2 * y, reduction="none").numpy()
+    assert np.isnan(found).tolist() == [True, False]
+    assert np.isnan(nn.cosine_similarity(x, y).numpy()).tolist() == [True, False]
+
+
 def test_embedding_out_of_range() -> None:
     table = ek.asarray(normal(4, 2))
     with pytest.raises(BoundsError):

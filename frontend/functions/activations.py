@@ -82,7 +82,7 @@ def softshrink(x: Any, threshold: Any = 0.5, /) -> Tensor:
     """x moved towards 0 by the threshold, and 0 within it; the gradient is 0 at the threshold."""
     tensor = as_tensor(x, "softshrink")
     limit = as_number("softshrink", threshold, "the threshold is a number")
-    below = ew.where(ew.less(tensor, -limit), ew.add(tensor, limit), 0)
+    below = ew.where(ew.greater_equal(tensor, -limit), 0, ew.add(tensor, limit))
     return ew.where(ew.greater(tensor, limit), ew.subtract(tensor, limit), below)
 
 

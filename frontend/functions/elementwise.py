@@ -466,9 +466,9 @@ def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
 
 
 def relu(x: Any, /) -> Tensor:
-    """x where x > 0, else 0; the gradient at 0 is 0."""
+    """0 where x <= 0, else x; NaN stays, and the gradient at 0 is 0."""
     tensor = as_tensor(x, "relu")
-    return where(greater(tensor, 0), tensor, 0)
+    return where(less_equal(tensor, 0), 0, tensor)
 
 
 def sigmoid(x: Any, /) -> Tensor:

@@ -306,9 +306,9 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _root(x: Tensor, least: float) -> Tensor:
-    """sqrt(max(x, least)), with no gradient below."""
-    known = ew.greater_equal(x, least)
-    return ew.where(known, ew.sqrt(ew.where(known, x, 1.0)), math.sqrt(least))
+    """sqrt(max(x, least)), with no gradient below; NaN stays."""
+    below = ew.less(x, least)
+    return ew.where(below, math.sqrt(least), ew.sqrt(ew.where(below, 1.0, x)))
 
 
 def _broadcast_pair(what: str, x1: Any, x2: Any) -> tuple[Tensor, Tensor]:

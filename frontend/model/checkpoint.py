@@ -25,6 +25,10 @@ MSG_FORMAT = (
     "{path} holds no model: it was not written by Model.save. Files of Module.save are read by "
     "model.module.load(path)"
 )
+MSG_OTHER = (
+    "make module, metrics and optimizer as those that were saved; include_optimizer=False leaves "
+    "the optimizer out"
+)
 MSG_STATE = (
     "Model.save: the state of a callback goes into a file as JSON, which it is not: {error}; "
     "get_state() gives numbers, text, lists and dicts of these, and dicts of arrays"
@@ -155,9 +159,11 @@ def _load_arrays(model: Any, arrays: Mapping[str, Array], include_optimizer: boo
             for name, x in arrays.items()
             if name.startswith(_OPTIMIZER)
         }
-        settings, rest = checked_settings("Model.load", model.optimizer, own, strict=True)
+        settings, rest = checked_settings(
+            "Model.load", model.optimizer, own, strict=True, remedy=MSG_OTHER
+        )
         values.update({f"{_OPTIMIZER}{name}": x for name, x in rest.items()})
-    load_leaves("Model.load", leaves, values, strict=True)
+    load_leaves("Model.load", leaves, values, strict=True, remedy=MSG_OTHER)
     apply_settings(settings)
 
 

@@ -25,6 +25,8 @@ MSG_NOT_BUILT = (
     "yet; call model.build(x) with an example before"
 )
 
+MSG_UNBUILT = "{error}; if forward makes modules, call model.build(x) with an example before"
+
 
 class Model(Steps):
     """Trains, evaluates and runs a module: each step is one compiled call.
@@ -259,11 +261,20 @@ class Model(Steps):
         """
         if any(PENDING in vars(module) for module in self.module.modules()):
             raise StateError(MSG_NOT_BUILT.format(what="load"))
-        if include_optimizer and self.optimizer is None:
-            if self._make_optimizer is None:
-                raise StateError(MSG_NOT_BUILT.format(what="load"))
-            self.optimizer = self._make_optimizer(self.module)
-        self._loaded = checkpoint.load(self, path, include_optimizer)
+        make = self._make_optimizer
+        makes = include_optimizer and self.optimizer is None
+        if makes and (make is None or not self.module.parameters()):
+            raise StateError(MSG_NOT_BUILT.format(what="load"))
+        try:
+            if makes:
+                self.optimizer = make(self.module)
+            self._loaded = checkpoint.load(self, path, include_optimizer)
+        except BaseException as error:
+            if makes:  # the optimizer may lack what forward still makes
+                self.optimizer = make
+            if isinstance(error, StateError) and not self._is_built:
+                raise StateError(MSG_UNBUILT.format(error=error)) from None
+            raise
 
     def __repr__(self) -> str:
         return f"Model({self.module!r})"

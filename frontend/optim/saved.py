@@ -10,7 +10,7 @@ import numpy as np
 
 from einkorn.ir.errors import EinkornError, StateError
 from einkorn.leaf import Leaf
-from einkorn.loading import LoadResult, load_leaves
+from einkorn.loading import REMEDY, LoadResult, load_leaves
 
 if TYPE_CHECKING:
     from einkorn.optim.base import Optimizer
@@ -72,7 +72,11 @@ def load_settings(
 
 
 def checked_settings(
-    what: str, optimizer: Optimizer, values: Mapping[str, Any], strict: bool
+    what: str,
+    optimizer: Optimizer,
+    values: Mapping[str, Any],
+    strict: bool,
+    remedy: str = REMEDY,
 ) -> tuple[list[Setting], dict[str, Any]]:
     """The settings among values, checked; and the other values, which are those of leaves."""
     known = saved_settings(optimizer)
@@ -82,7 +86,7 @@ def checked_settings(
     ]
     rest = {key: x for key, x in values.items() if key not in known}
     if strict:
-        _refuse_unknown(what, rest, optimizer, known)
+        _refuse_unknown(what, rest, optimizer, known, remedy)
     return settings, rest
 
 
@@ -100,7 +104,11 @@ def _number(what: str, setting: Setting, key: str, value: Any) -> float:
 
 
 def _refuse_unknown(
-    what: str, values: Mapping[str, Any], optimizer: Optimizer, known: Mapping[str, Setting]
+    what: str,
+    values: Mapping[str, Any],
+    optimizer: Optimizer,
+    known: Mapping[str, Setting],
+    remedy: str,
 ) -> None:
     """A setting that this optimizer has as something else, or not at all."""
     leaves = saved_leaves(optimizer)
@@ -109,6 +117,5 @@ def _refuse_unknown(
             close = difflib.get_close_matches(key, known, n=1)
             hint = f" (perhaps {close[0]!r})" if close else ""
             raise StateError(
-                f"{what}: {key!r} is no number that this optimizer has{hint}; pass strict=False "
-                "to take only what fits"
+                f"{what}: {key!r} is no number that this optimizer has{hint}; {remedy}"
             )
