@@ -201,7 +201,7 @@ class BoundCall:
         if not status:
             return arrays
         if not status & STATUS_CHECK:
-            outside = BoundsError(_bounds_message(self._program))
+            outside = BoundsError(_bounds_message(self._program, self._step.name))
             self.failure = self._native.failure(status) or outside
         return None
 
@@ -256,11 +256,11 @@ class BoundCall:
             self._step.commit_attributes(arrays)
 
 
-def _bounds_message(program: Program) -> str:
+def _bounds_message(program: Program, name: str) -> str:
     rows = [row for _, row in program.walk()]
     found = {
         f"{row.label}, along an axis of {row.params[1]} elements"
         for row in rows
         if isinstance(row.kernel, (Gather, Scatter))
     }
-    return MSG_STEP_BOUNDS.format(name=program.name, places="; ".join(sorted(found)))
+    return MSG_STEP_BOUNDS.format(name=name, places="; ".join(sorted(found)))

@@ -216,7 +216,6 @@ def close(
         captures.update((_key(x), x) for x in trace.captures)
         state.update((("leaf", id(x)), x) for x in updated)
         if outer is not None:
-            outer.guards.extend(trace.guards)
             outer.reasons.extend(trace.reasons)
     keys = [key for key in captures if key not in state]
     graphs: list[Graph] = []

@@ -42,6 +42,7 @@ from einkorn.leaf import Leaf
 from einkorn.lengths import sized_number
 from einkorn.lowered import Lowered
 from einkorn.padded_arguments import PaddedArguments
+from einkorn.parameters import labels_of, parameters_of
 from einkorn.passes.autodiff import expand
 from einkorn.passes.padding import pad
 from einkorn.passes.padding.fixed import Fixed
@@ -66,6 +67,7 @@ from einkorn.traces import MAX_TRACES, Policy, Traces
 from einkorn.tracing import Trace, tracing
 from einkorn.transforms.targets import depth
 from einkorn.tree import flatten, is_plain_dataclass, unflatten
+from einkorn.user_code import label_of, name_of
 
 MSG_STRICT = (
     "{name} would keep these arrays as constants, which strict=True refuses: {listed}. Pass them "
@@ -101,7 +103,7 @@ class Compiled:
             raise EinkornError(f"ek.compile needs a function or a Module, got {fn!r}")
         if _is_suspended(fn) or _is_suspended(type(fn).__call__):
             raise EinkornError(
-                f"{_name_of(fn)} gives a coroutine or generator; compile the function that "
+                f"{name_of(fn)} gives a coroutine or generator; compile the function that "
                 "computes one step, and await or yield around it"
             )
         if threads is not None:
@@ -111,16 +113,18 @@ class Compiled:
         self._threads = threads
         one_name = isinstance(static_argnames, str)
         self._static = frozenset([static_argnames] if one_name else static_argnames)
-        self._parameters = _parameters(fn)
+        self._parameters = parameters_of(fn)
         if not self._static <= set(self._parameters):
             raise EinkornError(
                 f"static_argnames {sorted(self._static)} are not all parameters of "
-                f"{name or _name_of(fn)}({', '.join(self._parameters)})"
+                f"{name or name_of(fn)}({', '.join(self._parameters)})"
             )
-        self._name = name or _name_of(fn)
-        self._buckets = as_buckets(buckets, self._name, self._parameters)
+        self._name = name or name_of(fn)
+        self._label = name or label_of(fn)  # for messages
+        self._labels = labels_of(fn)
+        self._buckets = as_buckets(buckets, self._label, self._labels)
         self._is_method = False  # whether the first argument is an object, not data
-        self._traces = Traces(self._name, policy.checked(), self._parameters)
+        self._traces = Traces(self._label, policy.checked(), self._labels)
         with LOCKS.programs:
             _alive.add(self)
         functools.update_wrapper(self, fn, updated=())
@@ -133,12 +137,12 @@ class Compiled:
 
     def __reduce__(self) -> Any:
         raise EinkornError(
-            f"compiled function {self._name} cannot be copied or pickled; copy the function it was "
-            "made from and compile that"
+            f"compiled function {self._label} cannot be copied or pickled; copy the function it "
+            "was made from and compile that"
         )
 
     def __repr__(self) -> str:
-        return f"<compiled {self._name}>"
+        return f"<compiled {self._label}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         collector = current_collector()
@@ -183,12 +187,12 @@ class Compiled:
             static |= {k for k, name in named if name in self._static}
         if self._is_method and args and is_plain_dataclass(args[0]):
             static |= {0}
-        return read_arguments(self._name, args, kwargs, static)
+        return read_arguments(self._label, args, kwargs, static)
 
     def _fitted(self, arguments: Arguments, use: Callable[[Arguments], Any]) -> Any:
         """What `use` gives for arguments with the axes padded that were declared to vary."""
         buckets = self._buckets
-        return use(arguments) if buckets is None else buckets.run(arguments, self._parameters, use)
+        return use(arguments) if buckets is None else buckets.run(arguments, self._labels, use)
 
     def _call(self, arguments: Arguments, mode: Mode, threads: int) -> Any:
         """Run the trace whose guards hold and whose branches go the same way, or a new one."""
@@ -218,7 +222,7 @@ class Compiled:
         constants = _constants(trace, returned)
         if constants and self._strict:
             listed = "; ".join(constants)
-            raise TraceError(MSG_STRICT.format(name=self._name, listed=listed))
+            raise TraceError(MSG_STRICT.format(name=self._label, listed=listed))
         traced = perf_counter()
         entry = Entry(trace, returned, arguments, mode, self._backend, why, constants)
         self._traces.add(key, entry, (traced - start, perf_counter() - traced))
@@ -234,15 +238,16 @@ class Compiled:
             computes: whether branches on tensors are decided by their values.
             branches: how they go otherwise, in order.
         """
-        trace = Trace(self._name, outer=current_trace.get(), carries=True)
+        trace = Trace(self._label, outer=current_trace.get(), carries=True)
+        trace.graph_name = self._name
         if trace.outer is None:
             decide = partial(_value_now, trace, arguments) if computes else None
-            trace.branches = Branches(self._name, decide, iter(branches))
+            trace.branches = Branches(self._label, decide, iter(branches))
         trace.lines = None if trace.outer is not None and trace.outer.lines is None else []
         region = current_region.set(None)
         try:
             with tracing(trace), self._reading(trace, arguments):
-                args, kwargs = arguments.traced(trace, self._parameters)
+                args, kwargs = arguments.traced(trace, self._labels)
                 returned = self._alone(*args, **kwargs)
                 ends, structure = flatten(returned)
                 ends = [sized_number(x, int64, True) if isinstance(x, Size) else x for x in ends]
@@ -260,7 +265,7 @@ class Compiled:
         """Note what the function reads by name; within the block effects are refused."""
         if trace.outer is not None:  # which does so
             return nullcontext()
-        trace.reads = PythonReads(sys._getframe(1), self._name)
+        trace.reads = PythonReads(sys._getframe(1), self._label)
         trace.reads.enter(self._fn, arguments.objects(self._parameters))
         return trace.reads.followed(trace)
 
@@ -277,7 +282,6 @@ class Compiled:
             outer.own.add(outer, leaf)
         tracks = [trace.tracks(x) for x in outputs]
         values = [*arguments.tensors(), *(outer_value(x) for x in trace.captures)]
-        outer.guards.extend(trace.guards)
         node = make_call(closed, [outer.operand(x, any(tracks)) for x in values])
         outer.note(node)
         count = len(outputs)
@@ -373,14 +377,6 @@ def _constants(trace: Trace, returned: Returned) -> list[str]:
     ]
 
 
-def _parameters(fn: Callable[..., Any]) -> list[str]:
-    """The names of a function's parameters, in order; none for one without a signature."""
-    try:
-        return list(inspect.signature(fn).parameters)
-    except (TypeError, ValueError):
-        return []
-
-
 def _check_returned(trace: Trace, ends: Sequence[Any]) -> None:
     """Refuse what could hide traced tensors from the caller, and leaves of this trace."""
     name = trace.name
@@ -413,11 +409,6 @@ def _is_suspended(fn: Any) -> bool:
 
 def _is_output(x: Any) -> bool:
     return isinstance(x, Value) and not isinstance(x, Leaf)
-
-
-def _name_of(fn: Any) -> str:
-    name = getattr(fn, "__name__", None) or type(fn).__name__.lower()
-    return name if name.isidentifier() else "compiled"
 
 
 def compile(

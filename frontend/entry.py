@@ -102,6 +102,7 @@ class Entry:
             len(outputs),
             self.graph.outputs[len(self.graph.outputs) - len(self.branches) :],
             returned.writes,
+            trace.name,
         )
         self._lines = trace.lines or []
         self._printed = len(outputs) + len(with_grad)  # the first output that is printed
@@ -127,7 +128,7 @@ class Entry:
         self._is_one = returned.structure is END and returned.count == 1 and not self._numbers
         self._stateful = self._step.stateful
         tracked = [trace.tracks(x) for x in outputs]
-        _check_kept(self.graph.name, returned.writes, self._types)
+        _check_kept(trace.name, returned.writes, self._types)
         self._recorded = RecordedCalls(step, tracked, backend, arguments) if any(tracked) else None
         recorded = self._recorded
         self._calls = recorded.calls if recorded else calls_of(step, backend, arguments)
@@ -201,7 +202,7 @@ class Entry:
         """What has to be as it was, for people."""
         yield from (f"{x.name} is from {x.low} to {x.high}" for x in self._lengths)
         yield from map(str, self.branches)
-        yield from dict.fromkeys(guard.reason for guard in self._guards)
+        yield from (guard.reason for guard in self._guards)
         yield from (text for condition in self._seen for text in condition.shown())
         yield from (place.describe() for place in self._places)
 

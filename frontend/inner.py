@@ -120,8 +120,6 @@ def close(trace: Inner, outputs: list[Tensor]) -> Closed:
     closed = Graph(
         graph.name, graph.inputs, graph.captures, graph.results, (), graph.names, graph.origins
     )
-    if trace.outer is not None:
-        trace.outer.guards.extend(trace.guards)
     tracked = tuple(trace.tracks(x) for x in outputs)
     return Closed(trace, closed, tracked, with_grad, updated)
 

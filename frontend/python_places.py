@@ -134,7 +134,10 @@ def checker(places: Sequence[Place]) -> Callable[[], bool]:
     space: dict[str, Any] = {"same": same, "unchanged": unchanged, "content": content}
     text = " and ".join([place.term(k, space) for k, place in enumerate(places)]) or "True"
     errors = "(AttributeError, KeyError, ValueError)"
-    exec(f"def check():\n try: return {text}\n except {errors}: return False\n", space)
+    code = f"def check():\n try: return {text}\n except {errors}: return False\n"
+    # Of einkorn, so that tracebacks leave its frame out.
+    space.update({name: globals().get(name) for name in ("__name__", "__tracebackhide__")})
+    exec(compile(code, "<conditions of a trace>", "exec"), space)
     return space["check"]
 
 

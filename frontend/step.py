@@ -40,6 +40,7 @@ class Step:
         count: how many outputs the function has.
         checks: the last outputs of the graph, which say how branches went.
         writes: the attributes that are written.
+        name: of the function, for people.
     """
 
     graph: Graph
@@ -51,6 +52,7 @@ class Step:
     count: int
     checks: tuple[Node, ...] = ()
     writes: Sequence[Written] = ()
+    name: str = ""
 
     def with_outputs(self, more: Sequence[Node]) -> Step:
         """The same with further outputs behind its own."""

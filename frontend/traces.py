@@ -216,7 +216,7 @@ class Traces:
             len(entry.graph.nodes),
             entry.calls,
             tuple(entry.reasons),
-            tuple(entry.conditions()),
+            tuple(dict.fromkeys(entry.conditions())),
             tuple(entry.constants),
             traced,
             compiled,

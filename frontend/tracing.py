@@ -69,11 +69,12 @@ class Trace:
     """A function being traced.
 
     Attributes:
-        name: the function's name.
+        name: the function's name, for people.
+        graph_name: that of its graph, if it is another one.
         active: False once the function has returned.
         inputs: one node for each tensor or number argument.
         captures: values taken from outside, in the order in which they were met.
-        guards: what the trace took from Python.
+        guards: what was taken from Python, here and in the traces around and inside.
         specialised: the numbers among the inputs whose values the trace needed.
         lines: what `ek.print` prints; None where it cannot.
         token: what the last callback gave.
@@ -101,6 +102,7 @@ class Trace:
     lines: list[Any] | None = None
     token: Node | None = None
     carries: bool = False
+    graph_name: str = ""
     own: OwnLeaves = field(default_factory=OwnLeaves)
     attributes: AttributeState = field(init=False)
     _by_key: dict[Any, Capture] = field(default_factory=dict[Any, Capture])
@@ -117,6 +119,7 @@ class Trace:
     def __post_init__(self) -> None:
         if self.outer is not None:
             self.reads, self.seen = self.outer.reads, self.outer.seen
+            self.guards, self._guarded = self.outer.guards, self.outer._guarded
         self.attributes = AttributeState(self)
 
     # -- values --------------------------------------------------------------------------------
@@ -321,7 +324,7 @@ class Trace:
     def number(self, kind: str, source: Attribute, value: Any) -> Tensor:
         """The input that stands for an attribute which is a number, as a run-time scalar."""
         label = f"{type(source.held()).__name__.lower()}.{source.name}"
-        type_ = number_type(value)
+        type_ = TensorType(float64 if isinstance(value, float) else int64, ())
         node = self._capture(kind, source.key, source, type_, label)
         self._numbers[node] = value
         return result(type_, node=node, trace=self, weak=True)
@@ -461,9 +464,8 @@ class Trace:
         placeholders = {c.source: c.node for c in self.captures if c.kind == "leaf"}
         updates = tuple((placeholders[leaf], self._current[leaf]) for leaf in updated)
         captures = tuple(c.node for c in self.captures)
-        graph = Graph(
-            self.name, tuple(self.inputs), captures, tuple(nodes), updates, self.names, self.origins
-        )
+        name, inputs = self.graph_name or self.name, tuple(self.inputs)
+        graph = Graph(name, inputs, captures, tuple(nodes), updates, self.names, self.origins)
         return graph, updated, with_grad
 
     @property
@@ -492,8 +494,3 @@ def tracing(trace: Trace) -> Any:
     finally:
         trace.active = False
         current_trace.reset(token)
-
-
-def number_type(value: Any) -> TensorType:
-    """The type of the input that carries a Python number."""
-    return TensorType(float64 if isinstance(value, float) else int64, ())

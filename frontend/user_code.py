@@ -1,4 +1,4 @@
-"""Whose code it is: the user's, or that of einkorn, of Python or of an installed library."""
+"""Whose code it is (the user's, or that of einkorn, of Python or of a library), and its names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sysconfig
 from functools import lru_cache
 from types import FunctionType, ModuleType
 from typing import Any
+
+from einkorn.ir.graph import Origin
 
 _LIBRARIES = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -46,3 +48,17 @@ def is_users(kind: type[Any]) -> bool:
         return False
     module = sys.modules.get(name)
     return module is None or is_user_module(module) or not hasattr(module, "__file__")
+
+
+def name_of(fn: Any) -> str:
+    """An identifier for a function, or for an object that is called like one."""
+    name = getattr(fn, "__name__", None) or type(fn).__name__.lower()
+    return name if name.isidentifier() else "compiled"
+
+
+def label_of(fn: Any) -> str:
+    """The name of a function for people: that of a lambda is its line."""
+    code = getattr(fn, "__code__", None)
+    if code is None or code.co_name != "<lambda>":
+        return name_of(fn)
+    return f"<lambda> at {Origin(code.co_filename, code.co_firstlineno)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import re
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -288,6 +289,30 @@ def test_warnings_of_retraces() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         many(np.ones(10, np.float32))  # once is enough
+
+
+def test_a_lambda_is_named_by_its_line() -> None:
+    step = ek.compile(lambda x, k: x[k], on_retrace="warn")
+    place = r"<lambda> at test_footguns_state\.py:\d+"
+    step(X, np.array([1]))
+    with pytest.warns(ek.RetraceWarning, match=rf"^{place} is traced again: new kinds"):
+        step(X[:2], np.array([1]))
+    with pytest.raises(ek.BoundsError, match=rf"^{place}: an index is out of range"):
+        step(X, np.array([7]))
+    with pytest.raises(ek.TraceError, match=rf"print was called while {place} was being traced"):
+        ek.compile(lambda x: (print("here"), x)[1])(X)  # noqa: T201
+    assert re.match(f"<compiled {place}>$", repr(step))
+    assert re.match(f"{place}: 2 traces", str(step.explain()))
+    assert "graph compiled(" in str(ek.trace(lambda x: x * 2)(X))  # an identifier there
+
+
+def test_a_condition_is_told_once() -> None:
+    inner = [ek.compile(lambda x: ek.nn.relu(x @ x.T)) for _ in range(3)]
+    step = ek.compile(lambda x: ek.vmap(lambda y: y @ x.T)(x[None]) + sum(f(x) for f in inner))
+    step(X)
+    (trace,) = step.explain().traces
+    assert trace.guards.count("autocast was off") == 1
+    assert len(trace.guards) == len(set(trace.guards))
 
 
 def test_a_number_that_changes_again_brings_the_hint() -> None:

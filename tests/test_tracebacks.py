@@ -199,6 +199,33 @@ def modules(error: BaseException) -> list[str]:
     return found
 
 
+def test_conditions_of_a_trace_show_no_frame_of_their_own(tmp_path: Path) -> None:
+    body = """
+class Meta(type):
+    broken = False
+
+    def __getattribute__(cls, name):
+        if name == "rate" and Meta.broken:
+            raise RuntimeError("mine")
+        return type.__getattribute__(cls, name)
+
+
+class Settings(metaclass=Meta):
+    rate = 1.0
+
+
+step = ek.compile(lambda x: x * Settings.rate)
+step(np.ones(3))
+Meta.broken = True
+step(np.ones(3))
+"""
+    text = shown(tmp_path, body)
+    assert "RuntimeError: mine" in text
+    assert "<string>" not in text
+    assert "<conditions" not in text
+    assert frames(text) == ["program.py"] * 2
+
+
 def test_the_setting_is_checked() -> None:
     with pytest.raises(ek.EinkornError, match="'folded' or 'full'"), ek.settings(traceback="none"):
         pass
