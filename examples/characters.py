@@ -136,7 +136,8 @@ def main() -> None:
         for k in range(1, args.steps + 1):
             losses.append(float(step(*batch(codes, args.batch, args.context, rng))))
             if k % max(1, args.steps // 10) == 0:
-                validation[k] = float(loss_of(*test))
+                with ek.no_grad():  # it keeps nothing for a backward pass
+                    validation[k] = float(loss_of(*test))
                 mean, seconds = np.mean(losses[-20:]), time.perf_counter() - start
                 print(f"{k:5}  loss {mean:.3f}  held-out {validation[k]:.3f}  {seconds:.0f} s")
         written = write(network, held_out[: args.context], 500, args.temperature)
