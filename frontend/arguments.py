@@ -193,12 +193,21 @@ class Arguments:
                 yield value if value is not None else result(kind, end)
 
     def labels(self, names: Sequence[str]) -> list[str]:
-        """A name for each end: its parameter's, and the way to it in a nested argument."""
+        """A name for each end: its parameter's, and the way to it in a nested argument.
+
+        Args:
+            names: of the parameters; one that takes any number of arguments has a star in front.
+        """
         labels: list[str] = []
+        stars = [k for k, name in enumerate(names) if name.startswith("*")]
         for side, key, *rest in paths(self.structure):
-            known = side == 1 or key < len(names)
-            head = (key if side == 1 else names[key]) if known else f"arg{key}"
-            labels.append(".".join(map(str, (head, *rest))))
+            if side == 1:
+                head = (key,)
+            elif stars and key >= stars[0] and not names[stars[0]].startswith("**"):
+                head = (names[stars[0]][1:], key - stars[0])
+            else:
+                head = (names[key] if key < len(names) else f"arg{key}",)
+            labels.append(".".join(map(str, (*head, *rest))))
         return labels
 
     def objects(self, names: Sequence[str]) -> dict[str, Any]:

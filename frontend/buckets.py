@@ -183,7 +183,8 @@ def as_buckets(option: Any, function: str, parameters: Sequence[str]) -> Buckets
     for name, rows in cast("Mapping[Any, Any]", option).items():
         if not isinstance(name, str) or not isinstance(rows, Mapping) or not rows:
             raise EinkornError(MSG_FORM.format(got=option))
-        if parameters and name.partition(".")[0] not in parameters:
+        anything = not parameters or any(x.startswith("**") for x in parameters)
+        if not anything and name.partition(".")[0] not in [x.lstrip("*") for x in parameters]:
             known = ", ".join(parameters)
             raise EinkornError(MSG_NAME.format(name=name, function=function, known=known))
         named = cast("Mapping[Any, Any]", rows).items()

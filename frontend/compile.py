@@ -42,6 +42,7 @@ from einkorn.leaf import Leaf
 from einkorn.lengths import sized_number
 from einkorn.lowered import Lowered
 from einkorn.padded_arguments import PaddedArguments
+from einkorn.parameters import labels_of, parameters_of
 from einkorn.passes.autodiff import expand
 from einkorn.passes.padding import pad
 from einkorn.passes.padding.fixed import Fixed
@@ -112,7 +113,7 @@ class Compiled:
         self._threads = threads
         one_name = isinstance(static_argnames, str)
         self._static = frozenset([static_argnames] if one_name else static_argnames)
-        self._parameters = _parameters(fn)
+        self._parameters = parameters_of(fn)
         if not self._static <= set(self._parameters):
             raise EinkornError(
                 f"static_argnames {sorted(self._static)} are not all parameters of "
@@ -120,9 +121,10 @@ class Compiled:
             )
         self._name = name or name_of(fn)
         self._label = name or label_of(fn)  # for messages
-        self._buckets = as_buckets(buckets, self._label, self._parameters)
+        self._labels = labels_of(fn)
+        self._buckets = as_buckets(buckets, self._label, self._labels)
         self._is_method = False  # whether the first argument is an object, not data
-        self._traces = Traces(self._label, policy.checked(), self._parameters)
+        self._traces = Traces(self._label, policy.checked(), self._labels)
         with LOCKS.programs:
             _alive.add(self)
         functools.update_wrapper(self, fn, updated=())
@@ -190,7 +192,7 @@ class Compiled:
     def _fitted(self, arguments: Arguments, use: Callable[[Arguments], Any]) -> Any:
         """What `use` gives for arguments with the axes padded that were declared to vary."""
         buckets = self._buckets
-        return use(arguments) if buckets is None else buckets.run(arguments, self._parameters, use)
+        return use(arguments) if buckets is None else buckets.run(arguments, self._labels, use)
 
     def _call(self, arguments: Arguments, mode: Mode, threads: int) -> Any:
         """Run the trace whose guards hold and whose branches go the same way, or a new one."""
@@ -245,7 +247,7 @@ class Compiled:
         region = current_region.set(None)
         try:
             with tracing(trace), self._reading(trace, arguments):
-                args, kwargs = arguments.traced(trace, self._parameters)
+                args, kwargs = arguments.traced(trace, self._labels)
                 returned = self._alone(*args, **kwargs)
                 ends, structure = flatten(returned)
                 ends = [sized_number(x, int64, True) if isinstance(x, Size) else x for x in ends]
@@ -373,14 +375,6 @@ def _constants(trace: Trace, returned: Returned) -> list[str]:
         for x in ends
         if isinstance(x, np.ndarray)
     ]
-
-
-def _parameters(fn: Callable[..., Any]) -> list[str]:
-    """The names of a function's parameters, in order; none for one without a signature."""
-    try:
-        return list(inspect.signature(fn).parameters)
-    except (TypeError, ValueError):
-        return []
 
 
 def _check_returned(trace: Trace, ends: Sequence[Any]) -> None:

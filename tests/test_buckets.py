@@ -132,6 +132,22 @@ def test_nested_arguments() -> None:
     assert "batch.0.shape[0] is from 5 to 8" in whole.explain().traces[0].guards
 
 
+def test_modules_and_any_number_of_arguments() -> None:
+    net = Net().eval()
+    with ek.no_grad():
+        step = ek.compile(net, buckets={"x": {0: "pow2"}})
+        both(step, np.ones((7, 7), "float32"))
+    assert "x.shape[0] is from 5 to 8" in step.explain().traces[0].guards
+    x = np.ones(7, "float32")
+    for names in ("xs", "xs.1"):
+        total = ek.compile(lambda a, *xs: a + xs[1].sum(), buckets={names: {0: 8}})
+        both(total, 1.0, x, x)
+        assert "xs.1.shape[0] is from 5 to 8" in str(total.explain()).replace("xs.0.", "xs.1.")
+    scaled = ek.compile(lambda a, **by: a * by["factor"], buckets={"a": {0: 8}, "factor": {0: 8}})
+    both(scaled, x, factor=x)
+    assert "a.shape[0] is from 5 to 8" in scaled.explain().traces[0].guards
+
+
 def test_methods_keywords_and_tensors() -> None:
     class Scaled:
         @ek.compile(buckets={"x": {0: "pow2"}})
