@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 from bucket_checks import POISON, check_padded, poisoned
 from compile_checks import both, traces
-from same_bits import assert_same_bits, bits
+from same_bits import assert_same_bits, bits, split_finely
 
 import einkorn as ek
 from einkorn.buckets import bucket
+from einkorn.runtime import settings
 
 BATCH = {"x": {0: "pow2"}, "y": {0: "pow2"}}
 SIZES = (5, 8, 3, 7, 13, 16, 30, 31, 2, 6, 17, 4)
@@ -204,6 +206,46 @@ def test_an_index_in_the_padding_is_out_of_range() -> None:
         assert "x.shape[0] is 7, padded to 8" in caught.value.__notes__
 
 
+@pytest.mark.parametrize("poison", POISON)
+def test_derivatives_through_a_padded_call(poison: str) -> None:
+    def fn(x: Any) -> Any:
+        return (ek.tanh(x) ** 3).mean() + x.sum(axis=0).max()
+
+    step = ek.compile(fn, buckets={"x": {0: "pow2"}})
+    plain = ek.compile(fn, on_retrace="allow")
+    random = np.random.default_rng(0)
+    with poisoned(poison):
+        for n in (5, 7, 8):
+            x, t = ek.asarray(random.normal(size=(2, n, 2)).astype("float32"))
+            for found, want in (
+                (ek.grad(step)(x), ek.grad(plain)(x)),
+                (ek.jvp(step, (x,), (t,)), ek.jvp(plain, (x,), (t,))),
+                (ek.vjp(step, x)[1](1.0), ek.vjp(plain, x)[1](1.0)),
+                (ek.hessian(step)(x), ek.hessian(plain)(x)),
+                (ek.vmap(lambda row: step(row) * 2)(x[:, None]), ek.vmap(plain)(x[:, None]) * 2),
+            ):
+                for a, b in zip(ek.tree_leaves(found), ek.tree_leaves(want), strict=True):
+                    assert_same_bits(a, b)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_padded_programs_split_among_threads(threads: int) -> None:
+    want = _trained(None)[0]
+    with split_finely(), settings.override(threads=threads), poisoned("nan"):
+        assert _trained(BATCH)[0] == want
+
+
+def test_several_threads_at_once() -> None:
+    step = ek.compile(lambda x: (x * 2, x.mean(axis=0)), buckets={"x": {0: 8}}, on_retrace="allow")
+    data = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+    sizes = list(range(5, 41)) * 4
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: step(data[:n]), sizes))
+    for n, (doubled, mean) in zip(sizes, found):
+        np.testing.assert_array_equal(doubled, data[:n] * 2)
+        assert_same_bits(mean, ek.asarray(data[:n]).mean(axis=0))
+
+
 def test_arguments_are_left_alone() -> None:
     step = ek.compile(lambda x: x * 2, buckets={"x": {0: "pow2"}})
     x = np.ones((6, 2), "float32")
@@ -245,6 +287,8 @@ def test_a_size_that_varies_without_buckets_names_the_option() -> None:
         lambda n: range(n),
         lambda n: [0] * n,
         lambda n: np.zeros(n),
+        lambda n: ek.asarray((n, 3)),
+        lambda n: ek.asarray([n]),
         lambda n: np.arange(n),
         lambda n: int(n),
         lambda n: float(n),
