@@ -155,12 +155,10 @@ class AttributeState:
                 return
             text = MSG_STRUCTURE.format(trace=trace.name, where=_at(user_origin()), **known)
             raise TraceError(text)
-        inside = trace
-        while inside is not None:
-            if not inside.carries:
-                where = _at(user_origin())
-                raise TraceError(MSG_INSIDE.format(trace=inside.name, where=where, **known))
-            inside = inside.outer
+        inside = trace.recorded_once
+        if inside is not None:
+            where = _at(user_origin())
+            raise TraceError(MSG_INSIDE.format(trace=inside.name, where=where, **known))
         self._written[id(owner), name] = Write(owner, name, value, origin or user_origin())
 
     def leave(self) -> list[Write]:

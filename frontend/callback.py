@@ -10,17 +10,19 @@ import numpy as np
 from einkorn.convert import as_tensor
 from einkorn.functions.manipulation import as_sizes
 from einkorn.ir.callbacks import Callback, run
-from einkorn.ir.dtypes import as_dtype
+from einkorn.ir.dtypes import as_dtype, bool_
 from einkorn.ir.errors import EinkornError, TraceError
+from einkorn.ir.node import Node, constant, make, make_region, project
+from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType
-from einkorn.recording import current_trace, result, user_origin
+from einkorn.recording import current_trace, result, traced, user_origin
 from einkorn.tensor import Tensor
 from einkorn.tree import alike, describe, flatten, unflatten
 
 MSG_INSIDE = (
-    "ek.callback at {where}: inside of {name}, a function that a loop, a branch, a transform or "
-    "another compiled function records, it would have no place in the order of calls; call it in "
-    "the outermost compiled function, with what the inner one returns"
+    "ek.callback at {where}: inside of {name}, a function that a loop, a branch or a transform of "
+    "einkorn records, it would have no place in the order of calls; call it outside, with what "
+    "that function returns"
 )
 MSG_RESULTS = (
     "ek.callback: {what!r} in the declared results has no shape and dtype; declare them as "
@@ -84,9 +86,30 @@ def _call(callback: Callback, types: tuple[TensorType, ...], tensors: list[Tenso
         token = np.ones((), np.bool_)
         made = run(*arrays, token, callback=callback, results=types, id=0)
         return [result(type, np.array(x)) for type, x in zip(types, made[1:] if types else ())]
+    inside = trace.recorded_once
+    if inside is not None:
+        raise TraceError(MSG_INSIDE.format(where=user_origin(), name=inside.name))
+    nodes = [*map(trace.node_of, tensors), _before(trace)]
+    node = make_region(Op.CALLBACK, nodes, callback=callback, results=types)
+    trace.note(node)
+    trace.token = project(node, 0)
+    return [traced(project(node, k + 1), trace) for k in range(len(types))]
+
+
+def _before(trace: Any) -> Node:
+    """What comes before the next callback: the last one, or the branches taken so far.
+
+    A compiled function that another one calls goes on where that is.
+    """
+    if trace.token is not None:
+        return trace.token
     if trace.outer is not None:
-        raise TraceError(MSG_INSIDE.format(where=user_origin(), name=trace.name))
-    return trace.call_back(callback, types, tensors)
+        before = _before(trace.outer)
+        return trace.node_of(result(before.tensor, node=before, trace=trace.outer))
+    found: Node | None = None
+    for branch in trace.branches.taken if trace.branches is not None else ():
+        found = branch.check if found is None else make(Op.OR, found, branch.check)
+    return constant(bool_, True) if found is None else found
 
 
 def _type_of(spec: Any) -> TensorType:

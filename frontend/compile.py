@@ -285,17 +285,19 @@ class Compiled:
         node = make_call(closed, [outer.operand(x, any(tracks)) for x in values])
         outer.note(node)
         count = len(outputs)
-        rest = [False] * (len(closed.outputs) - count)
-        weak = [x._weak for x in outputs] + rest
+        others = [False] * (len(closed.outputs) - count)
+        weak = [x._weak for x in outputs] + others
         results = [
             traced(project(node, k), outer, weak=w, tracks=t)
-            for k, (w, t) in enumerate(zip(weak, tracks + rest))
+            for k, (w, t) in enumerate(zip(weak, tracks + others))
         ]
         for leaf, grad in zip(with_grad, results[count:]):
             outer.set_grad(leaf, grad)
-        printed = iter(results[count + len(with_grad) :])
+        rest = iter(results[count + len(with_grad) :])
         for line in trace.lines or ():
-            outer.lines.append(line.with_tensors([next(printed) for _ in line.tensors]))
+            outer.lines.append(line.with_tensors([next(rest) for _ in line.tensors]))
+        if trace.token is not None:
+            outer.token = outer.node_of(next(rest))
         for leaf in trace.cleared_grads:
             outer.set_grad(leaf, None)
         for leaf, value in zip(updated, results[len(graph.outputs) :]):

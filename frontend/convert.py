@@ -343,6 +343,14 @@ def as_int(what: str, number: Any, rule: str = "needs an integer") -> int:
     raise DTypeError(f"{what}: {rule}, got {number!r}") from None
 
 
+def as_count(what: str, name: str, number: Any, least: int = 0) -> int:
+    """The argument `name`, an int of at least `least`."""
+    count = as_int(what, number, f"{name} is an integer")
+    if count < least:
+        raise ShapeError(f"{what}: {name} is at least {least}, got {count}")
+    return count
+
+
 def as_size(what: str, number: Any, rule: str = "needs an integer") -> int:
     """An int that counts elements, or a size that is known when the step runs."""
     return number if isinstance(number, Size) else as_int(what, number, rule)

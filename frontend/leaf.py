@@ -109,7 +109,7 @@ class Leaf(Tensor):
             self._type = TensorType(as_dtype(array.dtype), array.shape)
             self._array, self._address = new_storage(self._type)
         except MemoryError:
-            raise ShapeError(MSG_SIZE.format(shape=tuple(np.shape(value)))) from None
+            raise ShapeError(MSG_SIZE.format(shape=getattr(value, "shape", ()))) from None
         if trainable and not self._type.dtype.is_inexact:
             raise DTypeError(MSG_NOT_FLOAT.format(type=self._type))
         self._node = self._record = self._own = self._trace = self._grad = None

@@ -18,11 +18,10 @@ import numpy as np
 from einkorn.attribute_state import AttributeState
 from einkorn.branches import Branches
 from einkorn.captures import Attribute, Capture, Guard, attribute_guard, settings_gone
-from einkorn.ir.callbacks import Callback
 from einkorn.ir.dtypes import bool_, float64, int64
 from einkorn.ir.errors import TraceError
 from einkorn.ir.graph import Graph, Origin
-from einkorn.ir.node import Node, alias, constant, make, make_region, placeholder, project, toposort
+from einkorn.ir.node import Node, alias, constant, make, placeholder, toposort
 from einkorn.ir.ops import Op
 from einkorn.ir.types import TensorType, TupleType
 from einkorn.leaf import Leaf
@@ -178,6 +177,17 @@ class Trace:
         if value._node is not None and value._trace is None:
             return value._node  # a constant
         return self._capture("value", id(value), value, value._type, f"value{len(self.captures)}")
+
+    @property
+    def recorded_once(self) -> Any:
+        """The function, this one or one around, that a transform or control flow records, if any.
+
+        Its calls write no attributes and call nobody back.
+        """
+        inside: Any = self
+        while inside is not None and inside.carries:
+            inside = inside.outer
+        return inside
 
     def encloses(self, other: Any) -> bool:
         """Whether another trace is open around this one."""
@@ -417,19 +427,6 @@ class Trace:
         if self.token is not None:  # nothing may be called twice
             return True
         return self.branches.decide(self.node_of(condition), user_origin(), expected=False)
-
-    def call_back(
-        self, callback: Callback, types: tuple[TensorType, ...], operands: list[Tensor]
-    ) -> list[Tensor]:
-        """The results of a callback, which comes after the branches and callbacks so far."""
-        token = self.token
-        for branch in self.branches.taken if self.branches is not None and token is None else ():
-            token = branch.check if token is None else make(Op.OR, token, branch.check)
-        nodes = [*map(self.node_of, operands), token or constant(bool_, True)]
-        node = make_region(Op.CALLBACK, nodes, callback=callback, results=types)
-        self.note(node)
-        self.token = project(node, 0)
-        return [traced(project(node, k + 1), self) for k in range(len(types))]
 
     def _specialise_input(self, node: Node, what: str) -> None:
         if node in self.specialised:

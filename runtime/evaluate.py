@@ -78,6 +78,15 @@ def _one(node: Node, env: Mapping[Node, Array]) -> Array:
 _expanded: WeakKeyDictionary[Graph, Graph] = WeakKeyDictionary()
 
 
+def _without_regions(graph: Graph) -> Graph:
+    """The graph with the nodes of called graphs in place of the calls."""
+    if graph not in _expanded:
+        # An entry must not keep its own key alive.
+        expanded = expand(graph)
+        _expanded[graph] = replace(graph) if expanded is graph else expanded
+    return _expanded[graph]
+
+
 def control(node: Node, arrays: Sequence[Array]) -> list[Array]:
     """The results of a `cond`, `while` or `scan`, each step op by op."""
     return run_control(node, arrays, _closed)
@@ -85,11 +94,7 @@ def control(node: Node, arrays: Sequence[Array]) -> list[Array]:
 
 def _closed(graph: Graph, arrays: Sequence[Array]) -> list[Array]:
     """The outputs of a closed graph, op by op."""
-    if graph not in _expanded:
-        # An entry must not keep its own key alive.
-        expanded = expand(graph)
-        _expanded[graph] = replace(graph) if expanded is graph else expanded
-    graph = _expanded[graph]
+    graph = _without_regions(graph)
     env: Known = dict(zip(graph.inputs, arrays))
     for node in graph.nodes:
         if node.op in CONTROL:
@@ -108,7 +113,11 @@ _parts = WeakKeyDictionary()
 
 
 def call(graph: Graph, arrays: Sequence[Array], known: Mapping[Node, Array]) -> list[Array]:
-    """The outputs of a region as one compiled program, starting from known inner values."""
+    """The outputs of a region as one compiled program, starting from known inner values.
+
+    Those of regions inside it count, too: what a callback gave is not asked for again.
+    """
+    graph = _without_regions(graph)
     available = tuple(node for node in graph.nodes if node in known)
     cuts = _parts.setdefault(graph, {})
     if available not in cuts:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
-from compile_checks import both, traces
+from compile_checks import assert_same_nest, both, traces
 from same_bits import assert_same_bits, split_finely
 
 import einkorn as ek
@@ -163,18 +165,92 @@ def test_numbers_behind_a_callback_are_computed_by_python() -> None:
         assert step(n) == n * n
 
 
-@pytest.mark.parametrize("transform", ["scan", "vmap", "compile"])
-def test_where_a_callback_has_no_place(transform: str) -> None:
-    def inside(x: Any) -> Any:
-        return ek.callback(lambda v: v, x, x)
+def inside(x: Any) -> Any:
+    return ek.callback(lambda v: v, x, x)
+
+
+NO_PLACE: dict[str, Callable[[Any, Any], Any]] = {
+    "scan": lambda fn, x: ek.scan(lambda c, v: (c, fn(v)), x[0], x)[1],
+    "fori_loop": lambda fn, x: ek.fori_loop(0, 2, lambda k, h: fn(h), x),
+    "while_loop": lambda fn, x: ek.while_loop(lambda h: h.sum() < 0, fn, x),
+    "cond": lambda fn, x: ek.cond(x.sum() > 0, lambda: fn(x), lambda: x),
+    "vmap": lambda fn, x: ek.vmap(fn)(x),
+    "jacobian": lambda fn, x: ek.jacobian(lambda y: fn(y).sum())(x),
+    "checkpoint": lambda fn, x: ek.checkpoint(fn)(x),
+}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("transform", NO_PLACE)
+def test_where_a_callback_has_no_place(transform: str, compiled: bool, nested: bool) -> None:
+    fn = ek.compile(inside) if nested else inside
+
+    def call(x: Any) -> Any:
+        return NO_PLACE[transform](fn, x)
+
+    with pytest.raises(ek.TraceError, match=r"ek\.callback at test_callbacks\.py:\d+: inside of"):
+        (ek.compile(call) if compiled else call)(ek.asarray(X))
+
+
+@pytest.mark.parametrize("way", ["plain", "gradient", "recorded", "deep"])
+def test_compiled_functions_inside_call_back_in_order(way: str) -> None:
+    seen: list[tuple[str, float]] = []
+
+    def told(name: str, x: Any) -> Any:
+        def host(v: Any) -> Any:
+            seen.append((name, float(v)))
+            return v * 2
+
+        return ek.callback(host, ek.ShapeDtype((), "float32"), x.sum())
+
+    one = ek.compile(lambda x: x + told("one", x))
+    two = ek.compile(lambda x: one(x * 2) * told("two", x))
+    w = ek.Parameter(X[:2])
+
+    def fn(x: Any) -> Any:
+        y = one(x)
+        between = told("between", y)
+        return two(y + w) + between + one(y)
 
     calls: dict[str, Any] = {
-        "scan": lambda x: ek.scan(lambda c, v: (c, inside(v)), x[0], x)[1],
-        "vmap": ek.vmap(inside),
-        "compile": lambda x: ek.compile(inside)(x) + 1,
+        "plain": fn,
+        "gradient": lambda x: ek.value_and_grad(lambda: (fn(x) ** 2).sum(), w)(),
+        "recorded": fn,
+        "deep": ek.compile(lambda x: ek.compile(fn)(x) * 2),
     }
-    with pytest.raises(ek.TraceError, match=r"ek\.callback at test_callbacks\.py:\d+: inside of"):
-        ek.compile(calls[transform])(X)
+    step = ek.compile(calls[way])
+    with ek.no_grad() if way == "plain" else nullcontext():
+        with ek.eager():
+            want, wanted = step(X[:2]), [*seen]
+        for k in range(1, 3):
+            seen.clear()
+            got = step(X[:2] * k)
+            if k == 1:
+                assert_same_nest(got, want)
+                assert seen == wanted
+            assert [name for name, _ in seen] == ["one", "between", "one", "two", "one"]
+    if way == "recorded":
+        got.sum().backward()
+        assert len(seen) == 5  # the backward pass calls nobody
+
+
+def test_a_callback_inside_that_raises_changes_nothing() -> None:
+    count = ek.tensor(0.0, trainable=False)
+
+    def host(v: Any) -> Any:
+        raise RuntimeError("mine")
+
+    @ek.compile
+    def inner(x: Any) -> Any:
+        count.value = count + 1
+        return ek.callback(host, ek.ShapeDtype((), "float32"), x.sum())
+
+    step = ek.compile(lambda x: inner(x) + 1)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="mine"):
+            step(X)
+    assert count.item() == 0
 
 
 def test_no_gradient_flows_through() -> None:

@@ -445,3 +445,14 @@ def test_text() -> None:
         "  (submodules/v1): Softmax(axis=-1)\n"
         ")"
     )
+
+
+def test_copying_values_in_keeps_the_structure() -> None:
+    layer = ek.nn.Linear(2, 1)
+    step = ek.compile(lambda x: layer(x))
+    shown, x = layer.v, np.ones((3, 2), "float32")
+    step(x)
+    layer.v = shown * 2
+    assert layer.v is shown
+    assert np.array_equal(step(x), layer(x))
+    assert len(step.explain().traces) == 1

@@ -30,9 +30,12 @@ Array = np.ndarray[Any, Any]
 _CLASSES = 2**24  # more have no array of their weights
 Values = Mapping[str, Any]
 
-MSG_SCALAR = "the loss {name} is a scalar, got {type}; take .mean(), or reduction='mean'"
+MSG_SCALAR = (
+    "the loss {name} is a floating-point scalar, got {type}; take .mean(), or reduction='mean'"
+)
 MSG_WEIGHTS = (
-    "the loss {name} takes no sample weights: give it a parameter sample_weight, or reduction "
+    "the loss {name} takes no weights of samples, as sample_weight and class_weight are: give it a "
+    "parameter sample_weight, or reduction "
     "(which is then 'none'), or use one of the losses of ek.nn"
 )
 

@@ -199,6 +199,11 @@ class Module(Saved, Described, Watched, metaclass=_ModuleType):
         if isinstance(old, Leaf) and value is not old and value is getattr(self, name):
             return  # its stand-in in a call with other values
         _check_name(type(self).__name__, name, value)
+        if name == "v":
+            object.__setattr__(
+                self, name, value
+            )  # copies values: nothing else becomes an attribute
+            return
         _check_kept(type(self).__name__, name, old, value)
         if is_carried(self, name, value):
             return

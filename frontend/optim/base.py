@@ -146,8 +146,11 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         clip_global_norm: float | None = None,
         accumulate: int = 1,
         ema: float | EMA | None = None,
+        **unknown: Any,
     ) -> None:
         name = type(self).__name__
+        if unknown:
+            raise EinkornError(self._unknown_setting(next(iter(unknown))))
         self.lr, self.weight_decay, self.decoupled = lr, weight_decay, decoupled
         if decoupled and self.decays_itself:
             raise EinkornError(MSG_DECOUPLED.format(name=name))
