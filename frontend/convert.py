@@ -54,6 +54,8 @@ def to_array(
     Args:
         copy: never share memory with `x`; otherwise the result may be `x` itself.
     """
+    if isinstance(x, Size):
+        raise x.unknown(what)
     listed = isinstance(x, (list, tuple))
     array = _from_sequence(x, what, dtype) if listed else np.asarray(x)
     if array.dtype.kind in "OSUVMm" and array.dtype.name != "bfloat16":
@@ -128,6 +130,8 @@ def _plain(item: Any, what: str, depth: int = 0) -> Any:
     if isinstance(item, (list, tuple)):
         check_depth(what, depth)
         return [_plain(x, what, depth + 1) for x in item]
+    if isinstance(item, Size):
+        raise item.unknown(f"{what}: a list of numbers")
     if not isinstance(item, Value):
         return item
     return concrete(item, what) if item._weak else np.asarray(item)
@@ -337,6 +341,14 @@ def as_int(what: str, number: Any, rule: str = "needs an integer") -> int:
         except TypeError:
             pass
     raise DTypeError(f"{what}: {rule}, got {number!r}") from None
+
+
+def as_count(what: str, name: str, number: Any, least: int = 0) -> int:
+    """The argument `name`, an int of at least `least`."""
+    count = as_int(what, number, f"{name} is an integer")
+    if count < least:
+        raise ShapeError(f"{what}: {name} is at least {least}, got {count}")
+    return count
 
 
 def as_size(what: str, number: Any, rule: str = "needs an integer") -> int:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from operator import index
 from typing import Any
+
+import numpy as np
 
 from einkorn.recording import Value
 from einkorn.tensor import Tensor
@@ -25,6 +29,40 @@ class Number(Tensor):
         if self._trace is None:
             return hash(self.item())
         return hash(self._one("the hash of a number").item())
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or not hasattr(self.__class__, name):
+            kind = self.__class__.__name__
+            raise AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=self)
+        return getattr(self._one(f".{name} of a number").item(), name)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array(self._one("np.asarray(n)"), dtype)
+
+    def __mul__(self, other: Any) -> Any:
+        if isinstance(other, (list, tuple)):
+            return other * index(self)
+        return super().__mul__(other)
+
+    def __rmul__(self, other: Any) -> Any:
+        if isinstance(other, (list, tuple)):
+            return other * index(self)
+        return super().__rmul__(other)
+
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
+        return other // self, other % self
+
+    def __trunc__(self) -> int:
+        return math.trunc(self._one("trunc(n)").item())
+
+    def __floor__(self) -> int:
+        return math.floor(self._one("floor(n)").item())
+
+    def __ceil__(self) -> int:
+        return math.ceil(self._one("ceil(n)").item())
 
     def __repr__(self) -> str:
         if self._trace is None or not self._trace.active:

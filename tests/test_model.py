@@ -188,7 +188,7 @@ def test_weights_of_samples_and_classes() -> None:
     assert found["accuracy"] == pytest.approx(right.sum() / weight.sum(), rel=1e-6)
     plain = make(loss=ek.nn.cross_entropy)  # a function with a reduction
     assert plain.test_on_batch(X, Y, weight)["loss"] == pytest.approx((each * weight).mean(), 1e-5)
-    with pytest.raises(ek.EinkornError, match="takes no sample weights"):
+    with pytest.raises(ek.EinkornError, match="takes no weights of samples"):
         make(loss=lambda p, t: (p[:, 0] * 0).mean()).test_on_batch(X, Y, weight)
 
 

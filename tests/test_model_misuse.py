@@ -282,3 +282,31 @@ def test_outputs_without_rows() -> None:
 def test_bad_input(call: Any, message: str) -> None:
     with pytest.raises(ek.EinkornError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("make_callback", "message"),
+    [
+        (lambda: ek.callbacks.EarlyStopping(patience=-1), "patience is at least 0, got -1"),
+        (lambda: ek.callbacks.EarlyStopping(3), "monitor is the name of an entry of the logs"),
+        (lambda: ek.callbacks.EarlyStopping(min_delta="a"), "min_delta is a number"),
+        (lambda: ek.callbacks.EarlyStopping(baseline="a"), "baseline is a number"),
+        (lambda: ek.callbacks.EarlyStopping(start_from_epoch="a"), "start_from_epoch is"),
+        (lambda: ek.callbacks.EarlyStopping("table"), "table is a number, got array"),
+        (lambda: ek.callbacks.ModelCheckpoint(3), "ModelCheckpoint needs a path, got 3"),
+        (lambda: ek.callbacks.ModelCheckpoint("{epoch:zz}"), "cannot be filled in: "),
+        (lambda: ek.callbacks.ModelCheckpoint("a", save_freq="batch"), "save_freq, when not"),
+        (lambda: ek.callbacks.ReduceLROnPlateau(patience="a"), "patience is an integer"),
+        (lambda: ek.callbacks.ReduceLROnPlateau(cooldown="a"), "cooldown is an integer"),
+        (lambda: ek.callbacks.ReduceLROnPlateau(min_lr="a"), "min_lr is a number"),
+        (lambda: ek.callbacks.LearningRateScheduler(lambda epoch, lr: None),
+         "what the schedule gives is a number, got None"),
+        (lambda: ek.callbacks.CSVLogger(3), "CSVLogger needs a path, got 3"),
+    ],
+)  # fmt: skip
+def test_callbacks_refuse_what_they_cannot_use(make_callback: Any, message: str) -> None:
+    table = ek.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(table=np.ones(2))
+    )
+    with pytest.raises(ek.EinkornError, match=message):
+        make().fit(X, Y, callbacks=[table, make_callback()], **FIT)

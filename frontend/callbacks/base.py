@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from einkorn.ir.errors import EinkornError
+from einkorn.tunable import is_number
 
 HOOKS = tuple(
     f"on_{stage}_{end}"
@@ -142,6 +144,22 @@ class CallbackList:
             method(*args)
 
 
+def checked_number(owner: str, name: str, given: Any) -> float:
+    """A real number as a float; scalar arrays and tensors are numbers, too."""
+    number = given.item() if getattr(given, "shape", None) == () else given
+    if not is_number(number):
+        raise EinkornError(f"{owner}: {name} is a number, got {given!r}")
+    return float(number)
+
+
+def checked_path(owner: str, path: Any) -> str:
+    """The path of a file or folder as text."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise EinkornError(f"{owner} needs a path, got {path!r}") from None
+
+
 class LambdaCallback(Callback):
     """A callback from functions, by the names of the stages.
 
@@ -169,16 +187,20 @@ class Monitor(Callback):
 
     def __init__(self, monitor: str, mode: str = "auto", min_delta: float = 0.0) -> None:
         name = type(self).__name__
+        if not isinstance(monitor, str):
+            raise EinkornError(
+                f"{name}: monitor is the name of an entry of the logs, got {monitor!r}"
+            )
         if mode not in ("auto", "min", "max"):
             raise EinkornError(f"{name}: mode is 'auto', 'min' or 'max', got {mode!r}")
-        self.monitor, self.min_delta = monitor, abs(min_delta)
+        self.monitor, self.min_delta = monitor, abs(checked_number(name, "min_delta", min_delta))
         rising = any(word in monitor.lower() for word in _RISING)
         self.sign = -1.0 if mode == "max" or (mode == "auto" and rising) else 1.0
 
     def value(self, logs: Mapping[str, Any]) -> float | None:
         """What is watched; None in an epoch without validation."""
         if self.monitor in logs:
-            return float(logs[self.monitor])
+            return checked_number(type(self).__name__, self.monitor, logs[self.monitor])
         validated = any(key.startswith("val_") for key in logs)
         if self.monitor.startswith("val_") and self.params.get("validates") and not validated:
             return None

@@ -7,8 +7,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from einkorn.callbacks.base import Callback, Monitor
-from einkorn.convert import as_flag, as_int
+from einkorn.callbacks.base import (
+    Callback,
+    Monitor,
+    checked_number,
+    checked_path,
+)
+from einkorn.convert import as_count, as_flag
 from einkorn.ir.errors import EinkornError
 from einkorn.tunable import is_number
 
@@ -51,9 +56,11 @@ class EarlyStopping(Monitor):
         start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        self.patience = as_int("EarlyStopping", patience, "patience is an integer")
-        self.baseline, self.start_from_epoch = baseline, start_from_epoch
-        self.restores = as_flag("EarlyStopping", "restore_best_weights", restore_best_weights)
+        name = "EarlyStopping"
+        self.patience = as_count(name, "patience", patience)
+        self.baseline = None if baseline is None else checked_number(name, "baseline", baseline)
+        self.start_from_epoch = as_count(name, "start_from_epoch", start_from_epoch)
+        self.restores = as_flag(name, "restore_best_weights", restore_best_weights)
         self._start()
 
     def _start(self) -> None:
@@ -122,11 +129,11 @@ class ModelCheckpoint(Monitor):
         save_freq: str | int = "epoch",
     ) -> None:
         super().__init__(monitor, mode)
-        self.path = os.fsdecode(path)
+        self.path = checked_path("ModelCheckpoint", path)
         self.save_best_only = as_flag("ModelCheckpoint", "save_best_only", save_best_only)
         self.save_weights_only = as_flag("ModelCheckpoint", "save_weights_only", save_weights_only)
-        if save_freq != "epoch" and as_int("ModelCheckpoint", save_freq, "save_freq") < 1:
-            raise EinkornError(f"ModelCheckpoint: save_freq is at least 1, got {save_freq}")
+        if save_freq != "epoch":
+            as_count("ModelCheckpoint", "save_freq, when not 'epoch',", save_freq, least=1)
         self.save_freq = save_freq
         self.best: float | None = None
         self._epoch = self._seen = 0
@@ -157,6 +164,10 @@ class ModelCheckpoint(Monitor):
         except (KeyError, IndexError) as error:
             known = ", ".join(logs)
             raise EinkornError(MSG_PATH.format(path=self.path, key=error, known=known)) from None
+        except ValueError as error:
+            raise EinkornError(
+                f"ModelCheckpoint: the path {self.path!r} cannot be filled in: {error}"
+            ) from None
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         if self.save_weights_only:
             self.model.module.save(path)
@@ -199,7 +210,9 @@ class LearningRateScheduler(_RateCallback):
         self.schedule = schedule
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.model.optimizer.lr = float(self.schedule(epoch, self.rate()))
+        lr = self.schedule(epoch, self.rate())
+        what = "what the schedule gives"
+        self.model.optimizer.lr = checked_number("LearningRateScheduler", what, lr)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         logs["lr"] = self.rate()
@@ -231,8 +244,10 @@ class ReduceLROnPlateau(Monitor, _RateCallback):
         super().__init__(monitor, mode, min_delta)
         if not is_number(factor) or not 0 < factor < 1:
             raise EinkornError(f"ReduceLROnPlateau: factor is between 0 and 1, got {factor!r}")
-        self.factor, self.patience = float(factor), patience
-        self.cooldown, self.min_lr = cooldown, min_lr
+        name = "ReduceLROnPlateau"
+        self.factor, self.patience = float(factor), as_count(name, "patience", patience)
+        self.cooldown = as_count(name, "cooldown", cooldown)
+        self.min_lr = checked_number(name, "min_lr", min_lr)
         self._start()
 
     def _start(self) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from einkorn.callbacks.base import Callback
+from einkorn.callbacks.base import Callback, checked_path
 from einkorn.ir.errors import EinkornError
 from einkorn.tunable import is_number
 
@@ -159,7 +159,8 @@ class CSVLogger(Callback):
     def __init__(
         self, path: str | os.PathLike[str], separator: str = ",", append: bool = False
     ) -> None:
-        self.path, self.separator, self.append = os.fsdecode(path), separator, append
+        self.path = checked_path("CSVLogger", path)
+        self.separator, self.append = separator, append
         self._names: list[str] | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -199,7 +200,7 @@ class TensorBoard(Callback):
         self, folder: str | os.PathLike[str] = "logs", update_freq: str | int = "epoch"
     ) -> None:
         self._make = _summary_writer()
-        self.folder, self.update_freq = os.fsdecode(folder), update_freq
+        self.folder, self.update_freq = checked_path("TensorBoard", folder), update_freq
         self._writers: dict[str, Any] = {}
         self._step = 0
 
@@ -260,7 +261,7 @@ class CompileReport(Callback):
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path = None if path is None else os.fsdecode(path)
+        self.path = None if path is None else checked_path("CompileReport", path)
         self.text = ""
 
     def on_train_end(self, logs: Any = None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from einkorn.convert import as_flag, as_int
+from einkorn.convert import as_count, as_flag
 from einkorn.data.dataset import ArrayDataset, Dataset, stacked
 from einkorn.ir.dtypes import uint64
 from einkorn.ir.errors import EinkornError
@@ -50,11 +50,11 @@ class DataLoader:
         prefetch: int = 2,
     ) -> None:
         self.dataset = _as_dataset(dataset)
-        self.batch_size = at_least("DataLoader", "batch_size", batch_size, 1)
+        self.batch_size = as_count("DataLoader", "batch_size", batch_size, 1)
         self.shuffle = as_flag("DataLoader", "shuffle", shuffle)
         self.drop_last = as_flag("DataLoader", "drop_last", drop_last)
-        self.workers = at_least("DataLoader", "workers", workers, 0)
-        self.prefetch = at_least("DataLoader", "prefetch", prefetch, 1)
+        self.workers = as_count("DataLoader", "workers", workers, 0)
+        self.prefetch = as_count("DataLoader", "prefetch", prefetch, 1)
         self._seed = None if seed is None else key_of(seed)
         self.epoch = 0
 
@@ -128,11 +128,3 @@ def _as_dataset(dataset: Any) -> Any:
         f"DataLoader needs a Dataset or arrays, got {type(dataset).__name__}; what can only be "
         "iterated over is given to fit as it is"
     )
-
-
-def at_least(what: str, name: str, number: Any, low: int) -> int:
-    """An argument that is an integer of at least `low`."""
-    found = as_int(what, number, f"{name} is an integer")
-    if found < low:
-        raise EinkornError(f"{what}: {name} is at least {low}, got {found}")
-    return found

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from einkorn.convert import as_count
 from einkorn.data.dataset import ArrayDataset, Dataset, as_arrays, check_lengths
-from einkorn.data.loader import DataLoader, Order, at_least
+from einkorn.data.loader import DataLoader, Order
 from einkorn.ir.errors import EinkornError
 from einkorn.recording import Value
 from einkorn.tree import flatten, unflatten
@@ -175,7 +176,7 @@ def source_of(
     dataset = ArrayDataset(x, y, sample_weight)
     if not len(dataset):
         raise EinkornError(f"{what}: there are no samples: the arrays have length 0")
-    size = 32 if batch_size is None else at_least(what, "batch_size", batch_size, 1)
+    size = 32 if batch_size is None else as_count(what, "batch_size", batch_size, 1)
     loader = DataLoader(dataset, size, shuffle=shuffle, drop_last=drop_last)
     if not len(loader):
         raise EinkornError(f"{what}: {len(dataset)} samples make no batch of {size}")

@@ -3,6 +3,8 @@
 `np.add(t, a)` and the others listed here compute with einkorn: the result is a Tensor, gradients
 follow, and compiled functions may call them. Any other NumPy function gets the values as arrays and
 gives what it gives; in a compiled function, where there are no values, it raises a TraceError.
+
+A number of the run is no Tensor but a Python number: NumPy computes with it, as in eager code.
 """
 
 from __future__ import annotations
@@ -105,6 +107,13 @@ UFUNCS: dict[np.ufunc, Function] = {
 }
 
 
+# What NumPy and einkorn compute alike, to the bit, from an array and a number of its kind.
+ALIKE = (
+    *(np.add, np.subtract, np.multiply, np.divide),
+    *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
+)
+
+
 def call_ufunc(
     ufunc: np.ufunc, method: str, inputs: Sequence[Any], options: Mapping[str, Any]
 ) -> Any:
@@ -112,7 +121,8 @@ def call_ufunc(
     if any(isinstance(x, Value) for x in options.get("out", ())):
         raise StateError(MSG_OUT.format(name=ufunc.__name__))
     function = UFUNCS.get(ufunc)
-    if method != "__call__" or function is None or options:
+    no_tensor = _only_numbers(inputs) and not (ufunc in ALIKE and _is_alike(ufunc, inputs))
+    if method != "__call__" or function is None or options or no_tensor:
         return getattr(ufunc, method)(*_values(inputs), **_values(options))
     if function not in OPERATORS:
         return function(*inputs)
@@ -122,7 +132,7 @@ def call_ufunc(
 def call_function(function: Function, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
     """`Tensor.__array_function__`."""
     ours = FUNCTIONS.get(function)
-    if ours is None:
+    if ours is None or (_only_numbers((args, options)) and function not in _OUTLINES):
         return function(*_values(args), **_values(options))
     try:
         return ours(*args, **options)
@@ -133,10 +143,25 @@ def call_function(function: Function, args: Sequence[Any], options: Mapping[str,
         raise DTypeError(message) from None
 
 
+def _only_numbers(nest: Any) -> bool:
+    """Whether there is no Tensor but numbers of the run, in nested lists, tuples and dicts too."""
+    if isinstance(nest, Value):
+        return nest._weak
+    parts = nest.values() if isinstance(nest, dict) else nest
+    return not isinstance(nest, (list, tuple, dict)) or all(map(_only_numbers, parts))
+
+
+def _is_alike(ufunc: np.ufunc, inputs: Sequence[Any]) -> bool:
+    """Whether there is an array of floats, or of int64 where the number is an int and stays one."""
+    arrays = [x.dtype for x in inputs if isinstance(x, (np.ndarray, np.generic))]
+    floats = ufunc is np.divide or any(isinstance(x, Value) and x.dtype.is_float for x in inputs)
+    return any(x.kind == "f" or (x == np.int64 and not floats) for x in arrays)
+
+
 def _values(nest: Any) -> Any:
     """Arrays instead of Tensors, in nested lists, tuples and dicts too."""
     if isinstance(nest, Value):
-        return np.asarray(nest)
+        return nest._one("NumPy").item() if nest._weak else np.asarray(nest)
     if isinstance(nest, (list, tuple)):
         return [_values(x) for x in nest] if isinstance(nest, list) else tuple(map(_values, nest))
     return {key: _values(x) for key, x in nest.items()} if isinstance(nest, dict) else nest
@@ -161,6 +186,8 @@ def _transpose(a: Any, axes: Any = None) -> Any:
 def _squeeze(a: Any, axis: Any = None) -> Any:
     return as_tensor(a, "squeeze").squeeze(axis)
 
+
+_OUTLINES = (np.ndim, np.shape, np.size)  # which need no value
 
 FUNCTIONS: dict[Function, Function] = {
     np.all: _named(st.all, "axis"),

@@ -14,7 +14,7 @@ import numpy as np
 
 from einkorn.callbacks.base import CallbackList
 from einkorn.callbacks.records import History, ProgressBar
-from einkorn.convert import as_int
+from einkorn.convert import as_count
 from einkorn.data.dataset import as_arrays
 from einkorn.data.sources import Source, is_arrays, source_of
 from einkorn.ir.errors import EinkornError, ShapeError
@@ -100,24 +100,16 @@ class Plan:
         return (epoch + 1) % often == 0 if isinstance(often, int) else epoch + 1 in often
 
 
-def checked_count(name: str, given: Any, least: int = 0) -> int:
-    """A number of epochs or batches."""
-    count = as_int("fit", given, f"{name} is an integer")
-    if count < least:
-        raise EinkornError(f"fit: {name} is at least {least}, got {given!r}")
-    return count
-
-
 def checked_steps(name: str, given: Any) -> int | None:
     """How many batches there are in an epoch; None for all."""
-    return None if given is None else checked_count(name, given, least=1)
+    return None if given is None else as_count("fit", name, given, least=1)
 
 
 def checked_frequency(given: Any) -> int | Collection[int]:
     """After how many epochs something happens, or their numbers."""
     if isinstance(given, Collection) and all(isinstance(x, int) for x in given):
         return given
-    return checked_count("validation_freq", given, least=1)
+    return as_count("fit", "validation_freq", given, least=1)
 
 
 def split_off(x: Any, y: Any, sample_weight: Any, split: Any) -> tuple[Any, Any]:

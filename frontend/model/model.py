@@ -8,6 +8,7 @@ from typing import Any
 from einkorn.callbacks.base import CallbackList
 from einkorn.callbacks.records import History
 from einkorn.compile import Compiled
+from einkorn.convert import as_count
 from einkorn.data.sources import source_of, unpacked
 from einkorn.ir.errors import EinkornError, StateError
 from einkorn.model import checkpoint, fitting
@@ -129,14 +130,14 @@ class Model(Steps):
         source = source_of("fit", x, y, sample_weight, batch_size, bool(shuffle), drop_last)
         plan = fitting.Plan(
             source,
-            fitting.checked_count("epochs", epochs),
+            as_count("fit", "epochs", epochs),
             fitting.checked_steps("steps_per_epoch", steps_per_epoch),
             class_weights(class_weight),
             fitting.validation_source(validation, validation_batch_size or batch_size),
             fitting.checked_steps("validation_steps", validation_steps),
             fitting.checked_frequency(validation_freq),
         )
-        first = fitting.checked_count("initial_epoch", initial_epoch)
+        first = as_count("fit", "initial_epoch", initial_epoch)
         return self._fit(plan, self.progress if resume else Progress(first), verbose, callbacks)
 
     def _fit(self, plan: fitting.Plan, start: Progress, verbose: int, callbacks: Any) -> History:

@@ -34,7 +34,8 @@ MSG_SCALAR = (
     "the loss {name} is a floating-point scalar, got {type}; take .mean(), or reduction='mean'"
 )
 MSG_WEIGHTS = (
-    "the loss {name} takes no sample weights: give it a parameter sample_weight, or reduction "
+    "the loss {name} takes no weights of samples, as sample_weight and class_weight are: give it a "
+    "parameter sample_weight, or reduction "
     "(which is then 'none'), or use one of the losses of ek.nn"
 )
 
