@@ -58,6 +58,8 @@ def to_array(
     Args:
         copy: never share memory with `x`; otherwise the result may be `x` itself.
     """
+    if isinstance(x, Size):
+        raise x.unknown(what)
     listed = isinstance(x, (list, tuple))
     array = _from_sequence(x, what, dtype) if listed else np.asarray(x)
     if array.dtype.kind in "OSUVMm" and array.dtype.name != "bfloat16":
@@ -132,6 +134,8 @@ def _plain(item: Any, what: str, depth: int = 0) -> Any:
     if isinstance(item, (list, tuple)):
         check_depth(what, depth)
         return [_plain(x, what, depth + 1) for x in item]
+    if isinstance(item, Size):
+        raise item.unknown(f"{what}: a list of numbers")
     if not isinstance(item, Value):
         return item
     if item._weak:

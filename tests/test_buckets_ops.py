@@ -10,6 +10,7 @@ import pytest
 from bucket_checks import check_padded, padded_ops
 
 import einkorn as ek
+from einkorn import nn
 from einkorn.ir.ops import Op
 from einkorn.passes.padding import REFUSED, RULES
 
@@ -90,6 +91,7 @@ ALONG: dict[str, Fn] = {
     "take": lambda x: [ek.take(x, np.array([0, -1, 1]), axis=0), x[..., [1, -1]]],
     "take_along_axis": lambda x: ek.take_along_axis(x, ek.argsort(x, axis=0)[:2], axis=0),
     "at": lambda x: [x.at[1].set(0), x.at[..., 2].add(1), x.at[-1].multiply(3)],
+    "numbers": lambda x: [ek.asarray(x.shape[0]), ek.full((2,), x.shape[-1]), ek.sqrt(x.shape[0])],
     "shape": lambda x: [x * x.shape[-1], x / x.shape[0], x.shape[0], x.size, x + x.shape[0] / 2],
     "ones": lambda x: [ek.ones_like(x).sum(), ek.zeros(x.shape[::-1]), ek.arange(x.shape[0]) * 2],
     "dot": lambda x: [x @ ek.matrix_transpose(x), ek.matrix_transpose(x) @ x],
@@ -229,6 +231,36 @@ def test_two_lengths() -> None:
 
     for buckets in ({"x": {0: "pow2", 1: 8}, "y": {0: 8}}, {"x": {0: 16, 1: 16}, "y": {0: 16}}):
         check_padded(fn, arrays, buckets, sizes=(5, 6, 12))
+
+
+LOSSES: dict[str, Fn] = {
+    "cross entropy": lambda p, y: nn.cross_entropy(p, y, label_smoothing=0.1),
+    "sums": lambda p, y: nn.cross_entropy(p, y, reduction="sum"),
+    "of each": lambda p, y: nn.cross_entropy(p, y, reduction="none"),
+    "weights": lambda p, y: nn.cross_entropy(p, y, weight=ek.arange(5) + 1.0),
+    "ignored": lambda p, y: nn.cross_entropy(p, y, ignore_index=2),
+    "nll": lambda p, y: nn.nll_loss(nn.log_softmax(p), y),
+    "mse": lambda p, y: nn.mse_loss(p[:, 0], y),
+    "l1": lambda p, y: nn.l1_loss(p[:, 0], y.astype("float32")),
+    "huber": lambda p, y: nn.huber_loss(p[:, 0], y.astype("float32")),
+    "binary": lambda p, y: nn.binary_cross_entropy_with_logits(p[:, 0], (y > 2).astype("float32")),
+    "kl": lambda p, y: nn.kl_div(nn.log_softmax(p), nn.softmax(p[::-1])),
+    "hinge": lambda p, y: nn.hinge_loss(p[:, 0], (y > 2) * 2.0 - 1),
+    "triplet": lambda p, y: nn.triplet_margin_loss(p, p[::-1], p * 2),
+    "cosine": lambda p, y: nn.cosine_embedding_loss(p, p[::-1], (y > 2) * 2.0 - 1),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_a_padded_batch(name: str) -> None:
+    def arrays(n: int) -> tuple[Any, ...]:
+        return _values(n, 5), np.random.default_rng(n).integers(0, 5, n)
+
+    def step(p: Any, y: Any) -> Any:
+        found = LOSSES[name](p, y)
+        return found, ek.grad(lambda p: (LOSSES[name](p, y) * 2).sum())(p)
+
+    check_padded(step, arrays, {"p": {0: "pow2"}, "y": {0: "pow2"}})
 
 
 # -- the table -------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def asarray(
     wanted = None if dtype is None else check_dtype(dtype)
     if wanted is not None and wanted.is_integer:
         obj = concrete(obj, "asarray")
-    if isinstance(obj, Value):
+    if isinstance(obj, (Value, Size)):
         tensor = as_tensor(obj, "asarray") if wanted is None else in_dtype("asarray", obj, wanted)
         return snapshot(tensor)
     if isinstance(obj, (list, tuple)) and _holds_tensors(obj):
