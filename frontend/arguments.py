@@ -63,7 +63,7 @@ class Fixed:
 
 def _plain_key(value: Any) -> Any:
     """What plain values that are equal have in common; None for any other object."""
-    if isinstance(value, _PLAIN):
+    if isinstance(value, _PLAIN) and type(value) is not Number:  # whose text is part of a trace
         return (type(value), repr(value))
     if not isinstance(value, tuple):
         return None

@@ -376,13 +376,7 @@ class Trace:
             if node.op is Op.SIZE:
                 raise node.attr("size").unknown(what)
         bases = [node for node in found if node.op is Op.INPUT]
-        for node in bases:
-            if node not in self._numbers:
-                raise TraceError(
-                    f"{what} needs the value of a number that only exists when {self.name} runs"
-                )
-            self._specialise_input(node, what)
-        known = {node: np.asarray(self._numbers[node]) for node in bases}
+        known = {node: np.asarray(self._specialise_input(node, what)) for node in bases}
         return evaluate([value._node], known)[0].item()
 
     def number_of(self, node: Any) -> Any:
@@ -428,14 +422,21 @@ class Trace:
             return True
         return self.branches.decide(self.node_of(condition), user_origin(), expected=False)
 
-    def _specialise_input(self, node: Node, what: str) -> None:
+    def _specialise_input(self, node: Node, what: str) -> Any:
         if node in self.specialised:
-            return
+            return self._numbers[node]
+        if node not in self._numbers:
+            outside = next((c.source for c in self.captures if c.node is node), None)
+            if isinstance(outside, Value) and outside._trace is not None:
+                return outside._trace.specialise(outside, what)
+            text = f"{what} needs the value of a number that only exists when {self.name} runs"
+            raise TraceError(text)
         self.specialised[node] = self._numbers[node]
         self.reasons.append(f"{what} needed the value of {self.names[node]}, at {user_origin()}")
         for capture in self.captures:
             if capture.node is node:
                 self.guard(capture.source.held(), capture.source.name, self._numbers[node])
+        return self._numbers[node]
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -60,6 +60,34 @@ WAYS = {
 }
 
 
+# Functions in which a number that was computed from one of the run decides something.
+INNER = {
+    "vmap": lambda x, n: ek.vmap(lambda x: x * 2 if n - 1 > 1 else x)(x),
+    "scan": lambda x, n: ek.scan(lambda c, v: (c * int(n + 1), v * n), ek.asarray(0.5), x)[0],
+    "cond": lambda x, n: ek.cond(x.sum() > 3, lambda: x * (n if n * 2 > 4 else 5), lambda: x),
+    "checkpoint": lambda x, n: ek.checkpoint(lambda x: x if n - 1 > 1 else x * 2)(x),
+    "compile": lambda x, n: ek.compile(lambda x, m: x if m - 1 > 1 else x * 2)(x, n + 1),
+    "twice": lambda x, n: ek.vmap(lambda x: ek.checkpoint(lambda x: x * len(str(n * 2)))(x))(x),
+}
+
+
+@pytest.mark.parametrize("way", INNER)
+def test_a_computed_number_decides_in_functions_inside(way: str) -> None:
+    fn = INNER[way]
+    step = ek.compile(fn, on_retrace="allow")
+    for number in NUMBERS:
+        with ek.eager():
+            want = fn(ek.asarray(X), number)
+        assert_same_bits(np.asarray(step(X, number)), np.asarray(want))
+
+
+def test_a_compiled_function_hands_its_number_to_another() -> None:
+    inner = ek.compile(lambda x, rate: x * rate)
+    step = ek.compile(lambda x, rate: inner(inner(x, rate), rate * 2), on_retrace="error")
+    for rate in (0.5, 1.5, 2.5):
+        assert_same_bits(np.asarray(step(X, rate)), X * np.float32(rate) * np.float32(2 * rate))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_what_python_makes_of_a_number(way: str) -> None:
     fn = WAYS[way]
