@@ -231,11 +231,12 @@ def test_a_size_that_is_left_in_python_is_refused() -> None:
         shapes["last"] = x.shape
         return x.sum()
 
-    with pytest.raises(ek.TraceError, match="step puts a traced number into rows in .*step"):
+    with pytest.raises(ek.TraceError, match="step puts a traced number into rows"):
         step(np.ones(5))
     with pytest.raises(ek.TraceError, match="step puts a traced number into shapes"):
         other(np.ones(5))
-    assert not rows and shapes == {"last": (0,)}
+    assert not rows
+    assert shapes == {"last": (0,)}
 
 
 def test_an_index_in_the_padding_is_out_of_range() -> None:
