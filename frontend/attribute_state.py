@@ -17,7 +17,7 @@ from einkorn.ir.graph import Origin
 from einkorn.ir.node import Node, toposort
 from einkorn.leaf import Leaf
 from einkorn.recording import Value, user_origin
-from einkorn.same import ABSENT, MOST_NESTED, held, same, target
+from einkorn.same import ABSENT, MOST_NESTED, held, same, shown, target
 from einkorn.seen import CARRIED
 from einkorn.tree import END, flatten, unflatten
 from einkorn.watched import Watched
@@ -163,9 +163,9 @@ class AttributeState:
 
     def leave(self) -> list[Write]:
         """What was written, when the function has run; also nests that it changed in place."""
-        for key, shown in self._shown.items():
-            if shown.ends and key not in self._written and _is_changed(shown):
-                self._written[key] = Write(shown.owner, shown.name, shown.value, None)
+        for key, one in self._shown.items():
+            if one.ends and key not in self._written and _is_changed(one):
+                self._written[key] = Write(one.owner, one.name, one.value, None)
         for write in self._written.values():
             if holds_structure(write.value):  # put in later
                 known = {"owner": type(write.owner).__name__, "name": write.name}
@@ -183,25 +183,42 @@ class Kind:
 
     __slots__ = ("_ends", "_structure")
 
-    def __init__(self, value: Any) -> None:
-        self._ends, self._structure = _kinds(value)
+    def __init__(self, value: Any, tracked: Sequence[bool] | None = None) -> None:
+        """
+        Args:
+            value: what is of this kind.
+            tracked: for each end whether it is going to be tracked; by default whether it is.
+        """
+        ends, self._structure = flatten(value)
+        is_whole = self._structure is END
+        flags = [False] * len(ends) if tracked is None else tracked
+        self._ends = [
+            _kind(end, is_whole, end_is_tracked) for end, end_is_tracked in zip(ends, flags)
+        ]
 
     def fits(self, now: Any) -> bool:
         """Whether a value is of this kind."""
-        ends, structure = _kinds(now)
-        return structure == self._structure and all(map(_is_same_kind, ends, self._ends))
+        return self.is_same(Kind(now))
+
+    def is_same(self, other: Kind) -> bool:
+        """Whether values of two kinds lead to the same trace."""
+        is_alike = self._structure == other._structure
+        return is_alike and all(map(_is_same_kind, self._ends, other._ends))
+
+    def __str__(self) -> str:
+        what, *more = self._ends[0] if self._structure is END else ("nest",)
+        if what == "nest":
+            return f"a {self._structure[0]}"
+        if what == "tensor":
+            return f"{more[0]}{' with a history' if more[1] else ''}"
+        return f"of type {more[0].__name__}" if what == "number" else shown(target(more[0]))
 
 
-def _kinds(value: Any) -> tuple[list[tuple[Any, ...]], Any]:
-    ends, structure = flatten(value)
-    return [_kind(end, structure is END) for end in ends], structure
-
-
-def _kind(value: Any, is_whole: bool) -> tuple[Any, ...]:
+def _kind(value: Any, is_whole: bool, tracked: bool) -> tuple[Any, ...]:
     if is_whole and is_number(value):
         return "number", type(value)
     if is_tensor(value):
-        return "tensor", value._type, value._tracked() is not None
+        return "tensor", value._type, tracked or value._tracked() is not None
     return "value", held(value)
 
 

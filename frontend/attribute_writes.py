@@ -12,9 +12,13 @@ import numpy as np
 from einkorn.announcing import put
 from einkorn.attribute_state import Kind, Write
 from einkorn.epochs import modules_changed, structure_changed
+from einkorn.ir.dtypes import int64
 from einkorn.ir.errors import TraceError
+from einkorn.ir.sizes import Size
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
+from einkorn.left_attributes import note_set
+from einkorn.lengths import sized_number
 from einkorn.python_writes import traced_in
 from einkorn.recording import Record, Value, result
 from einkorn.same import ABSENT, same
@@ -54,6 +58,7 @@ class Written:
         self.name, self.origin = write.name, write.origin
         self.label = f"{type(write.owner).__name__}.{write.name}"
         self.structure, self.ends = structure, ends
+        self._tracked = [False] * len(ends)
 
     @property
     def positions(self) -> list[int]:
@@ -84,14 +89,20 @@ class Written:
         old = state.get(self.name, ABSENT)
         put(state, self.name, new)
         state.setdefault(CARRIED, set()).add(self.name)
+        note_set(owner, self.name)  # in a gradient around the call
         if is_constant_of(state, self.name):
             is_other = not (old is new or same(old, new))
         else:
-            is_other = is_observed(state, self.name) and not Kind(old).fits(new)
+            kind = Kind(new, self._tracked)
+            is_other = is_observed(state, self.name) and not kind.is_same(Kind(old))
         if isinstance(new, (list, tuple, dict)) or isinstance(old, (list, tuple, dict)):
             modules_changed()
         if is_other:
             structure_changed()
+
+    def track(self, tracked: Sequence[bool]) -> None:
+        """Note which outputs are tracked."""
+        self._tracked = [isinstance(x, Output) and tracked[x.position] for x in self.ends]
 
     def attach(self, records: Sequence[Record | None]) -> None:
         """Give the tensors that were set the records of the outputs that they are."""
@@ -117,6 +128,8 @@ def outputs_of(
     for write in writes:
         ends, structure = flatten(write.value)
         for k, end in enumerate(ends):
+            if issubclass(type(end), Size):
+                end = sized_number(end, int64, weak=True)
             if issubclass(type(end), Value) and not isinstance(end, Leaf):
                 if trace.encloses(end._trace):  # what is around will write it
                     continue

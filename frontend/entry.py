@@ -129,6 +129,8 @@ class Entry:
         self._stateful = self._step.stateful
         tracked = [trace.tracks(x) for x in outputs]
         _check_kept(trace.name, returned.writes, self._types)
+        for written in returned.writes:
+            written.track(tracked)
         self._recorded = RecordedCalls(step, tracked, backend, arguments) if any(tracked) else None
         recorded = self._recorded
         self._calls = recorded.calls if recorded else calls_of(step, backend, arguments)

@@ -1,12 +1,13 @@
-"""Tensors that the function of a gradient leaves in attributes have no history afterwards.
+"""Attributes of modules and optimizers that are set within a block, and what becomes of them.
 
-That is as with the value that `ek.value_and_grad` returns: the gradient was taken, and what is kept
-for another one would only cost memory, from step to step.
+What the function of a gradient leaves there has no history afterwards, as the value that
+`ek.value_and_grad` returns: the gradient was taken, and what is kept for another one would only
+cost memory, from step to step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -14,44 +15,46 @@ from typing import Any
 from einkorn.recording import Value, current_trace
 from einkorn.tree import flatten, unflatten
 
-_open: ContextVar[dict[tuple[int, str], Any] | None] = ContextVar(
-    "einkorn_left_attributes", default=None
-)
+Found = dict[tuple[int, str], Any]  # the object that has it, by its id and the attribute's name
+
+_open: ContextVar[tuple[Found, ...]] = ContextVar("einkorn_left_attributes", default=())
 
 
 def note_set(owner: Any, name: str) -> None:
-    """Remember that an attribute of a module or optimizer was set, if a gradient is being taken."""
-    found = _open.get()
-    if found is not None:
+    """Remember that an attribute of a module or optimizer is set, for the blocks around."""
+    for found in _open.get():
         found[id(owner), name] = owner
 
 
 @contextmanager
-def history_ends() -> Generator[None]:
-    """What is set within the block loses its history at the end; blocks inside do nothing more."""
-    if _open.get() is not None:
-        yield
-        return
-    found: dict[tuple[int, str], Any] = {}
-    token = _open.set(found)
+def sets_noted() -> Generator[Found]:
+    """Gives what is set within the block."""
+    found: Found = {}
+    token = _open.set((*_open.get(), found))
     try:
-        yield
+        yield found
     finally:
         _open.reset(token)
+
+
+def left_in(found: Found) -> Iterator[tuple[Any, str, Any]]:
+    """The object, name and value of each attribute that was set, as it is now."""
     for (_, name), owner in found.items():
-        value = _current(owner, name)
+        trace = current_trace.get()
+        write = None if trace is None else trace.attributes.written(owner, name)
+        yield owner, name, vars(owner).get(name) if write is None else write.value
+
+
+@contextmanager
+def history_ends() -> Generator[None]:
+    """What is set within the block loses its history at the end."""
+    with sets_noted() as found:
+        yield
+    for owner, name, value in list(left_in(found)):
         ends, structure = flatten(value)
         if any(map(_has_history, ends)):
             new = [end.detach() if _has_history(end) else end for end in ends]
             setattr(owner, name, unflatten(structure, new))
-
-
-def _current(owner: Any, name: str) -> Any:
-    """What an attribute is, without the notice that it is read."""
-    trace = current_trace.get()
-    if trace is not None and (write := trace.attributes.written(owner, name)) is not None:
-        return write.value
-    return vars(owner).get(name)
 
 
 def _has_history(value: Any) -> bool:

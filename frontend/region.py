@@ -10,6 +10,7 @@ from einkorn.ir.errors import StateError
 from einkorn.ir.graph import Graph
 from einkorn.ir.node import make_call, project
 from einkorn.leaf import Leaf
+from einkorn.left_attributes import left_in, sets_noted
 from einkorn.recording import (
     Record,
     Region,
@@ -31,7 +32,10 @@ def _is_recorded(record: Record | None) -> bool:
 
 
 def run_region(name: str, fn: Callable[..., Any], arguments: Arguments) -> Any:
-    """Call `fn`; what it returns is recorded as results of one `call` of what it recorded."""
+    """Call `fn`; what it returns is recorded as results of one `call` of what it recorded.
+
+    So is what it leaves in attributes of modules and optimizers.
+    """
     if not is_recording():
         args, kwargs = arguments.eager()
         return fn(*args, **kwargs)
@@ -39,19 +43,41 @@ def run_region(name: str, fn: Callable[..., Any], arguments: Arguments) -> Any:
     region = Region(outer)
     token = current_region.set(region)
     try:
-        args, kwargs = arguments.eager()
-        returned = fn(*args, **kwargs)
+        with sets_noted() as found:
+            args, kwargs = arguments.eager()
+            returned = fn(*args, **kwargs)
     finally:
         current_region.reset(token)
     ends, structure = flatten(returned)
-    tracked = [
-        k
-        for k, x in enumerate(ends)
-        if isinstance(x, Value) and not isinstance(x, Leaf) and _is_recorded(x._tracked())
-    ]
+    tracked = [k for k, x in enumerate(ends) if _is_result(x)]
+    values = [ends[k] for k in tracked]
+    left = [(owner, key, *flatten(value)) for owner, key, value in left_in(found)]
+    known = {id(x) for x in values}
+    kept = [x for *_, row, _ in left for x in row if _is_result(x) and id(x) not in known]
+    values += {id(x): x for x in kept}.values()
+    results = _recorded(name, region, outer, values)
+    outside = {id(x): new for x, new in reversed(list(zip(values, results)))}  # the first of each
+    for owner, key, row, nest in left:
+        if any(id(x) in outside for x in row):
+            setattr(owner, key, unflatten(nest, [outside.get(id(x), x) for x in row]))
     if not tracked:
         return returned
-    inner = [region.bring(ends[k]._tracked()) for k in tracked]
+    for k, new in zip(tracked, results):
+        ends[k] = new
+    return unflatten(structure, ends)
+
+
+def _is_result(x: Any) -> bool:
+    """Whether a value is a tensor that was recorded."""
+    is_tensor = issubclass(type(x), Value) and not isinstance(x, Leaf)
+    return is_tensor and _is_recorded(x._tracked())
+
+
+def _recorded(name: str, region: Region, outer: Region | None, values: list[Any]) -> list[Any]:
+    """Values of a region as results of one `call`, for those outside of it."""
+    if not values:
+        return []
+    inner = [region.bring(x._tracked()) for x in values]
     params = tuple(inside.node for _, inside in region.params)
     graph = Graph(name, params, (), tuple(record.node for record in inner))
     outside = tuple(record for record, _ in region.params)
@@ -61,10 +87,10 @@ def run_region(name: str, fn: Callable[..., Any], arguments: Arguments) -> Any:
         inside[record.node] = record.array
         inside.update(record.known or {})
     known = {node.attr("id"): inside}
-    for index, (k, _) in enumerate(zip(tracked, inner)):
-        value = ends[k]
+    results: list[Any] = []
+    for index, value in enumerate(values):
         record = Record(project(node, index), value._eager(), outside, known=known)
         if outer is not None:
             outer.add(record)
-        ends[k] = result(value._type, value._eager(), record=record)
-    return unflatten(structure, ends)
+        results.append(result(value._type, value._eager(), record=record))
+    return results

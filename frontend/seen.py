@@ -49,6 +49,8 @@ class Condition(Protocol):
 class Kind(Protocol):
     """What has to stay the same of an attribute that is read at each call."""
 
+    def __init__(self, value: Any) -> None: ...
+
     def fits(self, now: Any) -> bool: ...
 
 
@@ -166,6 +168,12 @@ class Attributes:
 
     def why_not(self) -> str:
         name = next(self._different())
+        kind = self._kinds.get(name)
+        if kind is not None:
+            was, now = str(kind), str(type(kind)(self._state().get(name)))
+            if was == now:
+                return f"{self._kind}.{name} is {now} with other kinds of tensors now"
+            return f"{self._kind}.{name} was {was} and is {now} now"
         was, now = self._values.get(name, ABSENT), self._state().get(name, ABSENT)
         before = "was not there" if was is ABSENT else f"was {shown(target(was))}"
         after = "is gone" if now is ABSENT else f"is {shown(now)} now"

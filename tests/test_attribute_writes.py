@@ -197,27 +197,6 @@ def test_what_a_step_of_training_writes() -> None:
             model.last.sum().backward()
 
 
-def test_gradients_flow_through_what_a_call_kept() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            self.w = ek.Parameter(X[0])
-            self.penalty: Any = None
-
-        def forward(self, x: Any) -> Any:
-            self.penalty = (self.w**2).sum()
-            return x * self.w
-
-    net, twin = Net(), Net()
-    step = ek.compile(net)
-    for _ in range(2):
-        for model, call in ((net, step), (twin, twin)):
-            model.w.zero_grad()
-            out = call(ek.asarray(X))
-            (out.sum() + 3 * model.penalty).backward()
-        assert_same_nest(net.w.grad, twin.w.grad)
-        assert_same_attributes(net, twin)
-
-
 def test_a_refused_call_writes_nothing() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
