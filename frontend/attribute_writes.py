@@ -12,10 +12,13 @@ import numpy as np
 from einkorn.announcing import put
 from einkorn.attribute_state import Kind, Write
 from einkorn.epochs import modules_changed, structure_changed
+from einkorn.ir.dtypes import int64
 from einkorn.ir.errors import TraceError
+from einkorn.ir.sizes import Size
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
 from einkorn.left_attributes import note_set
+from einkorn.lengths import sized_number
 from einkorn.python_writes import traced_in
 from einkorn.recording import Record, Value, result
 from einkorn.same import ABSENT, same
@@ -125,6 +128,8 @@ def outputs_of(
     for write in writes:
         ends, structure = flatten(write.value)
         for k, end in enumerate(ends):
+            if issubclass(type(end), Size):
+                end = sized_number(end, int64, weak=True)
             if issubclass(type(end), Value) and not isinstance(end, Leaf):
                 if trace.encloses(end._trace):  # what is around will write it
                     continue

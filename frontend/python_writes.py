@@ -20,7 +20,10 @@ from typing import Any
 import numpy as np
 
 from einkorn.code_names import Store
+from einkorn.ir.dtypes import int64
 from einkorn.ir.errors import TraceError
+from einkorn.ir.sizes import Size
+from einkorn.lengths import sized_number
 from einkorn.python_entries import (
     SEQUENCES,
     Entries,
@@ -205,6 +208,8 @@ def traced_in(value: Any, trace: Any) -> Value | None:
         if issubclass(type(part), Value):  # (a number of the run passes for an int)
             if _is_of(part, trace):
                 return part
+        elif issubclass(type(part), Size):  # (and so does a size of the run)
+            return sized_number(part, int64, weak=True)
         elif id(part) not in seen and depth < MOST_NESTED and not isinstance(part, _LEAVES):
             seen.add(id(part))
             stack.extend((x, depth + 1) for x in _parts(part))

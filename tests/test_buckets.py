@@ -196,6 +196,49 @@ def test_branches_on_tensors_look_at_what_was_passed() -> None:
     assert traces(step) == 2
 
 
+class Sized(ek.nn.Module):
+    def __init__(self) -> None:
+        self.rows, self.shapes = 0, [(0, 0)]
+
+    def forward(self, x: Any) -> Any:
+        before = self.rows
+        self.rows, self.shapes = x.shape[0], [x.shape, *self.shapes[:1]]
+        return x.sum() * before
+
+
+def test_an_attribute_that_holds_a_size_is_that_of_each_call() -> None:
+    model, same = Sized(), Sized()
+    step = ek.compile(model, buckets={"x": {0: "pow2"}}, on_retrace="allow")
+    for n in (5, 6, 7, 9, 3, 8):
+        x = np.ones((n, 2), "float32")
+        with ek.eager():
+            want = same(x)
+        assert_same_bits(np.asarray(step(x)), np.asarray(want))
+        assert (repr(model.rows), repr(model.shapes)) == (repr(same.rows), repr(same.shapes))
+
+
+def test_a_size_that_is_left_in_python_is_refused() -> None:
+    rows: list[Any] = []
+    shapes = {"last": (0,)}
+
+    @ek.compile(buckets={"x": {0: "pow2"}}, name="step")
+    def step(x: Any) -> Any:
+        rows.append(x.shape[0])
+        return x.sum()
+
+    @ek.compile(buckets={"x": {0: "pow2"}}, name="step")
+    def other(x: Any) -> Any:
+        shapes["last"] = x.shape
+        return x.sum()
+
+    with pytest.raises(ek.TraceError, match="step puts a traced number into rows"):
+        step(np.ones(5))
+    with pytest.raises(ek.TraceError, match="step puts a traced number into shapes"):
+        other(np.ones(5))
+    assert not rows
+    assert shapes == {"last": (0,)}
+
+
 def test_an_index_in_the_padding_is_out_of_range() -> None:
     step = ek.compile(lambda x, i: x[i], buckets={"x": {0: "pow2"}}, name="step")
     x = np.arange(7.0)
