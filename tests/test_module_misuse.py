@@ -179,7 +179,7 @@ def test_a_setting_of_an_optimizer_is_not_set_while_tracing() -> None:
     opt = ek.optim.SGD(model, 0.1)
     with pytest.raises(TraceError, match=r"SGD\.lr was set"):
         ek.compile(lambda: setattr(opt, "lr", 1.0))()
-    with pytest.raises(EinkornError, match=r"'betas' \(did you mean beta2 or beta1\?\)"):
+    with pytest.raises(EinkornError, match=r"'betas' \(did you mean beta1 and beta2\?\)"):
         ek.optim.Adam(Scaled(), betas=(0.9, 0.99))  # type: ignore[call-arg]
     with pytest.raises(EinkornError, match="SGD has no setting 'calls'"):
         ek.compile(lambda: setattr(opt, "calls", 1))()
