@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from einkorn.ir.dtypes import DType, as_dtype, bool_, complex64, float32, int64, promote
-from einkorn.ir.errors import DTypeError, ShapeError
+from einkorn.ir.errors import DTypeError, ShapeError, TraceError
 from einkorn.ir.node import constant
 from einkorn.ir.numpy_rules import cast as cast_values
 from einkorn.ir.ops import Op
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
+MSG_LISTED = (
+    "{what}: needs one tensor, got a list or tuple with one of {type} in it, whose value {name} "
+    "has only when it runs; pass one of its items, or join them with ek.stack"
+)
 _SCALARS = (bool, int, float, complex)
 
 
@@ -134,7 +138,14 @@ def _plain(item: Any, what: str, depth: int = 0) -> Any:
         raise item.unknown(f"{what}: a list of numbers")
     if not isinstance(item, Value):
         return item
-    return concrete(item, what) if item._weak else np.asarray(item)
+    if item._weak:
+        return concrete(item, what)
+    try:
+        return np.asarray(item)
+    except TraceError:
+        trace = current_trace.get()
+        name = "a step" if trace is None else trace.name
+        raise TraceError(MSG_LISTED.format(what=what, type=item._type, name=name)) from None
 
 
 def check_depth(what: str, depth: int) -> None:

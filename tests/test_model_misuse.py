@@ -277,6 +277,7 @@ def test_outputs_without_rows() -> None:
         (lambda: make().fit(X, Y, sample_weight=np.ones(3)), "x 20, y 20, sample_weight 3"),
         (lambda: make().fit([[1.0], [1.0, 2.0]], Y), "nested lists must be rectangular"),
         (lambda: make().fit([], []), "got no arrays"),
+        (lambda: make().fit((X, X), Y, **FIT), "Linear: needs one tensor, got a list or tuple"),
     ],
 )  # fmt: skip
 def test_bad_input(call: Any, message: str) -> None:

@@ -154,14 +154,17 @@ def _only_numbers(nest: Any) -> bool:
 def _is_alike(ufunc: np.ufunc, inputs: Sequence[Any]) -> bool:
     """Whether there is an array of floats, or of int64 where the number is an int and stays one."""
     arrays = [x.dtype for x in inputs if isinstance(x, (np.ndarray, np.generic))]
-    floats = ufunc is np.divide or any(isinstance(x, Value) and x.dtype.is_float for x in inputs)
+    floats = ufunc is np.divide or any(
+        isinstance(x, Value) and x._type.dtype.is_float for x in inputs
+    )
     return any(x.kind == "f" or (x == np.int64 and not floats) for x in arrays)
 
 
 def _values(nest: Any) -> Any:
     """Arrays instead of Tensors, in nested lists, tuples and dicts too."""
     if isinstance(nest, Value):
-        return nest._one("NumPy").item() if nest._weak else np.asarray(nest)
+        value: Any = nest  # a weak one is a Number
+        return value._one("NumPy").item() if value._weak else np.asarray(value)
     if isinstance(nest, (list, tuple)):
         return [_values(x) for x in nest] if isinstance(nest, list) else tuple(map(_values, nest))
     return {key: _values(x) for key, x in nest.items()} if isinstance(nest, dict) else nest
