@@ -20,6 +20,7 @@ import numpy as np
 
 from einkorn.ir.errors import TraceError
 from einkorn.ir.graph import Origin
+from einkorn.same import bare
 from einkorn.user_code import is_user_file, is_user_space
 
 MSG_CALL = (
@@ -48,7 +49,7 @@ def _advice(fn: Any) -> str | None:
         found = _FUNCTIONS.get(fn)
     except TypeError:  # an object without a hash
         return None
-    is_draw = found is None and isinstance(getattr(fn, "__self__", None), random.Random)
+    is_draw = found is None and isinstance(bare(fn, "__self__"), random.Random)
     return _RANDOM if is_draw else found
 
 
@@ -58,7 +59,7 @@ def _numpy_generator(value: Any) -> Any:
         return None  # to import it here could leave a forked child with a locked import
     if isinstance(value, (np.random.Generator, np.random.RandomState)):
         return value
-    module = getattr(value, "__module__", None)
+    module = bare(value, "__module__")
     is_function = callable(value) and not isinstance(value, type)
     if is_function and isinstance(module, str) and module.startswith("numpy.random"):
         return np.random.mtrand._rand  # that of the functions of numpy.random

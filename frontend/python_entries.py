@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from types import CellType, MemberDescriptorType, ModuleType
 from typing import Any
 
-from einkorn.same import ABSENT
+from einkorn.same import ABSENT, bare
 from einkorn.user_code import is_user_module, is_users
 
 SEQUENCES = (list, set, deque)
@@ -36,8 +36,8 @@ def entries_of(value: Any) -> Entries | None:
 
 def attributes(value: Any) -> dict[str, Any] | None:
     """The attributes that an object has itself, those in slots included."""
-    inside: Any = getattr(value, "__dict__", None)
-    slots = {name: getattr(value, name, ABSENT) for name in _slots(type(value))}
+    inside: Any = bare(value, "__dict__")
+    slots = {name: bare(value, name, ABSENT) for name in _slots(type(value))}
     if not isinstance(inside, dict) and not slots:
         return None
     filled = {name: x for name, x in slots.items() if x is not ABSENT}
@@ -80,7 +80,7 @@ def put(owner: Any, name: Any, value: Any) -> None:
         owner.set(None if value is ABSENT else value)
     elif isinstance(owner, type):
         _set_attribute(type, owner, name, value)
-    elif isinstance(owner, (dict, ModuleType)) or name in getattr(owner, "__dict__", ()):
+    elif isinstance(owner, (dict, ModuleType)) or name in bare(owner, "__dict__", ()):
         entries: Any = owner if isinstance(owner, dict) else vars(owner)
         if value is ABSENT:
             dict.pop(entries, name, None)

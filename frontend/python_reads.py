@@ -52,7 +52,7 @@ from einkorn.python_scope import (
 )
 from einkorn.python_writes import Left, PythonWrites
 from einkorn.recording import current_trace
-from einkorn.same import MOST_ITEMS, MOST_NESTED, NESTS, contents, held, kept_contents, target
+from einkorn.same import MOST_ITEMS, MOST_NESTED, NESTS, bare, contents, held, kept_contents, target
 from einkorn.user_code import (
     is_user_file,
     is_user_function,
@@ -272,7 +272,8 @@ class PythonReads:
         if isinstance(value, (np.ndarray, ModuleType)):
             return []  # an array is captured, or looked at when the trace is done
         if isinstance(value, type):
-            return functions_of_class(value) if is_users(value) else []
+            meta = functions_of_class(type(value), value) if is_users(type(value)) else []
+            return meta + functions_of_class(value) if is_users(value) else meta
         if isinstance(value, Watched):
             return self._look_into_watched(value, label)
         if is_callable(value):
@@ -287,7 +288,7 @@ class PythonReads:
         if isinstance(value, _COLLECTIONS):
             for part in vars(value).values():
                 self.escape(part, label)
-        elif isinstance(value, array):
+        elif isinstance(value, (array, bytearray)):
             self.note(Place("content", value, "", label, content(value)))
         elif isinstance(value, (operator.attrgetter, operator.methodcaller)):
             self._words.update(x for x in value.__reduce__()[1] if isinstance(x, str))
@@ -434,7 +435,7 @@ def _objects_in(value: Any, depth: int = 0) -> Iterator[Any]:
 
 def _attributes(value: Any) -> Iterator[str]:
     """The names of an object's attributes, and of those its classes define."""
-    inside = getattr(value, "__dict__", None)
+    inside = bare(value, "__dict__")
     if isinstance(inside, dict):
         yield from inside
     for base in type(value).__mro__:

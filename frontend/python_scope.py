@@ -17,7 +17,7 @@ from einkorn.container import Container
 from einkorn.ir.graph import Origin
 from einkorn.python_places import Place, content
 from einkorn.recording import Value
-from einkorn.same import ABSENT, MOST_ITEMS, NESTS, PLAIN, contents, held, kept_contents
+from einkorn.same import ABSENT, MOST_ITEMS, NESTS, PLAIN, bare, contents, held, kept_contents
 from einkorn.user_code import is_user_module, is_users
 from einkorn.watched import Watched
 
@@ -159,7 +159,7 @@ class Scope:
         defined = vars(home).get(name, ABSENT)
         if owner is not kind and is_users(kind):
             self._reads.note_class(owner, f"the class of {read} in {self._label}")
-        inside: Any = getattr(owner, "__dict__", None)
+        inside: Any = bare(owner, "__dict__")
         has_dict = isinstance(inside, dict)
         is_own = has_dict and name in inside
         is_slot = type(defined).__name__ == "member_descriptor"
@@ -190,9 +190,14 @@ class Scope:
 
     def _elsewhere(self, owner: Any, kind: type[Any], name: str, read: Read) -> Iterator[Any]:
         """An attribute that is neither the object's own nor one of its class."""
-        inside: Any = getattr(owner, "__dict__", None)
+        inside: Any = bare(owner, "__dict__")
         if isinstance(owner, type) and is_users(type(owner)) and hasattr(type(owner), name):
-            yield from self._note("attribute", type(owner), name, read)
+            for defined in self._note("attribute", type(owner), name, read):
+                code = function_of(defined)
+                if code is None:
+                    yield defined
+                else:
+                    self._functions.append((MethodType(code, owner), {}))
         elif isinstance(inside, dict):
             self._note_absent(inside, name, read)
         special = getattr(kind, "__getattr__", None)
@@ -252,10 +257,10 @@ class Scope:
         self._reads.note(Place("items", value, "", label, kept_contents(value)))
 
 
-def functions_of_class(kind: type[Any]) -> Pending:
-    """The user's functions of a class, without an object."""
+def functions_of_class(kind: type[Any], owner: Any = None) -> Pending:
+    """The user's functions of a class: methods of `owner`, or without an object."""
     return [
-        (code, {})
+        (code if owner is None else MethodType(code, owner), {})
         for base in kind.__mro__
         if is_users(base)
         for defined in vars(base).values()
@@ -275,14 +280,14 @@ def is_callable(x: Any) -> bool:
 
 def wrapped(x: Any) -> Any:
     """The function that a decorator's result stands for, if it says so."""
-    inside = getattr(x, "__dict__", None)
+    inside = bare(x, "__dict__")
     return inside.get("__wrapped__") if isinstance(inside, dict) else None
 
 
 def function_of(defined: Any) -> FunctionType | None:
     """The Python function behind an attribute of a class: a method's, a property's."""
     for name in ("fget", "func", "__func__", "__wrapped__"):
-        inner = getattr(defined, name, None)
+        inner = bare(defined, name)
         defined = inner if inner is not None else defined
     return defined if isinstance(defined, FunctionType) else None
 

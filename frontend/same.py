@@ -6,7 +6,7 @@ import operator
 import weakref
 from collections import deque
 from contextvars import ContextVar
-from types import MappingProxyType, ModuleType
+from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,15 @@ def same(now: Any, then: Any) -> bool:
     return is_same(now, then)
 
 
+def bare(value: Any, name: str, default: Any = None) -> Any:
+    """An attribute of an object of any class, without a `__getattr__` of the user."""
+    find: Any = type(value).__getattribute__
+    try:
+        return (object.__getattribute__ if isinstance(find, FunctionType) else find)(value, name)
+    except AttributeError:
+        return default
+
+
 def held(value: Any) -> Any:
     """A weak reference to an object, or itself where it has none or belongs to the program."""
     if isinstance(value, (*PLAIN, *NESTS, np.ndarray, ModuleType, type, ContextVar)):
@@ -53,7 +62,7 @@ def shown(value: Any) -> str:
     """A value, for people."""
     if isinstance(value, (*PLAIN, np.generic, tuple)):
         return repr(value)
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    name = bare(value, "__qualname__") or bare(value, "__name__")
     return name if isinstance(name, str) else f"a {type(value).__name__}"
 
 

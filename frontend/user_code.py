@@ -44,7 +44,8 @@ def is_user_module(module: ModuleType) -> bool:
 def is_users(kind: type[Any]) -> bool:
     """Whether a class was written by the user."""
     name = kind.__module__
-    if name.partition(".")[0] in ("einkorn", "builtins"):
+    first = name.partition(".")[0]
+    if first == "einkorn" or first in sys.builtin_module_names:  # as itertools, which has no file
         return False
     module = sys.modules.get(name)
     return module is None or is_user_module(module) or not hasattr(module, "__file__")

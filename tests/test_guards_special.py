@@ -1,11 +1,16 @@
 """Conditions of a trace: the methods that Python's operators and statements call."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
-from guard_cases import Case, check, setting
+from guard_cases import Case, X, check, setting
+from same_bits import assert_same_bits
+
+import einkorn as ek
 
 
 class Special:
@@ -152,5 +157,96 @@ def test_implementations_of_a_method_of_single_dispatch() -> None:
 
         scale = Scale()
         return lambda x: scale.by(unit, x), setting(config, "rate", 2.0)
+
+    check(program)
+
+
+class Meta(type):
+    @property
+    def doubled(cls) -> float:
+        return cls.rate * 2  # type: ignore[attr-defined] # of the classes
+
+    def __getitem__(cls, factor: float) -> float:
+        return cls.rate * factor  # type: ignore[attr-defined] # of the classes
+
+    def tripled(cls) -> float:
+        return cls.rate * 3  # type: ignore[attr-defined] # of the classes
+
+
+CLASSES: dict[str, Callable[[Any, Any], Any]] = {
+    "property": lambda x, kind: x * kind.doubled,
+    "item": lambda x, kind: x * kind[3],
+    "method": lambda x, kind: x * kind.tripled(),
+}
+
+
+@pytest.mark.parametrize("way", CLASSES)
+def test_methods_of_a_metaclass(way: str) -> None:
+    def program() -> Case:
+        use = CLASSES[way]
+
+        class Model(metaclass=Meta):
+            rate = 1.0
+
+        return lambda x: use(x, Model), setting(Model, "rate", 2.0)
+
+    check(program)
+
+
+class Keys(dict[str, Any]):
+    """A dict whose keys are attributes: what is not there is a KeyError."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+    __setattr__ = dict.__setitem__
+
+
+class Asked:
+    """An object in slots that counts how often it was asked for what it has not."""
+
+    __slots__ = ("count", "rate", "unset")
+
+    def __init__(self) -> None:
+        self.count, self.rate = 0, 1.0
+
+    def __getattr__(self, name: str) -> Any:
+        self.count += 1
+        raise RuntimeError(f"asked for {name}")
+
+
+@pytest.mark.parametrize("make", [lambda: Keys(rate=1.0), Asked])
+def test_an_object_is_asked_for_nothing_but_what_the_code_reads(make: Callable[[], Any]) -> None:
+    def program() -> Case:
+        config = make()
+        return lambda x: x * config.rate, setting(config, "rate", 2.0)
+
+    check(program)
+    asked = Asked()
+    ek.compile(lambda x, config: x * config.rate)(X, asked)
+    assert asked.count == 0
+
+
+ITERATORS: dict[str, Callable[[], Any]] = {
+    "count": itertools.count,
+    "cycle": lambda: itertools.cycle([1.0, 2.0]),
+    "zip": lambda: map(sum, zip([1, 2, 3], [4, 5, 6])),
+    "islice": lambda: itertools.islice(range(10), 3, None),
+    "list": lambda: iter([1.0, 2.0, 3.0]),
+}
+
+
+@pytest.mark.parametrize("kind", ITERATORS)
+def test_an_iterator_gives_another_value_each_time(kind: str) -> None:
+    compiled, eager = ITERATORS[kind](), ITERATORS[kind]()
+    step = ek.compile(lambda x: x * next(compiled), on_retrace="allow")
+    for _ in range(3):
+        assert_same_bits(np.asarray(step(X)), X * np.float32(next(eager)))
+
+
+def test_bytes_that_change_in_place() -> None:
+    def program() -> Case:
+        levels = bytearray(b"\1\2")
+        return lambda x: x * levels[0], lambda: levels.__setitem__(0, 5)
 
     check(program)
