@@ -31,6 +31,7 @@ from einkorn.branches import Branches
 from einkorn.buckets import as_buckets
 from einkorn.closed import outer_value
 from einkorn.collector import current_collector, handing_over
+from einkorn.donation import Donation
 from einkorn.entry import ELSEWHERE, OUTPUT, Entry, Mode, Returned
 from einkorn.explanation import Explanation
 from einkorn.ir.dtypes import int64
@@ -98,6 +99,7 @@ class Compiled:
         strict: bool = False,
         policy: Policy = Policy(),  # noqa: B008 # frozen
         buckets: Any = None,
+        donate: Sequence[str] | str = (),
     ) -> None:
         if not callable(fn) or inspect.isclass(fn):
             raise EinkornError(f"ek.compile needs a function or a Module, got {fn!r}")
@@ -121,6 +123,9 @@ class Compiled:
             )
         self._name = name or name_of(fn)
         self._label = name or label_of(fn)  # for messages
+        self._donation = Donation(donate, self._label, self._parameters) if donate else None
+        if self._donation is not None:
+            self._fn = self._donation.wrapped(fn)
         self._labels = labels_of(fn)
         self._buckets = as_buckets(buckets, self._label, self._labels)
         self._is_method = False  # whether the first argument is an object, not data
@@ -145,6 +150,11 @@ class Compiled:
         return f"<compiled {self._label}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._donation is not None and current_trace.get() is None:
+            return self._donation.call(self._collected, args, kwargs)
+        return self._collected(args, kwargs)
+
+    def _collected(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         collector = current_collector()
         if collector is not None:
             return collector.take(self._run(args, kwargs, collector.wanted))
@@ -424,6 +434,7 @@ def compile(
     on_retrace: str | None = None,
     max_traces: int = MAX_TRACES,
     buckets: Mapping[str, Mapping[int, Any]] | None = None,
+    donate: Sequence[str] | str = (),
 ) -> Any:
     """Compile a function, a Module or a method into one native call; use it as a decorator.
 
@@ -445,6 +456,8 @@ def compile(
         buckets: the axes whose size varies from call to call, such as {"x": {0: "pow2"}}: they are
             padded to the next of some sizes, and one trace serves all sizes up to there, with the
             bits of a call without padding. See docs/buckets.md.
+        donate: parameters whose tensors a call uses up: results of their types are written over
+            them where that is possible. Nothing is recorded for a backward pass then.
     """
     if backend not in BACKENDS:
         raise EinkornError(f"there is no backend {backend!r}; use one of {', '.join(BACKENDS)}")
@@ -456,6 +469,7 @@ def compile(
         "strict": strict,
         "policy": Policy(on_retrace, max_traces),
         "buckets": buckets,
+        "donate": donate,
     }
     if fn is None:
         return lambda fn: Compiled(fn, **options)

@@ -109,11 +109,12 @@ def test_the_example_of_callbacks_runs(tmp_path: Path) -> None:
     assert printed == "rank Tensor(3, dtype=int64)\nrank Tensor(1, dtype=int64)\n"
 
 
-def test_the_example_of_attributes_writes_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["attributes", "donate"])
+def test_the_examples_of_attributes_and_donation_hold(name: str, tmp_path: Path) -> None:
     script = tmp_path / "step.py"
-    script.write_text(block(TRACES, "example: attributes", "python"), encoding="utf-8")
+    script.write_text(block(TRACES, f"example: {name}", "python"), encoding="utf-8")
     printed = run(sys.executable, script, cwd=tmp_path)
-    assert printed == block(TRACES, "output: attributes", "text")
+    assert printed == block(TRACES, f"output: {name}", "text")
 
 
 def test_the_example_of_random_numbers_runs(tmp_path: Path) -> None:
