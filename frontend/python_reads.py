@@ -52,7 +52,7 @@ from einkorn.python_scope import (
 )
 from einkorn.python_writes import Left, PythonWrites
 from einkorn.recording import current_trace
-from einkorn.same import MOST_ITEMS, MOST_NESTED, NESTS, bare, contents, held, target
+from einkorn.same import MOST_ITEMS, MOST_NESTED, NESTS, bare, contents, held, kept_contents, target
 from einkorn.user_code import (
     is_user_file,
     is_user_function,
@@ -302,7 +302,7 @@ class PythonReads:
             not isinstance(value, (tuple, frozenset))
             and ("items", id(value), "") not in self._known
         ):
-            self.note(Place("items", value, "", label, contents(value)))
+            self.note(Place("items", value, "", label, kept_contents(value)))
         items = contents(value)[:MOST_ITEMS]
         for item in items:
             self.saw(item)

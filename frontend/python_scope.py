@@ -17,7 +17,7 @@ from einkorn.container import Container
 from einkorn.ir.graph import Origin
 from einkorn.python_places import Place, content
 from einkorn.recording import Value
-from einkorn.same import ABSENT, MOST_ITEMS, NESTS, PLAIN, bare, contents, held
+from einkorn.same import ABSENT, MOST_ITEMS, NESTS, PLAIN, bare, contents, held, kept_contents
 from einkorn.user_code import is_user_module, is_users
 from einkorn.watched import Watched
 
@@ -254,7 +254,7 @@ class Scope:
 
     def note_items(self, value: Any, label: str) -> None:
         """Make the items of a nest that can change a condition."""
-        self._reads.note(Place("items", value, "", label, contents(value)))
+        self._reads.note(Place("items", value, "", label, kept_contents(value)))
 
 
 def functions_of_class(kind: type[Any], owner: Any = None) -> Pending:

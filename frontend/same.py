@@ -73,9 +73,31 @@ def contents(nest: Any) -> tuple[Any, ...]:
     return tuple(nest)
 
 
+class Distinct(tuple[Any, ...]):
+    """Items that are equal to themselves alone, or texts: tuples of them compare in C."""
+
+    __slots__ = ()
+
+
+def kept_contents(nest: Any) -> tuple[Any, ...]:
+    """The contents of a nest, for `unchanged`."""
+    items = contents(nest)
+    return Distinct(items) if all(map(_is_distinct, items)) else items
+
+
+def _is_distinct(x: Any) -> bool:
+    kind: Any = type(x)
+    return kind in (str, type(None)) or kind.__eq__ is object.__eq__
+
+
 def unchanged(nest: Any, items: tuple[Any, ...]) -> bool:
     """Whether a nest holds these items still."""
     now = contents(nest)
+    if type(items) is Distinct:
+        try:
+            return now == items
+        except Exception:  # what is there now compares in its own way
+            return False
     if len(now) != len(items):
         return False
     return all(map(operator.is_, now, items)) or all(map(is_same, now, items))

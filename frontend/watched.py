@@ -22,7 +22,7 @@ from einkorn.ir.errors import TraceError
 from einkorn.left_attributes import note_set
 from einkorn.recording import current_trace, user_origin
 from einkorn.runtime.locks import LOCKS
-from einkorn.same import ABSENT, contents, is_same, unchanged
+from einkorn.same import ABSENT, contents, is_same, kept_contents, unchanged
 from einkorn.seen import CARRIED, OBSERVED, is_observed
 from einkorn.user_code import is_user_space
 
@@ -206,7 +206,7 @@ def showing(stand_ins: Mapping[int, Mapping[str, Any]]) -> Generator[None]:
 
 def guard_items(trace: Any, label: str, nest: Any) -> None:
     """Make the items of a list, tuple or dict, and of those inside, a condition of the trace."""
-    nests = [(inner, contents(inner)) for inner in _nests(nest, set())]
+    nests = [(inner, kept_contents(inner)) for inner in _nests(nest, set())]
     if trace.reads is not None:
         for item in (*contents(nest), *(x for _, items in nests for x in items)):
             trace.reads.saw(item)

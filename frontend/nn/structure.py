@@ -18,7 +18,7 @@ from einkorn.ir.errors import StateError
 from einkorn.leaf import Leaf, Parameter
 from einkorn.nn.building import BUILT, PENDING, check_built
 from einkorn.nn.making import MADE
-from einkorn.same import contents, unchanged
+from einkorn.same import kept_contents, unchanged
 from einkorn.seen import CARRIED, OBSERVED
 from einkorn.watched import BIRTH
 
@@ -135,7 +135,7 @@ class Structure:
             yield from [(k, holder.__dict__[k]) for k in names]
             return
         if not isinstance(holder, tuple):
-            self.nests.append((holder, contents(holder)))
+            self.nests.append((holder, kept_contents(holder)))
         items = holder.items() if isinstance(holder, dict) else listed(holder)
         ordered = isinstance(holder, dict) and self._kind.alphabetical_keys
         yield from sorted(items, key=lambda item: str(item[0])) if ordered else items

@@ -51,6 +51,19 @@ MSG_MISSING = (
 )
 MSG_UNKNOWN = "{name}.step(grads): {unknown} is not among the parameters; there are {known}"
 MSG_SETTING = "{owner} has no setting {name!r}{hint}; it has {known}"
+# What other libraries call settings, and what to write here.
+ELSEWHERE = {
+    "learning_rate": "lr",
+    "betas": "beta1 and beta2",
+    "epsilon": "eps",
+    "decay": "weight_decay",
+    "max_grad_norm": "clip_global_norm",
+    "clipnorm": "clip_norm",
+    "clipvalue": "clip_value",
+    "momentum": "ek.optim.Momentum(params, lr, momentum=...)",
+    "nesterov": "ek.optim.Momentum(params, lr, nesterov=True)",
+    "amsgrad": "ek.optim.AMSGrad",
+}
 MSG_CHANGED = (
     "{name}: {path!r} is not the parameter that the optimizer was made for; make a new optimizer "
     "after the parameters of a model were added or exchanged (use leaf.value = ... to set values)"
@@ -440,6 +453,7 @@ class Optimizer(Watched, metaclass=_OptimizerType):
         """The text of an error about a setting that does not exist."""
         settings = self._settings()
         close = difflib.get_close_matches(name, settings, n=2, cutoff=0.5)
+        close = [ELSEWHERE[name]] if name in ELSEWHERE else close
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         owner, known = type(self).__name__, ", ".join(settings)
         return MSG_SETTING.format(owner=owner, name=name, known=known, hint=hint)
