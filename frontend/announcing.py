@@ -69,11 +69,12 @@ class Shown(dict[str, Any]):
         super().__init__(found)
         self._refuse = refuse
 
-    def _no_change(self, *_args: Any, **_named: Any) -> Any:
+    def _change(self, *_args: Any, **_named: Any) -> Any:
         self._refuse()
 
-    __setitem__ = __delitem__ = setdefault = update = __ior__ = _no_change
-    pop = popitem = clear = _no_change
+    __setitem__ = __delitem__ = __ior__ = pop = popitem = clear = _change
+    setdefault: Any = _change
+    update: Any = _change
 
 
 def put(state: dict[str, Any], name: str, value: Any) -> None:
