@@ -129,7 +129,7 @@ def _read(self: Any, name: str) -> Any:
     trace = current_trace.get()
     if name.startswith("__") and name.endswith("__"):
         found = object.__getattribute__(self, name)
-        if trace is None or name != "__dict__" or not is_user_space(sys._getframe(1).f_globals):
+        if trace is None or name != "__dict__" or not _asked_by_user():
             return found
         trace.seen.whole(self)
         return found if made_in(found, trace) else _shown(self, found, trace)
@@ -141,6 +141,14 @@ def _read(self: Any, name: str) -> Any:
     if found is not None and id(self) in found and name in found[id(self)]:
         return found[id(self)][name]
     return object.__getattribute__(self, name)
+
+
+def _asked_by_user() -> bool:
+    """Whether code of the user asks for an attribute, other than in its own `__getattribute__`."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_name == "__getattribute__" and frame.f_back is not None:
+        frame = frame.f_back
+    return is_user_space(frame.f_globals)
 
 
 def _shown(owner: Any, state: dict[str, Any], trace: Any) -> Shown:
