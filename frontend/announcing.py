@@ -6,6 +6,7 @@ tells compiled functions of them. Attribute access itself uses the dict from C, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from einkorn.epochs import modules_changed, settings_changed, structure_changed
@@ -54,6 +55,26 @@ class Announcing(dict[str, Any]):
     def clear(self) -> None:
         dict.clear(self)
         _announce("")
+
+
+class Shown(dict[str, Any]):
+    """A copy of such a dict for the code of a trace, which cannot change it.
+
+    Args:
+        found: the attributes, as the trace sees them.
+        refuse: raises the error of a change.
+    """
+
+    def __init__(self, found: dict[str, Any], refuse: Callable[[], None]) -> None:
+        super().__init__(found)
+        self._refuse = refuse
+
+    def _change(self, *_args: Any, **_named: Any) -> Any:
+        self._refuse()
+
+    __setitem__ = __delitem__ = __ior__ = pop = popitem = clear = _change
+    setdefault: Any = _change
+    update: Any = _change
 
 
 def put(state: dict[str, Any], name: str, value: Any) -> None:

@@ -96,6 +96,13 @@ class AttributeState:
             inside = inside.outer
         return None
 
+    def written_of(self, owner: Any) -> dict[str, Any]:
+        """What was written to the attributes of an object, in this trace or those around it."""
+        outer = self._trace.outer
+        found: dict[str, Any] = {} if outer is None else outer.attributes.written_of(owner)
+        writes = self._written.values()
+        return found | {x.name: x.value for x in writes if x.owner is owner}
+
     def _as_state(self, owner: Any, name: str, there: Any) -> Any:
         """The input that stands for an attribute; ABSENT when it is part of the trace."""
         shown = self._shown.get((id(owner), name))

@@ -185,10 +185,20 @@ class PythonReads:
                 fn = wrapped(fn)
         elif isinstance(fn, Watched) or (not isinstance(fn, FunctionType) and is_users(type(fn))):
             name = "forward" if hasattr(type(fn), "forward") else "__call__"
+            self._note_method(type(fn), "__call__")
             receiver, fn = fn, getattr(type(fn), name, None)
             if isinstance(receiver, Watched):
                 self.escape(receiver, type(receiver).__name__)
         return self._enter_function(fn, receiver, local)
+
+    def _note_method(self, kind: type[Any], name: str) -> None:
+        """Note which class of the user defines a method that Python calls by itself."""
+        for base in filter(is_users, kind.__mro__):
+            space, label = self.space_of(base), f"{base.__qualname__}.{name}"
+            if name in space:
+                self.note(Place("global", space, name, label, held(space[name])))
+                return
+            self.note(Place("absent", space, name, label, None))
 
     def _enter_wrapper(self, fn: Any, local: dict[str, Any]) -> Pending:
         """A function around another: the user's own, or a library's with functions in it."""

@@ -174,11 +174,8 @@ class Scope:
                 self._note_absent(inside, name, read)
         elif hasattr(defined, "__set__") and not is_slot:
             self._descriptor(defined, owner)  # a setting sees to itself
-        elif isinstance(owner, Watched) and is_own:  # announces changes of its attributes
-            yield inside[name]
         elif isinstance(owner, Watched):
-            if defined is not ABSENT and is_users(kind):
-                yield from self._note("global", self._reads.space_of(home), name, read)
+            yield from self._of_watched(owner, home, name, read)
         elif is_own or is_slot or (is_users(kind) and defined is not ABSENT):
             found = list(self._note("attribute", owner, name, read))
             yield from found
@@ -187,6 +184,16 @@ class Scope:
                 self._reads.note(Place("missing", held(owner), name, label, None))
         else:
             yield from self._elsewhere(owner, kind, name, read)
+
+    def _of_watched(self, owner: Watched, home: type[Any], name: str, read: Read) -> Iterator[Any]:
+        """An attribute of a module, which announces changes of those that it has itself."""
+        kind, inside = type(owner), bare(owner, "__dict__")
+        if name in inside:
+            yield inside[name]
+        elif name not in vars(home):
+            self._computed(owner, kind, read)
+        elif is_users(kind):
+            yield from self._note("global", self._reads.space_of(home), name, read)
 
     def _elsewhere(self, owner: Any, kind: type[Any], name: str, read: Read) -> Iterator[Any]:
         """An attribute that is neither the object's own nor one of its class."""
@@ -200,6 +207,10 @@ class Scope:
                     self._functions.append((MethodType(code, owner), {}))
         elif isinstance(inside, dict):
             self._note_absent(inside, name, read)
+        self._computed(owner, kind, read)
+
+    def _computed(self, owner: Any, kind: type[Any], read: Read) -> None:
+        """An attribute that a `__getattr__` of the user gives."""
         special = getattr(kind, "__getattr__", None)
         if isinstance(special, FunctionType) and is_users(kind):
             self._functions.append((MethodType(special, owner), {}))

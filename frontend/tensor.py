@@ -36,6 +36,8 @@ Axis = int | tuple[int, ...] | None
 
 API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
 
+TRACED = ", traced in "  # in the text of a tensor that has no value
+
 MSG_IMMUTABLE = (
     "a Tensor cannot be changed in place: write  x = x.at[{index}].set(value)  instead of  "
     "x[{index}] = value"
@@ -196,7 +198,7 @@ class Tensor(Value, metaclass=_TensorType, results=True):
     def __repr__(self) -> str:
         kind = type(self).__name__
         if self._array is None:
-            return f"{kind}({self._type}, traced in {self._trace.name})"
+            return f"{kind}({self._type}{TRACED}{self._trace.name})"
         body = np.array2string(self._array, separator=", ", prefix=f"{kind}(", threshold=200)
         return f"{kind}({body}, dtype={self.dtype})"
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from einkorn.announcing import Announcing
+from einkorn.announcing import Announcing, Shown
 from einkorn.container import Container
 from einkorn.epochs import modules_changed, structure_changed
 from einkorn.ir.errors import TraceError
@@ -23,7 +23,7 @@ from einkorn.left_attributes import note_set
 from einkorn.recording import current_trace, user_origin
 from einkorn.runtime.locks import LOCKS
 from einkorn.same import ABSENT, contents, is_same, kept_contents, unchanged
-from einkorn.seen import is_observed
+from einkorn.seen import CARRIED, OBSERVED, is_observed
 from einkorn.user_code import is_user_space
 
 # The entry of an object's `__dict__` with the trace it was made in.
@@ -32,6 +32,11 @@ BIRTH = "_ek_birth"
 MSG_GONE = (
     "{owner}.{name} was {what} while {trace} was being traced, at {where}; a compiled call would "
     "not repeat this. Set an attribute to None to say that it has no value, and delete it outside"
+)
+
+MSG_DICT = (
+    "{owner}.__dict__ was changed while {trace} was being traced, at {where}; a compiled call "
+    "would not repeat this. Set the attribute itself: self.name = ..., or setattr(self, name, ...)"
 )
 
 # Values that attributes show in place of their own: by the id of the object, then by name.
@@ -123,9 +128,11 @@ def _read(self: Any, name: str) -> Any:
     """`__getattribute__` of watched objects while their reads are seen somewhere."""
     trace = current_trace.get()
     if name.startswith("__") and name.endswith("__"):
-        if trace is not None and name == "__dict__" and is_user_space(sys._getframe(1).f_globals):
-            trace.seen.whole(self)
-        return object.__getattribute__(self, name)
+        found = object.__getattribute__(self, name)
+        if trace is None or name != "__dict__" or not _asked_by_user():
+            return found
+        trace.seen.whole(self)
+        return found if made_in(found, trace) else _shown(self, found, trace)
     if trace is not None:
         value = _read_in_trace(self, name, trace)
         if value is not ABSENT:
@@ -134,6 +141,25 @@ def _read(self: Any, name: str) -> Any:
     if found is not None and id(self) in found and name in found[id(self)]:
         return found[id(self)][name]
     return object.__getattribute__(self, name)
+
+
+def _asked_by_user() -> bool:
+    """Whether code of the user asks for an attribute, other than in its own `__getattribute__`."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_name == "__getattribute__" and frame.f_back is not None:
+        frame = frame.f_back
+    return is_user_space(frame.f_globals)
+
+
+def _shown(owner: Any, state: dict[str, Any], trace: Any) -> Shown:
+    """The attributes of an object as a trace sees them, which refuse changes."""
+
+    def refuse() -> None:
+        kind, where = type(owner).__name__, user_origin() or "an unknown place"
+        raise TraceError(MSG_DICT.format(owner=kind, trace=trace.name, where=where))
+
+    own = {name: x for name, x in state.items() if name not in (OBSERVED, CARRIED)}
+    return Shown(own | trace.attributes.written_of(owner), refuse)
 
 
 def _read_in_trace(owner: Any, name: str, trace: Any) -> Any:

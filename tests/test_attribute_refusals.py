@@ -113,3 +113,43 @@ def test_a_tensor_in_an_object_is_refused() -> None:
     with pytest.raises(ek.TraceError, match=r"Net\.box was set .* of type Box that holds a traced"):
         ek.compile(net)(X)
     assert not hasattr(net, "box")
+
+
+def _deleted(net: Any) -> None:
+    del net.__dict__["steps"]
+
+
+DICTS: dict[str, Callable[[Any], Any]] = {
+    "item": lambda net: vars(net).__setitem__("steps", net.steps + 1),
+    "update": lambda net: net.__dict__.update(steps=net.steps + 1),
+    "setdefault": lambda net: vars(net).setdefault("more", 1),
+    "pop": lambda net: vars(net).pop("steps"),
+    "del": _deleted,
+}
+
+
+@pytest.mark.parametrize("way", DICTS)
+def test_the_dict_of_a_module_is_not_changed_by_a_step(way: str) -> None:
+    counts = Counts()
+    before = attributes(counts)
+    with pytest.raises(ek.TraceError, match=r"Counts\.__dict__ was changed .* setattr\(self"):
+        ek.compile(lambda x: (DICTS[way](counts), x)[1])(X)
+    assert_same_nest(attributes(counts), before)
+
+
+def test_the_dict_of_a_module_shows_what_the_step_wrote() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.n = 0
+
+        def forward(self, x: Any) -> Any:
+            self.n += 1
+            self.more = self.n * 2
+            return x * vars(self)["n"] + self.__dict__["more"] + len(vars(self))
+
+    net, twin = Net(), Net()
+    step = ek.compile(net)
+    for _ in range(3):
+        assert_same_nest(step(X), twin(ek.asarray(X)))
+    net.other = twin.other = 1
+    assert_same_nest(step(X), twin(ek.asarray(X)))

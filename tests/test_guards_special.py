@@ -250,3 +250,69 @@ def test_bytes_that_change_in_place() -> None:
         return lambda x: x * levels[0], lambda: levels.__setitem__(0, 5)
 
     check(program)
+
+
+class Base:
+    def __call__(self, x: Any) -> Any:
+        return x
+
+
+def test_a_call_method_that_a_class_gets_later() -> None:
+    def program() -> Case:
+        class Derived(Base):
+            pass
+
+        derived = Derived()
+        return lambda x: derived(x), setting(Derived, "__call__", lambda self, x: x * 2)
+
+    check(program)
+
+
+def test_a_call_method_that_a_module_gets_later() -> None:
+    def program() -> Case:
+        class Net(ek.nn.Module):
+            def forward(self, x: Any) -> Any:
+                return x * 3
+
+        net = Net()
+        return lambda x: net(x), setting(Net, "__call__", lambda self, x: x * 2)
+
+    check(program)
+
+
+def test_attributes_that_a_module_computes() -> None:
+    def program() -> Case:
+        config = Config()
+
+        class Net(ek.nn.Module):
+            def __getattr__(self, name: str) -> float:
+                if name != "rate":
+                    raise AttributeError(name)
+                return config.rate
+
+            def forward(self, x: Any) -> Any:
+                return x * self.rate
+
+        return Net(), setting(config, "rate", 2.0)
+
+    check(program)
+
+
+def test_a_module_that_looks_up_its_attributes_itself() -> None:
+    def program() -> Case:
+        config = Config()
+
+        class Net(ek.nn.Module):
+            def __init__(self) -> None:
+                self.rate = 1.0
+
+            def __getattribute__(self, name: str) -> Any:
+                found = super().__getattribute__(name)
+                return found * config.rate if name == "rate" else found
+
+            def forward(self, x: Any) -> Any:
+                return x * self.rate
+
+        return Net(), setting(config, "rate", 2.0)
+
+    check(program)

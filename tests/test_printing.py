@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,12 @@ import pytest
 import einkorn as ek
 
 X = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
+
+
+@dataclass
+class Row:
+    values: Any
+    rate: Any
 
 
 def printed(capsys: pytest.CaptureFixture[str], call: Callable[[], Any]) -> str:
@@ -65,6 +72,61 @@ def test_gradients_state_and_recorded_calls(capsys: pytest.CaptureFixture[str]) 
     for _ in range(2):
         assert check(capsys, step, X).count("\n") == 2
         assert check(capsys, ek.compile(loss), X).startswith("loss")
+
+
+def test_a_leaf_is_printed_as_it_is_at_that_line(capsys: pytest.CaptureFixture[str]) -> None:
+    w = ek.Parameter(X[0], name="w")
+    count = ek.tensor(0, trainable=False)
+
+    @ek.compile
+    def inner(x: Any) -> Any:
+        ek.print("inner", w)
+        w.value = w * 2
+        ek.print("doubled", w)
+        return x
+
+    @ek.compile
+    def step(x: Any) -> Any:
+        ek.print(w, count)
+        w.value, count.value = w - 1, count + 1
+        ek.print("changed", w, count)
+        fresh = ek.tensor(X[0])
+        ek.print(fresh)
+        fresh.value = fresh + 1
+        return inner(x) * fresh
+
+    for _ in range(3):
+        before = w.numpy().copy(), count.numpy().copy()
+        with ek.eager():
+            want = printed(capsys, lambda: step(X))
+        w.value, count.value = before
+        assert printed(capsys, lambda: step(X)) == want
+        assert "name='w'" in want
+
+
+def test_tensors_and_numbers_in_nests(capsys: pytest.CaptureFixture[str]) -> None:
+    model = ek.nn.Linear(4, 2)
+
+    @ek.compile
+    def step(x: Any, k: float) -> Any:
+        ek.print([x[0], k], {"sum": (x.sum(), k + 1), "none": None}, model.v, Row(x[1], k))
+        return x
+
+    for k in (0.5, 2.0, 2.5):
+        assert "Row(" in check(capsys, step, X * np.float32(k), k)
+    assert len(step.explain().traces) == 1
+
+
+def test_a_text_of_a_tensor_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    @ek.compile
+    def step(x: Any) -> Any:
+        ek.print(f"loss {x.sum()}")
+        return x
+
+    message = r"print at test_printing\.py:\d+: the text 'loss .*pass the tensor itself"
+    with pytest.raises(ek.TraceError, match=message):
+        step(X)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_compiled_function_inside_another(capsys: pytest.CaptureFixture[str]) -> None:
