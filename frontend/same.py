@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import weakref
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any
@@ -101,3 +102,31 @@ def unchanged(nest: Any, items: tuple[Any, ...]) -> bool:
     if len(now) != len(items):
         return False
     return all(map(operator.is_, now, items)) or all(map(is_same, now, items))
+
+
+def holds_items(nests: Sequence[tuple[Any, tuple[Any, ...]]]) -> Callable[[], bool]:
+    """Whether nests hold what they held, as a function.
+
+    Args:
+        nests: each with its `kept_contents`.
+    """
+    lists = [(nest, [*items]) for nest, items in nests if _compares_in_c(nest, items)]
+    others = [(nest, items) for nest, items in nests if not _compares_in_c(nest, items)]
+
+    def holds() -> bool:
+        try:
+            for nest, kept in lists:
+                if nest != kept:
+                    return False
+        except Exception:  # what is there now compares in its own way
+            return False
+        for nest, items in others:
+            if not unchanged(nest, items):
+                return False
+        return True
+
+    return holds
+
+
+def _compares_in_c(nest: Any, items: tuple[Any, ...]) -> bool:
+    return type(nest) is list and type(items) is Distinct

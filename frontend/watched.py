@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from einkorn.ir.errors import TraceError
 from einkorn.left_attributes import note_set
 from einkorn.recording import current_trace, user_origin
 from einkorn.runtime.locks import LOCKS
-from einkorn.same import ABSENT, contents, is_same, kept_contents, unchanged
+from einkorn.same import ABSENT, contents, holds_items, is_same, kept_contents
 from einkorn.seen import CARRIED, OBSERVED, is_observed
 from einkorn.user_code import is_user_space
 
@@ -220,11 +220,6 @@ def guard_items(trace: Any, label: str, nest: Any) -> None:
             trace.reads.saw(item)
     if nests:
         trace.guard_call(("items", id(nest)), holds_items(nests), f"the items of {label}")
-
-
-def holds_items(nests: list[tuple[Any, tuple[Any, ...]]]) -> Callable[[], bool]:
-    """Whether nests hold what they held, as a function."""
-    return lambda: all([unchanged(nest, items) for nest, items in nests])
 
 
 def _nests(nest: Any, seen: set[int]) -> Iterator[Any]:

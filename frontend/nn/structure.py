@@ -18,7 +18,7 @@ from einkorn.ir.errors import StateError
 from einkorn.leaf import Leaf, Parameter
 from einkorn.nn.building import BUILT, PENDING, check_built
 from einkorn.nn.making import MADE
-from einkorn.same import kept_contents, unchanged
+from einkorn.same import holds_items, kept_contents, unchanged
 from einkorn.seen import CARRIED, OBSERVED
 from einkorn.watched import BIRTH
 
@@ -185,7 +185,8 @@ class Outline:
     def __init__(self, root: Any) -> None:
         self._root, self._kind = weakref.ref(root), type(root).__name__
         found: Structure = root._ek_found()
-        self._nests = found.nests
+        self._filled = holds_items(found.nests)
+        self._has_nests = bool(found.nests)
         self._rows = [(path, weakref.ref(x), mark) for path, x, mark in _marked(found)]
 
     def holds(self) -> bool:
@@ -196,7 +197,7 @@ class Outline:
         now = list(_marked(found))
         if not self._holds_the_same(now) or [x[2] for x in now] != [x[2] for x in self._rows]:
             return False
-        self._nests = found.nests
+        self._filled = holds_items(found.nests)
         return True
 
     def _holds_the_same(self, now: list[tuple[str, Any, str]]) -> bool:
@@ -207,7 +208,7 @@ class Outline:
 
     def is_filled_as_before(self) -> bool:
         """Whether the lists and dicts, which announce nothing, hold what they held."""
-        return all([unchanged(nest, items) for nest, items in self._nests])
+        return self._filled()
 
     def why_not(self) -> str:
         return f"the parameters or modules in {self._kind} are others"
@@ -217,7 +218,7 @@ class Outline:
 
     @property
     def polled(self) -> tuple[Callable[[], bool], str] | None:
-        if not self._nests:
+        if not self._has_nests:
             return None
         return self.is_filled_as_before, f"the lists and dicts of {self._kind}"
 
