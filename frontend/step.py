@@ -84,7 +84,8 @@ class Step:
     def stateful(self) -> bool:
         """Whether it reads or writes what steps write, and so is run under the state lock."""
         kinds = ("leaf", "number", "attribute")
-        return bool(self.writes) or any(capture.kind in kinds for capture in self.captures)
+        # A list: an interrupt in a generator that `any` leaves behind would be lost.
+        return bool(self.writes) or any([capture.kind in kinds for capture in self.captures])
 
     def lock(self) -> AbstractContextManager[Any]:
         """What is held while it runs."""
