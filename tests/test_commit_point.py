@@ -142,7 +142,7 @@ def test_an_interrupt_at_any_moment_applies_the_step_whole_or_not_at_all(place: 
 
     First each moment of a call that finds its tables filled, then some of those that fill them.
     """
-    known = states("gather", place, 800)
+    known = states("gather", place, 5000)
     rig = Rig("gather", place)
     taken = moment = 0
     is_warm, finished = True, False
