@@ -110,7 +110,6 @@ class Compiled:
             )
         if threads is not None:
             settings.check_threads(threads)
-        self._fn = fn
         self._backend, self._strict = backend, strict
         self._threads = threads
         one_name = isinstance(static_argnames, str)
@@ -124,8 +123,7 @@ class Compiled:
         self._name = name or name_of(fn)
         self._label = name or label_of(fn)  # for messages
         self._donation = Donation(donate, self._label, self._parameters) if donate else None
-        if self._donation is not None:
-            self._fn = self._donation.wrapped(fn)
+        self._fn = fn if self._donation is None else self._donation.wrapped(fn)
         self._labels = labels_of(fn)
         self._buckets = as_buckets(buckets, self._label, self._labels)
         self._is_method = False  # whether the first argument is an object, not data
@@ -152,13 +150,14 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._donation is not None and current_trace.get() is None:
             return self._donation.call(self._collected, args, kwargs)
+        if current_collector() is None:
+            return self._run(args, kwargs, 0)
         return self._collected(args, kwargs)
 
     def _collected(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         collector = current_collector()
-        if collector is not None:
-            return collector.take(self._run(args, kwargs, collector.wanted))
-        return self._run(args, kwargs, 0)
+        found = self._run(args, kwargs, 0 if collector is None else collector.wanted)
+        return found if collector is None else collector.take(found)
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], collects: int) -> Any:
         """What the function returns; while someone collects, what `handing_over` makes of it."""
