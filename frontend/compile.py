@@ -43,7 +43,7 @@ from einkorn.leaf import Leaf
 from einkorn.lengths import sized_number
 from einkorn.lowered import Lowered
 from einkorn.padded_arguments import PaddedArguments
-from einkorn.parameters import labels_of, parameters_of
+from einkorn.parameters import is_suspended, labels_of, parameters_of
 from einkorn.passes.autodiff import expand
 from einkorn.passes.padding import pad
 from einkorn.passes.padding.fixed import Fixed
@@ -103,15 +103,14 @@ class Compiled:
     ) -> None:
         if not callable(fn) or inspect.isclass(fn):
             raise EinkornError(f"ek.compile needs a function or a Module, got {fn!r}")
-        if _is_suspended(fn) or _is_suspended(type(fn).__call__):
+        if is_suspended(fn) or is_suspended(type(fn).__call__):
             raise EinkornError(
                 f"{name_of(fn)} gives a coroutine or generator; compile the function that "
                 "computes one step, and await or yield around it"
             )
         if threads is not None:
             settings.check_threads(threads)
-        self._backend, self._strict = backend, strict
-        self._threads = threads
+        self._backend, self._strict, self._threads = backend, strict, threads
         one_name = isinstance(static_argnames, str)
         self._static = frozenset([static_argnames] if one_name else static_argnames)
         self._parameters = parameters_of(fn)
@@ -122,7 +121,8 @@ class Compiled:
             )
         self._name = name or name_of(fn)
         self._label = name or label_of(fn)  # for messages
-        self._donation = Donation(donate, self._label, self._parameters) if donate else None
+        others = (*self._static, *(buckets or ()))
+        self._donation = Donation(donate, self._label, self._parameters, others) if donate else None
         self._fn = fn if self._donation is None else self._donation.wrapped(fn)
         self._labels = labels_of(fn)
         self._buckets = as_buckets(buckets, self._label, self._labels)
@@ -175,8 +175,9 @@ class Compiled:
                 out = entry.run(words, threads)
                 if out is not ELSEWHERE:
                     return out
-        call = partial(self._call, mode=mode, threads=threads)
-        return self._fitted(self._read(args, kwargs), call)
+        return self._fitted(
+            self._read(args, kwargs), partial(self._call, mode=mode, threads=threads)
+        )
 
     # -- tracing -------------------------------------------------------------------------------
 
@@ -357,6 +358,8 @@ class Compiled:
     def clear(self) -> None:
         """Forget every trace of this function."""
         self._traces.clear()
+        if self._donation is not None:
+            self._donation.clear()
 
 
 def _value_now(trace: Trace, arguments: Arguments, node: Node) -> Any:
@@ -407,15 +410,6 @@ def _check_returned(trace: Trace, ends: Sequence[Any]) -> None:
                 f"{name} returned a {type(x).__name__}; a compiled function returns tensors in "
                 "tuples, lists, dicts or dataclasses: wrap it in list(...) or dict(...)"
             )
-
-
-def _is_suspended(fn: Any) -> bool:
-    """Whether a call of a function runs nothing yet: a generator or a coroutine."""
-    return (
-        inspect.iscoroutinefunction(fn)
-        or inspect.isgeneratorfunction(fn)
-        or inspect.isasyncgenfunction(fn)
-    )
 
 
 def _is_output(x: Any) -> bool:

@@ -17,12 +17,14 @@ import numpy as np
 
 from einkorn.convert import is_weak
 from einkorn.functions.creation import asarray
+from einkorn.ir.dtypes import float32
 from einkorn.ir.errors import EinkornError, StateError
 from einkorn.ir.types import TensorType
 from einkorn.leaf import Leaf
 from einkorn.recording import Value, current_trace, no_grad, result
 from einkorn.runtime.locks import LOCKS
 from einkorn.runtime.memory import address_of
+from einkorn.runtime.outputs import can_count
 from einkorn.tensor import Tensor
 from einkorn.tree import flatten, paths, unflatten
 
@@ -40,6 +42,11 @@ MSG_RECORDED = (
     "{name}: this {type} cannot be donated, since a backward pass may need it; compute the "
     "gradient inside of the function (ek.value_and_grad), or donate x.detach()"
 )
+MSG_TWICE = (
+    "compile: {names} cannot be donated, since static_argnames or buckets name them, too; such an "
+    "argument is no storage that a result could have"
+)
+MOST_KINDS = 16  # of donated arguments, for which there are leaves
 MSG_NAMES = "compile: donate names {unknown}, but {function} has the parameters {known}"
 
 
@@ -69,12 +76,14 @@ class Hole:
 
     Attributes:
         leaf: a leaf that nobody else knows.
+        count: counts the calls that were committed, for all arguments of a call.
     """
 
-    __slots__ = ("__weakref__", "leaf")
+    __slots__ = ("__weakref__", "count", "leaf")
 
-    def __init__(self, type: TensorType) -> None:
+    def __init__(self, type: TensorType, count: Leaf) -> None:
         self.leaf = Leaf(np.zeros(type.shape, type.dtype.numpy), name="donated")
+        self.count = count
 
     def fill(self, array: Array, is_alone: bool) -> None:
         """Make an array the storage of the leaf, or copy it when others refer to it."""
@@ -91,22 +100,36 @@ class Hole:
 class Donation:
     """The donated arguments of one compiled function."""
 
-    def __init__(self, donate: Sequence[str] | str, name: str, parameters: Sequence[str]) -> None:
+    def __init__(
+        self,
+        donate: Sequence[str] | str,
+        name: str,
+        parameters: Sequence[str],
+        others: Iterable[str] = (),
+    ) -> None:
         """
         Args:
             donate: the names of parameters.
             name: of the function, for people.
             parameters: all of its parameters.
+            others: those that options name which leave no tensor to donate.
         """
         names = [donate] if isinstance(donate, str) else list(donate)
         unknown = [x for x in names if x not in parameters]
         if unknown:
             listed = ", ".join(parameters)
             raise EinkornError(MSG_NAMES.format(unknown=unknown, function=name, known=listed))
+        twice = sorted(set(names) & {x.partition(".")[0] for x in others})
+        if twice:
+            raise EinkornError(MSG_TWICE.format(names=twice))
         self._name, self._names = name, frozenset(names)
         self._positions = frozenset(k for k, x in enumerate(parameters) if x in self._names)
         self._named: dict[Any, list[int]] = {}
         self._idle: dict[Any, list[list[Hole]]] = {}
+
+    def clear(self) -> None:
+        """Forget the leaves, and with them the memory of the last results."""
+        self._named, self._idle = {}, {}
 
     def wrapped(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """The function with holes among its arguments, whose results are put into them."""
@@ -117,6 +140,7 @@ class Donation:
             holes = [x for x in ends if isinstance(x, Hole)]
             if not holes:
                 return fn(*args, **kwargs)
+            count = holes[0].count
             ends = [x.leaf.detach() if isinstance(x, Hole) else x for x in ends]
             inner_args, inner_kwargs = unflatten(structure, ends)
             returned, shape = flatten(fn(*inner_args, **inner_kwargs))
@@ -126,6 +150,7 @@ class Donation:
                     hole.leaf.value = end
                     returned[k] = hole
                     holes.remove(hole)
+            count.value = count + 1
             return unflatten(shape, returned)
 
         return filled
@@ -148,12 +173,14 @@ class Donation:
             ends[k] = self._checked(ends[k])
         given = [ends[k] for k in places]
         types = tuple([x._type for x in given])
-        waiting = self._idle.setdefault((structure, tuple(places), types), [])
+        waiting = self._waiting((structure, tuple(places), types))
         try:
             holes = waiting.pop()
         except IndexError:
-            holes = [Hole(type) for type in types]
+            count = Leaf(0, "int64", name="donated.count")
+            holes = [Hole(type, count) for type in types]
         tensors = list({id(x): x for x in given}.values())
+        before = _committed(holes)
         arrays = _take(given, ends, holes, tensors)
         try:
             for k, hole in zip(places, holes):
@@ -161,16 +188,26 @@ class Donation:
             inner_args, inner_kwargs = unflatten(structure, ends)
             with no_grad():
                 returned, shape = flatten(run(inner_args, inner_kwargs))
+            found = [_taken(x) if isinstance(x, Hole) else x for x in returned]
         except BaseException:
-            for x, array in zip(tensors, arrays):
-                _revive(x, array)
-            for hole in holes:  # its storage may be that of an argument again
-                hole.leaf._lend()
+            if _committed(holes) == before:  # else the memory has new values
+                for x, array in zip(tensors, arrays):
+                    _revive(x, array)
+                for hole in holes:  # its storage may be that of an argument again
+                    hole.leaf._lend()
             raise
         finally:
-            waiting.append(holes)
-        found = [_taken(x) if isinstance(x, Hole) else x for x in returned]
+            waiting.append(holes)  # from now on other calls fill them
         return unflatten(shape, found)
+
+    def _waiting(self, kind: Any) -> list[list[Hole]]:
+        """The leaves for one kind of arguments that no call is using."""
+        found = self._idle.get(kind)
+        if found is None:
+            for old in list(self._idle)[: 1 - MOST_KINDS]:
+                self._idle.pop(old, None)
+            found = self._idle.setdefault(kind, [])
+        return found
 
     def _named_in(self, structure: Any) -> list[int]:
         """The places of the ends of arguments that belong to the parameters."""
@@ -230,13 +267,34 @@ def _is_alone(x: Any, times: int, holes: Iterable[Hole]) -> bool:
     if not (array.flags.c_contiguous and array.flags.writeable):
         return False
     known = sum(hole.leaf._array is array for hole in holes)
-    if getrefcount(array) != _REFERENCES + known:
+    del array
+    if not can_count or _references(x) != _ALONE + known:
         return False
-    base = array.base
-    return base is None or getrefcount(base) == _REFERENCES
+    return x._array.base is None or _references_of_base(x) == _BASE_ALONE
 
 
-_REFERENCES = 3  # the one who holds it, a local name, and the argument of the count
+def _references(x: Any) -> int:
+    array = x._array
+    return getrefcount(array)
+
+
+def _references_of_base(x: Any) -> int:
+    base = x._array.base
+    return getrefcount(base)
+
+
+def _with(array: Array) -> Tensor:
+    return result(TensorType(float32, array.shape), array)
+
+
+# What the counts are when nobody else refers to an array, or to the one that owns its memory.
+_ALONE = _references(_with(np.empty(1, np.float32)))
+_BASE_ALONE = _references_of_base(_with(np.empty(2, np.float32)[1:]))
+
+
+def _committed(holes: Sequence[Hole]) -> Any:
+    """How many calls were committed with these leaves."""
+    return holes[0].count._eager().item() if holes else 0
 
 
 def _revive(x: Any, array: Array) -> None:

@@ -1,4 +1,4 @@
-"""What the parameters of a compiled function are called."""
+"""What a function that is compiled says of itself: its parameters, and whether it can be."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def parameters_of(fn: Callable[..., Any]) -> list[str]:
         return list(inspect.signature(fn).parameters)
     except (TypeError, ValueError):
         return []
+
+
+def is_suspended(fn: Any) -> bool:
+    """Whether a call of a function runs nothing yet: a generator or a coroutine."""
+    return (
+        inspect.iscoroutinefunction(fn)
+        or inspect.isgeneratorfunction(fn)
+        or inspect.isasyncgenfunction(fn)
+    )

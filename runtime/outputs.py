@@ -27,7 +27,7 @@ def _references(arrays: Sequence[Array | None]) -> list[int]:
 
 _ALONE = _references([np.empty(1)])[0]
 # Without a GIL the count is not the whole truth.
-_can_count = getattr(sys, "_is_gil_enabled", lambda: True)()
+can_count = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Outputs:
@@ -50,7 +50,7 @@ class Outputs:
         self._slots, self._first = slots, first
         self._arrays = [np.empty(*row) for row in self._rows]
         self._spares: list[Array | None] = [None] * len(self._rows)
-        self._alone = [_ALONE if _can_count else -1] * len(self._rows)
+        self._alone = [_ALONE if can_count else -1] * len(self._rows)
         for k, made in enumerate(self._arrays):
             slots[first + k] = address_of(made)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -250,3 +252,65 @@ def test_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_results_are_taken_before_another_call_fills_their_memory() -> None:
+    waits: list[Any] = []
+    run = ek.compile(lambda a: a + 1.0, donate="a")
+    run(fresh())
+
+    class Eager(list[Any]):
+        """Where leaves wait: another call begins as soon as they are there."""
+
+        def append(self, holes: Any) -> None:
+            super().append(holes)
+            if not waits:
+                waits.append(None)
+                waits.append(run(fresh(100.0)))
+
+    for kind, waiting in run._donation._idle.items():
+        run._donation._idle[kind] = Eager(waiting)
+    assert_same_bits(run(fresh()), X + 1)
+    assert_same_bits(waits[1], X * np.float32(100) + 1)
+
+
+def test_an_error_behind_the_commit_does_not_give_back_what_was_written_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Closed:
+        def write(self, text: str) -> int:
+            raise OSError("closed")
+
+        def flush(self) -> None:
+            raise OSError("closed")
+
+    @functools.partial(ek.compile, donate="a")
+    def run(a: Any) -> Any:
+        ek.print("sum", ek.sum(a))
+        return a + 1.0
+
+    run(fresh())
+    a = fresh()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Closed())
+        with pytest.raises(OSError, match="closed"):
+            run(a)
+    with pytest.raises(StateError, match="was donated"):
+        a + 0.0
+    assert_same_bits(run(fresh(2.0)), X * 2 + 1)
+
+
+def test_few_kinds_of_arguments_are_kept() -> None:
+    run = ek.compile(lambda a: a * 2.0, donate="a", on_retrace="allow")
+    for n in range(1, 25):
+        assert_same_bits(run(ek.asarray(np.ones(n, np.float32))), np.full(n, 2, np.float32))
+    assert len(run._donation._idle) <= 16
+    ek.clear_caches()
+    assert not run._donation._idle
+    assert_same_bits(run(fresh()), X * 2)
+
+
+@pytest.mark.parametrize("more", [{"buckets": {"a.x": {0: "pow2"}}}, {"static_argnames": "a"}])
+def test_options_that_exclude_each_other(more: dict[str, Any]) -> None:
+    with pytest.raises(EinkornError, match=r"\['a'\] cannot be donated, since static_argnames or"):
+        ek.compile(lambda a: a, donate="a", **more)
