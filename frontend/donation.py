@@ -46,8 +46,9 @@ MSG_TWICE = (
     "compile: {names} cannot be donated, since static_argnames or buckets name them, too; such an "
     "argument is no storage that a result could have"
 )
-MOST_KINDS = 16  # of donated arguments, for which there are leaves
 MSG_NAMES = "compile: donate names {unknown}, but {function} has the parameters {known}"
+
+MOST_KINDS = 16  # of donated arguments, for which there are leaves
 
 
 class UsedUp(Tensor):
@@ -270,7 +271,7 @@ def _is_alone(x: Any, times: int, holes: Iterable[Hole]) -> bool:
     del array
     if not can_count or _references(x) != _ALONE + known:
         return False
-    return x._array.base is None or _references_of_base(x) == _BASE_ALONE
+    return x._eager().base is None or _references_of_base(x) == _BASE_ALONE
 
 
 def _references(x: Any) -> int:
